@@ -1,0 +1,249 @@
+"""A partition of D: which rows a claim holds to be alike, and the draw of a row from a block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from pscrub.dataset import Dataset
+from pscrub.errors import DatasetError
+
+Labels = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """Rows of D in blocks: rows of one block are claimed to be interchangeable.
+
+    Blocks are numbered by their first row, so equal partitions have equal labels. Entropies are in nats and weigh rows
+    by D; rows of weight zero belong to blocks and count for nothing else.
+
+    Args:
+        labels: int64 [N], the block of each row.
+        weights: float64 [N], the law of a row.
+
+    >>> data = Dataset({"x": torch.arange(6)}, weights=[1, 1, 1, 1, 2, 2])
+    >>> parity = Partition.of(data["x"] % 2, data)
+    >>> parity.n_blocks, parity.block_weights.tolist()
+    (2, [0.5, 0.5])
+    """
+
+    labels: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, feature: Any, data: Dataset, name: str = "feature") -> Partition:
+        """The partition of D by the exact value of a feature.
+
+        Args:
+            feature: [N] or [N, k] of ints, bools, strings or floats: tensor, array or list.
+            data: D.
+            name: what to call the feature in errors.
+
+        Raises:
+            DatasetError: a wrong shape, NaN, or values that cannot be compared.
+        """
+        values = _values(feature, data.n, name)
+        labels = np.zeros(data.n, dtype=np.int64)
+        for column in values.T:
+            labels = _numbered(_combined(labels, _numbered(column)))
+        return cls(torch.from_numpy(labels), data.weights)
+
+    @classmethod
+    def trivial(cls, data: Dataset) -> Partition:
+        """All rows in one block: any row will do ("unimportant")."""
+        return cls(torch.zeros(data.n, dtype=torch.int64), data.weights)
+
+    @classmethod
+    def finest(cls, data: Dataset) -> Partition:
+        """Every row its own block: nothing may be swapped ("exact")."""
+        return cls(torch.arange(data.n), data.weights)
+
+    @cached_property
+    def n_blocks(self) -> int:
+        """The number of blocks, those of weight zero included."""
+        return int(self.labels.max()) + 1
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """int64 [blocks]: rows of positive weight in each block."""
+        return torch.bincount(self.labels[self.weights > 0], minlength=self.n_blocks)
+
+    @cached_property
+    def block_weights(self) -> Tensor:
+        """float64 [blocks]: the probability of each block under D."""
+        return torch.bincount(self.labels, weights=self.weights, minlength=self.n_blocks)
+
+    @cached_property
+    def entropy(self) -> float:
+        """The entropy of the block of a row of D, in nats."""
+        p = self.block_weights[self.block_weights > 0]
+        return float(-(p * p.log()).sum()) + 0.0
+
+    @cached_property
+    def table(self) -> BlockTable:
+        """The table from which rows are drawn within blocks."""
+        return BlockTable.of(self)
+
+    def refine(self, *others: Partition) -> Partition:
+        """The common refinement: rows are alike where every one of the partitions says so."""
+        labels = self.labels.numpy()
+        for other in others:
+            labels = _numbered(_combined(labels, other.labels.numpy()))
+        return Partition(torch.from_numpy(labels), self.weights)
+
+    def coarsen(self, *others: Partition) -> Partition:
+        """The finest common coarsening: rows are alike where a chain of the partitions' blocks links them."""
+        labels = self.labels.numpy()
+        for other in others:
+            n = int(labels.max()) + 1
+            shape = (n + other.n_blocks,) * 2
+            edges = coo_array((np.ones(len(labels), dtype=np.int8), (labels, other.labels.numpy() + n)), shape=shape)
+            component = connected_components(edges, directed=False)[1]
+            labels = _numbered(component[labels].astype(np.int64))
+        return Partition(torch.from_numpy(labels), self.weights)
+
+    def refines(self, other: Partition) -> bool:
+        """Whether each block lies within a block of the other, on rows of positive weight."""
+        return self.split_pair(other) is None
+
+    def split_pair(self, other: Partition) -> tuple[int, int] | None:
+        """Two rows of positive weight that are alike here and not in the other partition, if there are any."""
+        rows = (self.weights > 0).nonzero().flatten()
+        first = torch.full((self.n_blocks,), len(self.labels)).scatter_reduce(0, self.labels[rows], rows, "amin")
+        bad = rows[other.labels[first[self.labels[rows]]] != other.labels[rows]]
+        return (int(first[self.labels[bad[0]]]), int(bad[0])) if len(bad) else None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Partition) and torch.equal(self.labels, other.labels)
+
+    def __hash__(self) -> int:
+        return hash((self.n_blocks, self.labels[:64].numpy().tobytes()))
+
+    def __repr__(self) -> str:
+        low, high = int(self.sizes.min()), int(self.sizes.max())
+        rows = f"{low:,} rows" if low == high else f"{low:,} to {high:,} rows"
+        return f"Partition({self.n_blocks:,} block{'s' * (self.n_blocks != 1)} of {rows})"
+
+
+@dataclass(frozen=True, eq=False)
+class BlockTable:
+    """Rows sorted by block, with an alias table in each block: one uniform number picks a row in O(1).
+
+    Walker's alias method: a uniform number chooses a slot of the block and whether to take the slot's own row or its
+    alias. Blocks of equal weights need no aliases.
+
+    Args:
+        rows: int64 [M], the rows of positive weight, block by block.
+        spans: int64 [blocks, 2], each block's first slot and number of slots.
+        keep: float64 [M], the share of a slot that is its own row's; None if every block is uniform.
+        alias: int64 [M], the slot that has the rest.
+    """
+
+    rows: Tensor
+    spans: Tensor
+    keep: Tensor | None = None
+    alias: Tensor | None = None
+
+    @classmethod
+    def of(cls, partition: Partition) -> BlockTable:
+        """The table of a partition, in one sort."""
+        positive = (partition.weights > 0).nonzero().flatten()
+        labels = partition.labels[positive]
+        order = torch.sort(labels, stable=True).indices
+        rows, labels, sizes = positive[order], labels[order], partition.sizes
+        spans = torch.stack([sizes.cumsum(0) - sizes, sizes], 1)
+        share = partition.weights[rows] * sizes[labels] / partition.block_weights[labels]  # mean 1 in each block
+        share[(share - 1).abs() < 1e-12] = 1.0  # rounding must not leave a block without a slot of share 1 or more
+        if bool((share == 1).all()):
+            return cls(rows, spans)
+        keep, alias = _aliases(share.numpy(), labels.numpy())
+        return cls(rows, spans, torch.from_numpy(keep), torch.from_numpy(alias))
+
+    def to(self, device: torch.device | str) -> BlockTable:
+        """The table on a device."""
+        moved = (None if t is None else t.to(device) for t in (self.rows, self.spans, self.keep, self.alias))
+        return BlockTable(*moved)  # type: ignore[arg-type]
+
+    def pick(self, blocks: Tensor, uniform: Tensor) -> Tensor:
+        """int64 [...]: the row of each block that a uniform number in [0, 1) stands for.
+
+        Args:
+            blocks: int64 [...], blocks of positive weight.
+            uniform: float64 [...]; float32 has too few steps for large blocks.
+        """
+        start, size = self.spans[blocks].unbind(-1)
+        x = uniform * size
+        k = torch.minimum(x.long(), size - 1)
+        slot = start + k
+        if self.keep is not None and self.alias is not None:
+            slot = torch.where(x - k < self.keep[slot], slot, self.alias[slot])
+        return self.rows[slot]
+
+
+def _aliases(share: np.ndarray[Any, Any], labels: Labels) -> tuple[np.ndarray[Any, Any], Labels]:
+    """Alias tables of all blocks at once, slots being sorted by block and `share` having mean 1 in each.
+
+    In a block, slots with share below 1 are filled one after another from the slots above 1, each used until it falls
+    below 1 and is itself filled by the next. Who fills whom follows from where the running totals of what is lacking
+    and of what is spare cross, so no loop over slots is needed. The totals of a block agree at its end, so one
+    running total serves all blocks; rounding is kept within the block by clamping.
+    """
+    light = share < 1
+    small, large = np.flatnonzero(light), np.flatnonzero(~light)
+    lacking, spare = np.cumsum(1 - share[small]), np.cumsum(share[large] - 1)
+    first = np.searchsorted(labels[large], labels)  # each slot's block's first and last large slot
+    last = np.searchsorted(labels[large], labels, side="right") - 1
+    keep, alias = share.copy(), np.arange(len(share))
+    before = np.concatenate([[0.0], lacking[:-1]])
+    filler = np.clip(np.searchsorted(spare, before, side="right"), first[small], last[small])
+    alias[small] = large[filler]
+    crossing = np.searchsorted(lacking, spare)  # the slot whose filling takes a large one below 1
+    within = crossing < np.searchsorted(labels[small], labels[large], side="right")
+    crossing = np.minimum(crossing, len(lacking) - 1)
+    over = np.where(within & (before[crossing] < spare), lacking[crossing] - spare, 0.0)
+    is_last = np.arange(len(large)) == last[large]
+    keep[large] = np.where(is_last, 1.0, np.clip(1 - over, 0.0, 1.0))
+    alias[large] = np.where(is_last, large, large[np.minimum(np.arange(len(large)) + 1, len(large) - 1)])
+    return keep, alias
+
+
+def _values(feature: Any, n: int, name: str) -> np.ndarray[Any, Any]:
+    """The feature as an array [N, k] whose columns can be compared exactly."""
+    try:
+        array = feature.detach().cpu().numpy() if isinstance(feature, Tensor) else np.asarray(feature)
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"{name}: expected a tensor, an array or a list of values, one per row; {error}") from error
+    if array.shape[:1] != (n,) or array.ndim > 2:
+        raise DatasetError(f"{name} has shape {array.shape}; expected ({n},) or ({n}, k): one value or vector per row")
+    if array.dtype.kind == "f":
+        bad = np.isnan(array.reshape(n, -1)).any(1)
+        if bad.any():
+            where = int(np.flatnonzero(bad)[0])
+            raise DatasetError(f"{name} is NaN at {int(bad.sum())} of {n} rows, e.g. row {where}; NaN equals nothing")
+        array = array + 0.0  # -0.0 equals 0.0
+    elif array.dtype.kind == "O":
+        array = array.astype(str) if all(isinstance(v, str) for v in array.flat) else array
+    if array.dtype.kind not in "biufUS":
+        raise DatasetError(f"{name} holds {array.dtype} values; expected ints, bools, strings or floats")
+    return array.reshape(n, -1)
+
+
+def _combined(a: Labels, b: Labels) -> Labels:
+    return a * (int(b.max()) + 1) + b
+
+
+def _numbered(values: np.ndarray[Any, Any] | Sequence[int]) -> Labels:
+    """Labels 0, 1, ... of equal values, in order of first appearance."""
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse]

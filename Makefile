@@ -1,0 +1,51 @@
+# make report   a ladder of hypotheses about a trained transformer: the table, on screen and under out/brackets
+# make test     formatter, linter, types, imports, doctests and tests; stops at the first fault
+# make bench    speed and memory, beside rust-circuit, in an environment of its own
+# make format   formats, and mends what the linter can mend
+#
+# Each makes the environment that it needs. PYTHON=... chooses the interpreter: otherwise the first of these that runs.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell \
+	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
+
+INSTALL := -m pip install --disable-pip-version-check --quiet --constraint .ci/constraints.txt
+SOURCES := pyproject.toml .ci/constraints.txt
+
+.PHONY: report test bench format
+.DELETE_ON_ERROR:
+
+report: .venv/.stamp
+	.venv/bin/pscrub run brackets --out out/brackets
+
+test: .venv/.stamp-test
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo
+	.venv/bin/python -m pytest
+
+bench: .venv-bench/.stamp
+	.venv-bench/bin/python -m tests.benchmarks
+
+format: .venv/.stamp-test
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+.venv/.stamp: $(SOURCES) | .venv/bin/pip
+	@echo 'installing into .venv: a few minutes the first time'
+	.venv/bin/python $(INSTALL) --editable .
+	@touch $@
+
+.venv/.stamp-test: $(SOURCES) | .venv/bin/pip
+	@echo 'installing into .venv: a few minutes the first time'
+	.venv/bin/python $(INSTALL) --editable '.[test]'
+	@touch .venv/.stamp $@
+
+# rust-circuit asks for any torch at all: the constraints keep it at the one that is tried here.
+.venv-bench/.stamp: $(SOURCES) | .venv-bench/bin/pip
+	@echo 'installing into .venv-bench: a few minutes the first time'
+	.venv-bench/bin/python $(INSTALL) --editable '.[bench]' rust-circuit==0.4.12
+	@touch $@
+
+%/bin/pip:
+	@test -n '$(PYTHON)' || { echo 'pscrub needs Python 3.11 or newer on the path (or PYTHON=...)' >&2; exit 2; }
+	$(PYTHON) -m venv $*

@@ -104,14 +104,15 @@ def own_copy(graph: Graph, node: str, copies: Mapping[str, Iterable[str]]) -> Gr
 
     Args:
         graph: the graph.
-        node: the node to copy. It stays for the readers that are not named.
+        node: the node or column to copy. It stays for the readers that are not named.
         copies: name of the new copy -> the nodes that read it.
 
     >>> g = Graph.of({"h": lambda x: 2 * x, "a": lambda h: h, "f": lambda h, a: h + a}, inputs=["x"], output="f")
     >>> own_copy(g, "h", {"h for a": ["a"]}).nodes["a"].inputs
     ('h for a',)
     """
-    old = graph.nodes[graph.known(node)]
+    column = Node(node, (node,), lambda value: value, view=True)
+    old = column if graph.known(node) in graph.inputs else graph.nodes[node]
     named: dict[str, str] = {}
     for name, readers in copies.items():
         for reader in readers:

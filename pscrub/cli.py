@@ -1,0 +1,151 @@
+"""The command line: run, list and show studies. The only module that prints."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pscrub import report
+from pscrub.errors import PscrubError, StudyError
+from pscrub.scrub import WIDTH, ScrubResult, scrub
+from pscrub.studies import load, shipped
+from pscrub.study import Study
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status: 0, or 2 after one clear line about bad input, or 130 after an interrupt."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments))
+    except PscrubError as error:
+        print(f"pscrub: {'; '.join(error.faults)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pscrub: interrupted before there was an estimate", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    device = _device(arguments.device)
+    if arguments.out is not None:
+        report.check_folder(arguments.out)
+    errors = Console(stderr=True)
+    study = load(arguments.study, _parameters(arguments.parameters))
+    with _Bar(errors, study) as bar:
+        result = scrub(
+            study,
+            draws=arguments.draws,
+            until_width=arguments.until_width,
+            seed=arguments.seed,
+            device=device,
+            progress=bar.progress,
+            each=bar.each,
+        )
+    if arguments.json:
+        print(report.dumps(report.document(result)))
+    else:
+        console = Console()
+        console.print(report.table(result))
+        for line in report.below(result):
+            console.print(line, highlight=False, markup=False)
+    if arguments.out is not None:
+        written = report.write(result, arguments.out)
+        errors.print("wrote " + ", ".join(map(str, written)), highlight=False)
+    return 130 if result.cut_short else 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    for name, summary in shipped().items():
+        print(f"{name:20} {summary}")
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    console = Console()
+    for hypothesis in load(arguments.study, _parameters(arguments.parameters)).hypotheses:
+        console.print(report.hypothesis_tree(hypothesis, arguments.seed), soft_wrap=True)
+    return 0
+
+
+class _Bar:
+    """Progress on standard error: a bar a phase on a terminal, a line a result elsewhere."""
+
+    def __init__(self, console: Console, study: Study) -> None:
+        self.total, self.done = len(study.hypotheses), 0
+        self.console = console
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.task = self.bar.add_task(study.name, total=None)
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        self.bar.update(self.task, description=f"{self.done}/{self.total} {phase}", completed=done, total=total)
+
+    def each(self, result: ScrubResult) -> None:
+        self.done += 1
+        cells = report.table_cells(result)
+        line = f"{self.done}/{self.total}  {cells[0]}: {cells[4]} % recovered {cells[5]}, {cells[6]} draws"
+        self.console.print(line, highlight=False, markup=False)
+
+    def __enter__(self) -> _Bar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.bar.stop()
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        have = "cpu, cuda" if torch.cuda.is_available() else "cpu (no CUDA device is there)"
+        raise StudyError(f"unknown or unusable device '{name}'; this machine has {have}") from error
+    return device
+
+
+def _parameters(given: Sequence[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise StudyError(f"-P {text}: expected name=value")
+        pairs[name] = value
+    return pairs
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pscrub", description="Causal scrubbing as a probabilistic program: test what a model is claimed to do."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="scrub a study's hypotheses and print their losses recovered")
+    run.set_defaults(command=_run)
+    stop = run.add_mutually_exclusive_group()
+    stop.add_argument("--draws", type=int, help="draws of each hypothesis")
+    stop.add_argument(
+        "--until-width",
+        type=float,
+        metavar="W",
+        help=f"draw until each interval is W points of loss recovered wide (default: {WIDTH:g})",
+    )
+    run.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, cuda:1, ...")
+    run.add_argument("--out", type=Path, metavar="DIR", help="write result.json and table.md there")
+    run.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    listing = commands.add_parser("list", help="list the shipped studies")
+    listing.set_defaults(command=_list)
+    show = commands.add_parser("show", help="print a study's hypotheses as trees, with one sampled datum")
+    show.set_defaults(command=_show)
+    for command in (run, show):
+        command.add_argument("study", metavar="STUDY", help="a shipped study's name, or a Python file that defines one")
+        command.add_argument("--seed", type=int, default=0, help="names the draws (default: 0)")
+        command.add_argument(
+            "-P", action="append", default=[], dest="parameters", metavar="NAME=VALUE", help="a study's parameter"
+        )
+    return parser

@@ -1,0 +1,216 @@
+"""The behaviour f on D and on scrubbed inputs, in chunks, with activations on D kept or recomputed within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from pscrub.dataset import Dataset
+from pscrub.errors import GraphError
+from pscrub.graph import Graph
+from pscrub.tree import Tree
+
+Progress = Callable[[str, int, int], None]
+"""Told the phase, how much of it is done, and how much there is."""
+
+GIB = 2**30
+MEMORY = 2 * GIB
+"""Default bytes for activations kept on the device; chunks take an eighth of it more."""
+
+
+def quiet(phase: str, done: int, total: int) -> None:
+    """The Progress that tells nobody."""
+
+
+class Activations:
+    """The values of a graph's nodes on D, gathered by row.
+
+    Values asked for are computed in one pass over D and kept as far as the budget goes; past it they are recomputed
+    from what is kept, on the rows asked for.
+
+    Args:
+        graph: the graph.
+        data: D.
+        device: where values live and functions run.
+        memory: bytes that kept values may take. Chunks of work are sized to an eighth of it.
+
+    Raises:
+        GraphError: f is not one number a row.
+    """
+
+    def __init__(
+        self, graph: Graph, data: Dataset, device: torch.device | str = "cpu", memory: int = MEMORY
+    ) -> None:
+        self.graph, self.data, self.device, self.memory = graph.to(device), data, torch.device(device), memory
+        self._columns = {name: data[name].to(device) for name in graph.inputs}
+        self._kept: dict[str, Tensor] = {}
+        probe = self._pass(torch.zeros(2, dtype=torch.int64), list(graph.nodes))
+        self._row_bytes = {name: v.element_size() * v[0].numel() for name, v in probe.items()}
+        if probe[graph.output].shape != (2,):
+            raise GraphError(
+                f"output '{graph.output}' has shape [batch, {', '.join(map(str, probe[graph.output].shape[1:]))}]; "
+                "expected [batch]: f is one number a row"
+            )
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that kept values take now."""
+        return sum(value.element_size() * value.numel() for value in self._kept.values())
+
+    def keep(self, names: Iterable[str], progress: Progress = quiet) -> None:
+        """Compute named values on D and keep them, those not named making room first; past the budget none are kept.
+
+        Args:
+            names: graph nodes that will be gathered from.
+            progress: told of rows done.
+        """
+        wanted = self._stores(names)
+        missing = [name for name in wanted if name not in self._kept]
+        need = sum(self._row_bytes[name] * self.data.n for name in missing)
+        for name in [name for name in self._kept if name not in wanted]:
+            if self.kept_bytes + need > self.memory:
+                del self._kept[name]
+        free = self.memory - self.kept_bytes
+        chosen: list[str] = []
+        for name in missing:
+            size = self._row_bytes[name] * self.data.n
+            if size <= free:
+                chosen.append(name)
+                free -= size
+        self._fill(chosen, progress)
+
+    def rows(self, name: str, rows: Tensor, memo: dict[str, Tensor] | None = None) -> Tensor:
+        """The value [len(rows), ...] of a node on rows of D: gathered if kept, else recomputed.
+
+        Args:
+            name: node or column.
+            rows: int64 [draws].
+            memo: values already made for the same rows, added to.
+        """
+        memo = {} if memo is None else memo
+        if name not in memo:
+            memo[name] = self._value(name, rows.to(self.device), memo)
+        return memo[name]
+
+    def on_data(self, name: str, progress: Progress = quiet) -> Tensor:
+        """The value [N, ...] of a node on every row of D."""
+        if name in self._columns:
+            return self._columns[name]
+        self.keep([name], progress)
+        pieces = [self.rows(name, rows) for rows in torch.arange(self.data.n).split(self.chunk([name]))]
+        return torch.cat(pieces)
+
+    def chunk(self, names: Iterable[str]) -> int:
+        """How many rows to work on at a time so that the named values and what makes them stay within an eighth."""
+        total = sum(self._row_bytes.get(name, 64) for name in names)
+        return int(min(max(self.memory // 8 // (4 * max(total, 1)), 16), 65536))
+
+    def _value(self, name: str, rows: Tensor, memo: dict[str, Tensor]) -> Tensor:
+        store = self._columns.get(name, self._kept.get(name))
+        if store is not None:
+            return store[rows]
+        node = self.graph.nodes[name]
+        if node.view and (whole := self._kept.get(node.inputs[0])) is not None:
+            return node.fn(whole)[rows]
+        return node.fn(*(self.rows(each, rows, memo) for each in node.inputs))
+
+    def _stores(self, names: Iterable[str]) -> list[str]:
+        """What to keep for names to be gathered: a node of which most slices are asked for, in place of its slices."""
+        nodes = [name for name in dict.fromkeys(names) if name in self.graph.nodes]
+        asked: dict[str, int] = {}
+        for name in nodes:
+            if self.graph.nodes[name].view:
+                whole = self.graph.nodes[name].inputs[0]
+                asked[whole] = asked.get(whole, 0) + self._row_bytes[name]
+        base = {whole for whole, size in asked.items() if 2 * size > self._row_bytes.get(whole, 0)}
+        stores = [self.graph.nodes[n].inputs[0] if self._is_slice_of(n, base) else n for n in nodes]
+        return [name for name in dict.fromkeys(stores) if name in self.graph.nodes]
+
+    def _is_slice_of(self, name: str, wholes: set[str]) -> bool:
+        return self.graph.nodes[name].view and self.graph.nodes[name].inputs[0] in wholes
+
+    def _fill(self, names: list[str], progress: Progress) -> None:
+        if not names:
+            return
+        made: dict[str, Tensor] = {}
+        size = self.chunk(self.graph.order(names, self._kept))
+        for rows in torch.arange(self.data.n, device=self.device).split(size):
+            for name, value in self._pass(rows, names).items():
+                if name not in made:
+                    made[name] = torch.empty((self.data.n, *value.shape[1:]), dtype=value.dtype, device=self.device)
+                made[name][rows[0] : rows[-1] + 1] = value
+            progress("activations on D", int(rows[-1]) + 1, self.data.n)
+        self._kept |= made
+
+    def _pass(self, rows: Tensor, names: list[str]) -> dict[str, Tensor]:
+        given = {name: column[rows] for name, column in self._columns.items()}
+        for name, value in self._kept.items():
+            given[name] = value[rows]
+        with torch.no_grad():
+            return self.graph.run(names, given)
+
+
+def scrubbed(
+    tree: Tree,
+    activations: Activations,
+    data: Mapping[str, Tensor],
+    at: str | None = None,
+    chunk: int | None = None,
+    progress: Progress = quiet,
+) -> Tensor:
+    """float64 [draws]: f on scrubbed inputs (or the value [draws, ...] that another inner tree node takes).
+
+    Each tree node's function runs on the values of the claims it reads, made in the same way, and on its unimportant
+    inputs' values on their own datum. A node that reads no claim has the value it has on its datum.
+
+    Args:
+        tree: the treeified hypothesis.
+        activations: of the tree's graph on its dataset.
+        data: path -> int64 [draws], the datum of each site (`program.draw`).
+        at: path of the tree node asked for; the root by default.
+        chunk: draws at a time; sized to the memory budget by default. Changes rounding only.
+        progress: told of draws done.
+    """
+    sources = {name for path in tree.leaves for name in tree.source(path)}
+    activations.keep(sources, progress)
+    draws = len(data[tree.root])
+    size = chunk or activations.chunk([*sources, *_inner_nodes(tree)])
+    pieces = []
+    for start in range(0, draws, size):
+        part = {path: rows[start : start + size] for path, rows in data.items()}
+        with torch.no_grad():
+            value = _value(tree, activations, part, at or tree.root, {})
+        pieces.append(value.double().cpu() if at is None else value)
+        progress("draws", min(start + size, draws), draws)
+    return torch.cat(pieces)
+
+
+def _inner_nodes(tree: Tree) -> list[str]:
+    """The graph nodes computed anew for each draw."""
+    names: list[str] = []
+    for site in tree.sites.values():
+        if site.claim is not None and site.given:
+            names += [site.claim.at, *tree.hypothesis.inlined(site.claim)]
+    return names
+
+
+def _value(
+    tree: Tree,
+    activations: Activations,
+    data: Mapping[str, Tensor],
+    path: str,
+    memos: dict[str, dict[str, Tensor]],
+) -> Tensor:
+    site = tree.sites[path]
+    assert site.claim is not None
+    if not site.given:
+        return activations.rows(site.claim.at, data[path], memos.setdefault(path, {}))
+    given = {}
+    for name, source in site.given.items():
+        if tree.sites[source].claim is None:
+            given[name] = activations.rows(name, data[source], memos.setdefault(source, {}))
+        else:
+            given[name] = _value(tree, activations, data, source, memos)
+    return activations.graph.run([site.claim.at], given)[site.claim.at]

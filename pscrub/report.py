@@ -1,0 +1,251 @@
+"""Results as text and JSON, and hypotheses as trees."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.tree import Tree as RichTree
+
+from pscrub.errors import StudyError
+from pscrub.hypothesis import Hypothesis
+from pscrub.measures import Baseline
+from pscrub.program import draw
+from pscrub.scrub import ScrubResult, StudyResult
+from pscrub.tree import Site, Tree, unroll
+
+
+def rows(result: StudyResult) -> list[dict[str, Any]]:
+    """One plain dictionary per hypothesis; `recovered`, `low` and `high` in per cent, null where undefined."""
+    return [_row(each) for each in result.results]
+
+
+def document(result: StudyResult) -> dict[str, Any]:
+    """The whole result as plain values, ready for JSON (infinite and NaN become null, with a warning in the row)."""
+    return {
+        "study": result.study,
+        "seed": result.seed,
+        "device": result.device,
+        "level": result.level,
+        "interval": "uncertainty of the draws; D, its weights and the model held fixed",
+        "cut_short": result.cut_short,
+        "rows": rows(result),
+        "rewrites": [
+            {"kind": c.kind, "node": c.node, "largest_difference_of_f": c.difference, "row": c.row}
+            for c in result.rewrites
+        ],
+        "seconds": {phase: round(spent, 3) for phase, spent in result.seconds.items()},
+        "notes": list(result.notes),
+    }
+
+
+def table(result: StudyResult) -> Table:
+    """The result as a table for a terminal."""
+    percent = f"{100 * result.level:g} % interval"
+    out = Table(title=None, pad_edge=False)
+    for name, justify in (
+        ("hypothesis", "left"),
+        ("E_model", "right"),
+        ("E_randomised", "right"),
+        ("E_scrubbed", "right"),
+        ("recovered %", "right"),
+        (percent, "right"),
+        ("draws", "right"),
+    ):
+        out.add_column(name, justify=justify, no_wrap=name != "hypothesis")  # type: ignore[arg-type]
+    for each in result.results:
+        out.add_row(*table_cells(each))
+    return out
+
+
+def table_cells(each: ScrubResult) -> tuple[str, ...]:
+    """The cells of one result's line of the table."""
+    score = each.recovered
+    return (
+        each.hypothesis,
+        _loss(each.model.value),
+        _loss(each.randomised.value) + ("" if each.randomised.exact else f" ± {1.96 * each.randomised.se:.2g}"),
+        _loss(each.scrubbed.value),
+        "undefined" if score is None else f"{score.value:.2f}",
+        "" if score is None else "exact" if score.exact else f"[{score.low:.2f}, {score.high:.2f}]",
+        "exact" if each.scrubbed.exact else f"{each.scrubbed.draws:,}" + (" (cut short)" if each.cut_short else ""),
+    )
+
+
+def markdown(result: StudyResult) -> str:
+    """The result as a Markdown table, its warnings and notes below."""
+    head = ("hypothesis", "E_model", "E_randomised", "E_scrubbed", "recovered %", "interval", "draws")
+    lines = [" | ".join(head), " | ".join(["---"] + ["---:"] * (len(head) - 1))]
+    lines += [" | ".join(table_cells(each)) for each in result.results]
+    return "\n".join(f"| {line} |" for line in lines) + "\n\n" + "\n".join(below(result)) + "\n"
+
+
+def below(result: StudyResult) -> list[str]:
+    """What has to be said under a table: interruption, warnings, baselines, notes, provenance."""
+    said = ["The run was cut short: these are the estimates so far."] if result.cut_short else []
+    said += [f"Warning, {each.hypothesis}: {warning}" for each in result.results for warning in each.warnings]
+    if result.results:
+        first = result.results[0]
+        said.append(f"E_model: {first.model.method}. E_randomised: {first.randomised.method}.")
+    said.append("Intervals are for the uncertainty of the draws: D, its weights and the model are held fixed.")
+    changed = max((check.difference for check in result.rewrites), default=0.0)
+    if result.rewrites:
+        said.append(f"Rewrites of the graph: {len(result.rewrites)}, largest change of f on D {changed:.2g}.")
+    return [*said, *result.notes]
+
+
+def write(result: StudyResult, folder: Path) -> list[Path]:
+    """The files written: `result.json` and `table.md`, each whole or not at all.
+
+    Raises:
+        StudyError: the folder cannot be written to.
+    """
+    check_folder(folder)
+    contents = {"result.json": dumps(document(result)) + "\n", "table.md": markdown(result)}
+    for name, text in contents.items():
+        write_whole(folder / name, text)
+    return [folder / name for name in contents]
+
+
+def check_folder(folder: Path) -> None:
+    """Make the folder, and find out that it can be written to before there is work to lose.
+
+    Raises:
+        StudyError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StudyError(f"cannot write to output folder '{folder}': {error.strerror or error}") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file under a temporary name and move it into place."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def dumps(value: Any) -> str:
+    """JSON without NaN or infinities, which become null."""
+    return json.dumps(_finite(value), indent=2, allow_nan=False)
+
+
+def hypothesis_tree(hypothesis: Hypothesis, seed: int = 0) -> RichTree:
+    """The treeified hypothesis for a terminal: node, place, feature, blocks, and one sampled datum per site.
+
+    Args:
+        hypothesis: a well-formed one.
+        seed: of the sampled datum.
+
+    Raises:
+        HypothesisError: it is not well formed.
+    """
+    tree = unroll(hypothesis)
+    data = {path: int(row[0]) for path, row in draw(tree, 2, (seed,)).items()}
+    top = RichTree(f"{hypothesis.name}", highlight=False)
+    for path, site in tree.sites.items():
+        if site.parent is None and site.claim is None and "/" not in path:
+            top.add(_site_line(tree, site, data))
+    _add(tree, tree.sites[tree.root], data, top)
+    return top
+
+
+def _add(tree: Tree, site: Site, data: dict[str, int], under: RichTree) -> None:
+    branch = under.add(_site_line(tree, site, data))
+    for other in tree.sites.values():
+        own = other.claim is None and other.path.startswith(f"{site.path}/~")
+        if own:
+            branch.add(_site_line(tree, other, data))
+    for child in tree.children(site.path):
+        _add(tree, child, data, branch)
+
+
+def _site_line(tree: Tree, site: Site, data: dict[str, int]) -> str:
+    row = data[site.path]
+    columns = tree.hypothesis.data.row(row)
+    words = next((v for v in columns.values() if isinstance(v, str)), None) or _short(columns)
+    datum = f"row {row}: {words}"
+    if site.claim is None:
+        return f"[dim]unimportant, one draw for {', '.join(tree.source(site.path))}[/dim]  ← {_escape(datum)}"
+    claim, sizes = site.claim, site.partition.sizes
+    low, high = int(sizes.min()), int(sizes.max())
+    blocks = f"{site.partition.n_blocks:,} block{'s' * (site.partition.n_blocks != 1)} of " + (
+        f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    )
+    where = "" if claim.name == claim.at else f" at {claim.at}"
+    return f"[bold]{_escape(claim.name)}[/bold]{_escape(where)}: {_escape(claim.feature_name)} ({blocks} rows)  ← {_escape(datum)}"
+
+
+def _short(columns: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={str(value)[:40]}" for name, value in columns.items())
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _row(each: ScrubResult) -> dict[str, Any]:
+    score = each.recovered
+    return {
+        "hypothesis": each.hypothesis,
+        "scrubbed": each.scrubbed.value,
+        "scrubbed_low": each.scrubbed.low,
+        "scrubbed_high": each.scrubbed.high,
+        "scrubbed_se": each.scrubbed.se,
+        "model": each.model.value,
+        "randomised": each.randomised.value,
+        "randomised_method": _baseline(each.randomised),
+        "recovered": None if score is None else score.value,
+        "low": None if score is None else score.low,
+        "high": None if score is None else score.high,
+        "draws": each.scrubbed.draws,
+        "method": each.scrubbed.method,
+        "cut_short": each.cut_short,
+        "warnings": list(each.warnings),
+        "seconds": {phase: round(spent, 3) for phase, spent in each.seconds.items()},
+    }
+
+
+def _baseline(baseline: Baseline) -> str:
+    return baseline.method
+
+
+def _loss(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.4g}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+__all__ = [
+    "below",
+    "check_folder",
+    "document",
+    "dumps",
+    "hypothesis_tree",
+    "markdown",
+    "rows",
+    "table",
+    "table_cells",
+    "write",
+    "write_whole",
+]

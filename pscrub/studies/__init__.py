@@ -1,0 +1,112 @@
+"""Studies that ship with pscrub, and loading of a user's own."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pscrub.errors import PscrubError, StudyError, close
+from pscrub.study import Study
+
+SHIPPED = ("brackets",)
+
+
+def shipped() -> dict[str, str]:
+    """Name -> one line about each shipped study."""
+    return {name: (_module(name).__doc__ or "").strip().split("\n")[0] for name in SHIPPED}
+
+
+def load(name: str, parameters: Mapping[str, str] | None = None) -> Study:
+    """The study of that name, or the one that a Python file's function `study` returns.
+
+    Args:
+        name: a shipped study, or a path that ends in .py.
+        parameters: texts for the parameters of `study`, made into the type of the parameter's annotation
+            (int, float, bool, str or Path; a default of None stays None if nothing is given).
+
+    Raises:
+        StudyError: no such study or file, a file that raises or returns something else, an unknown parameter, a value
+            that its parameter cannot hold.
+    """
+    module = _module(name) if name in SHIPPED else _from_file(name)
+    build = getattr(module, "study", None)
+    if not callable(build):
+        raise StudyError(f"'{name}' defines no function study(); expected one that returns a pscrub.Study")
+    arguments = _arguments(name, build, parameters or {})
+    try:
+        study = build(**arguments)
+    except PscrubError:
+        raise
+    except FileNotFoundError as error:
+        raise StudyError(f"study '{name}': {error}") from error
+    except Exception as error:
+        raise StudyError(f"study '{name}' raised {type(error).__name__}{_line(error, name)}: {error}") from error
+    if not isinstance(study, Study):
+        raise StudyError(f"study() of '{name}' returned {type(study).__name__}; expected a pscrub.Study")
+    return study
+
+
+def _module(name: str) -> types.ModuleType:
+    return importlib.import_module(f"pscrub.studies.{name}")
+
+
+def _from_file(name: str) -> types.ModuleType:
+    path = Path(name)
+    if path.suffix != ".py":
+        raise StudyError(f"no study '{name}'{close(name, SHIPPED)}; or name a Python file, ending in .py")
+    if not path.is_file():
+        raise StudyError(f"study file '{name}' does not exist")
+    spec = importlib.util.spec_from_file_location(f"pscrub_study_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickling look their module up here
+    try:
+        spec.loader.exec_module(module)
+    except PscrubError:
+        raise
+    except Exception as error:
+        raise StudyError(f"study file '{name}' raised {type(error).__name__}{_line(error, name)}: {error}") from error
+    return module
+
+
+def _arguments(name: str, build: Callable[..., Any], given: Mapping[str, str]) -> dict[str, Any]:
+    known = inspect.signature(build, eval_str=True).parameters
+    faults = [f"study '{name}' has no parameter '{key}'{close(key, known)}" for key in given if key not in known]
+    arguments: dict[str, Any] = {}
+    for key, text in given.items():
+        if key in known:
+            try:
+                arguments[key] = _converted(text, known[key])
+            except ValueError:
+                kind = known[key].annotation
+                faults.append(f"parameter {key}={text!r} of study '{name}': expected {getattr(kind, '__name__', kind)}")
+    if faults:
+        raise StudyError(faults)
+    return arguments
+
+
+def _converted(text: str, parameter: inspect.Parameter) -> Any:
+    kinds = getattr(parameter.annotation, "__args__", (parameter.annotation,))
+    if bool in kinds:
+        if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
+            raise ValueError(text)
+        return text.lower() in ("true", "1", "yes")
+    for kind in (int, float, Path):
+        if kind in kinds:
+            return kind(text)
+    return text
+
+
+def _line(error: Exception, name: str) -> str:
+    traceback, where = error.__traceback__, ""
+    while traceback is not None:
+        if Path(traceback.tb_frame.f_code.co_filename).name == Path(name).name:
+            where = f" at line {traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return where

@@ -1,0 +1,41 @@
+"""A study: hypotheses about one model and dataset, scrubbed together and shown as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pscrub.errors import StudyError
+from pscrub.hypothesis import Hypothesis
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A ladder of hypotheses with what it takes to score them.
+
+    Args:
+        name: the study's name.
+        hypotheses: in the order of the table, their names distinct, all on one dataset and one behaviour f.
+        summary: one line for `pscrub list`.
+        labels: the columns that are labels, broken from the output in the randomised loss; by default the columns
+            that the graph's output node reads itself.
+        notes: printed under the table.
+
+    Raises:
+        StudyError: no hypotheses, or two of one name.
+    """
+
+    name: str
+    hypotheses: Sequence[Hypothesis]
+    summary: str = ""
+    labels: Sequence[str] | None = None
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hypotheses", tuple(self.hypotheses))
+        names = [h.name for h in self.hypotheses]
+        faults = [f"study '{self.name}' has two hypotheses named '{n}'" for n in set(names) if names.count(n) > 1]
+        if not names:
+            faults.append(f"study '{self.name}' has no hypotheses")
+        if faults:
+            raise StudyError(faults)

@@ -18,6 +18,9 @@ os.environ.update(
 settings.register_profile("suite", derandomize=True, database=None, deadline=None)
 settings.load_profile("suite")
 
+# The benchmarks are run by `make bench`, in another environment: looking for doctests would import them here.
+collect_ignore_glob = ["benchmark*"]
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

@@ -39,11 +39,20 @@ class Node:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """A change of a graph that is meant to keep its function: what was done, to which node, from which graph."""
+    """A change of a graph that is meant to keep its function.
+
+    Args:
+        kind: what was done.
+        node: to which node.
+        before: the graph that it was done to.
+        parts: for a split, the names of the slices and the function that puts them together again. All readers got
+            is this function in place of the node, so that f is unchanged if it gives the node's value.
+    """
 
     kind: str
     node: str
     before: Graph
+    parts: tuple[tuple[str, ...], Function] | None = None
 
 
 class Graph:

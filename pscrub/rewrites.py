@@ -54,7 +54,7 @@ def split(graph: Graph, node: str, axis: int, parts: Mapping[str, Part], size: i
         return joined if back is None else joined.index_select(axis, torch.tensor(back, device=joined.device))
 
     slices = [Node(name, (graph.known(node),), _taking(axis, part), view=_is_run(part)) for name, part in index.items()]
-    return _reread(graph, "split", node, {node: (tuple(parts), whole)}, slices)
+    return _reread(graph, "split", node, tuple(parts), whole, slices, keep=True)
 
 
 def inline(graph: Graph, node: str) -> Graph:
@@ -67,7 +67,7 @@ def inline(graph: Graph, node: str) -> Graph:
     if node == graph.output or node in graph.inputs:
         raise GraphError(f"'{node}' is {'the output' if node == graph.output else 'a column'} and cannot be inlined")
     gone = graph.nodes[graph.known(node)]
-    return _reread(graph, "inline", node, {node: (gone.inputs, gone.fn)}, [], without=node)
+    return _reread(graph, "inline", node, gone.inputs, gone.fn, [], keep=False)
 
 
 def estimate(graph: Graph, node: str, phi: Function, inputs: Sequence[str]) -> Graph:
@@ -97,6 +97,27 @@ def estimate(graph: Graph, node: str, phi: Function, inputs: Sequence[str]) -> G
     ]
     kept = [n for n in graph.nodes.values() if n.name != node]
     return Graph([*kept, *new], graph.inputs, graph.output, Rewrite("estimate", node, graph))
+
+
+def replace(graph: Graph, node: str, fn: Function, inputs: Sequence[str], new: Sequence[Node] = ()) -> Graph:
+    """The graph with a node computed in another way, from other inputs: any algebraic rewrite that keeps its value.
+
+    Args:
+        graph: the graph.
+        node: the node to compute otherwise.
+        fn: values of `inputs` -> the node's value.
+        inputs: what the node now reads: nodes of the graph, columns or `new` ones.
+        new: nodes to add.
+
+    >>> g = Graph.of({"f": lambda x: (x + 1) ** 2}, inputs=["x"], output="f")
+    >>> square, rest = Node("x^2", ("x",), lambda x: x**2), Node("2x + 1", ("x",), lambda x: 2 * x + 1)
+    >>> replace(g, "f", torch.add, ["x^2", "2x + 1"], new=[square, rest]).nodes["f"].inputs
+    ('x^2', '2x + 1')
+    """
+    old = graph.nodes[graph.known(node)]
+    kept = [each for each in graph.nodes.values() if each is not old]
+    nodes = [*kept, *new, Node(node, tuple(inputs), fn)]
+    return Graph(nodes, graph.inputs, graph.output, Rewrite("replace", node, graph))
 
 
 def own_copy(graph: Graph, node: str, copies: Mapping[str, Iterable[str]]) -> Graph:
@@ -147,6 +168,7 @@ class RewriteCheck:
     row: int
 
 
+@torch.no_grad()
 def check_rewrites(graph: Graph, data: Dataset, tolerance: float = 1e-4, chunk: int = 4096) -> tuple[RewriteCheck, ...]:
     """How far each rewrite of a graph changed f on D, first to last; all versions are run side by side.
 
@@ -166,8 +188,7 @@ def check_rewrites(graph: Graph, data: Dataset, tolerance: float = 1e-4, chunk: 
     worst, where, scale = [0.0] * len(chain), [0] * len(chain), 1.0
     for start in range(0, data.n if len(chain) > 1 else 0, chunk):
         given = {name: data[name][start : start + chunk] for name in graph.inputs}
-        memo: dict[tuple[int, ...], Tensor] = {}
-        values = [_run_sharing(version, given, memo).double() for version in chain]
+        values = [f.double() for f in _runs(chain, given)]
         scale = max(scale, float(values[0].nan_to_num(0, 0, 0).abs().max()))
         for i in range(1, len(chain)):
             same = (values[i] == values[i - 1]) | (values[i].isnan() & values[i - 1].isnan())
@@ -189,17 +210,31 @@ def check_rewrites(graph: Graph, data: Dataset, tolerance: float = 1e-4, chunk: 
     return tuple(checks)
 
 
-def _run_sharing(graph: Graph, given: Mapping[str, Tensor], memo: dict[tuple[int, ...], Tensor]) -> Tensor:
-    """f, taking values from `memo` where another version computed the same function of the same tensors."""
-    values = dict(given)
-    for name in graph.order([graph.output], given):
-        node = graph.nodes[name]
-        inputs = [values[each] for each in node.inputs]
-        key = (id(node.fn), *(id(value) for value in inputs))
-        if key not in memo:
-            memo[key] = node.fn(*inputs)
-        values[name] = memo[key]
-    return values[graph.output]
+def _runs(chain: Sequence[Graph], given: Mapping[str, Tensor]) -> list[Tensor]:
+    """f of each version, computing again only what a rewrite made another function of, or gave other values to."""
+    memo: dict[tuple[int, ...], Tensor] = {}
+    before: dict[str, Tensor] = {}
+    outputs: list[Tensor] = []
+    for graph in chain:
+        parts = graph.rewrite.parts if graph.rewrite is not None else None
+        values = dict(before if parts is not None else given)
+        for name in graph.order([graph.output] if parts is None else parts[0], values):
+            node = graph.nodes[name]
+            inputs = [values[each] for each in node.inputs]
+            key = (id(node.fn), *(id(value) for value in inputs))
+            if key not in memo:
+                value = node.fn(*inputs)
+                # The very tensor of the version before, if equal, so that what reads it is not computed again.
+                memo[key] = before[name] if name in before and torch.equal(before[name], value) else value
+            values[name] = memo[key]
+        if parts is not None:
+            assert graph.rewrite is not None
+            whole = parts[1](*(values[name] for name in parts[0]))
+            if not torch.equal(whole, before[graph.rewrite.node]):
+                values = graph.run([*graph.nodes], given) | dict(given)
+        outputs.append(values[graph.output])
+        before = values
+    return outputs
 
 
 def _indices(part: Part, size: int) -> list[int]:
@@ -219,28 +254,21 @@ def _taking(axis: int, part: list[int]) -> Function:
 
 
 def _reread(
-    graph: Graph,
-    kind: str,
-    node: str,
-    instead: Mapping[str, tuple[tuple[str, ...], Function]],
-    new: Iterable[Node],
-    without: str | None = None,
+    graph: Graph, kind: str, node: str, reads: tuple[str, ...], made: Function, new: Sequence[Node], keep: bool
 ) -> Graph:
-    """The graph whose readers of a name read other names, from which a function makes what they read before."""
-    nodes = []
-    for old in graph.nodes.values():
-        if old.name == without:
-            continue
-        nodes.append(_rereading(old, instead) if set(old.inputs) & set(instead) else old)
-    return Graph([*nodes, *new], graph.inputs, graph.output, Rewrite(kind, node, graph))
+    """The graph whose readers of a node read other names instead, from which `made` makes what they read before."""
+    nodes = [old for old in graph.nodes.values() if keep or old.name != node]
+    nodes = [_rereading(old, node, reads, made) if node in old.inputs else old for old in nodes]
+    rewrite = Rewrite(kind, node, graph, (reads, made) if keep else None)
+    return Graph([*nodes, *new], graph.inputs, graph.output, rewrite)
 
 
-def _rereading(old: Node, instead: Mapping[str, tuple[tuple[str, ...], Function]]) -> Node:
-    reads = tuple(dict.fromkeys(r for name in old.inputs for r in (instead[name][0] if name in instead else (name,))))
+def _rereading(old: Node, node: str, reads: tuple[str, ...], made: Function) -> Node:
+    inputs = tuple(dict.fromkeys(r for name in old.inputs for r in (reads if name == node else (name,))))
 
     def fn(*values: Tensor) -> Tensor:
-        by_name = dict(zip(reads, values, strict=True))
-        made = {name: make(*(by_name[r] for r in names)) for name, (names, make) in instead.items()}
-        return old.fn(*(made[name] if name in made else by_name[name] for name in old.inputs))
+        known = dict(zip(inputs, values, strict=True))
+        known[node] = made(*(known[name] for name in reads))
+        return old.fn(*(known[name] for name in old.inputs))
 
-    return Node(old.name, reads, fn)
+    return Node(old.name, inputs, fn)

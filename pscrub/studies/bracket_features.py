@@ -1,0 +1,89 @@
+"""What bracket strings are claimed to be told by: shares of open brackets, and verdicts on each position."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pscrub.studies.bracket_model import CLOSE, CONTEXT, D_HEAD, END, LONGEST, OPEN, PADDING, BracketClassifier
+
+
+def lengths(tokens: Tensor) -> Tensor:
+    """int64 [N]: brackets in each string."""
+    return ((tokens == OPEN) | (tokens == CLOSE)).sum(1)
+
+
+def open_shares(tokens: Tensor) -> Tensor:
+    """float64 [N, 42]: p_i, the share of "(" among the brackets at position i or later; 1/2 where there are none."""
+    opened = (tokens == OPEN).double().flip(1).cumsum(1).flip(1)
+    brackets = ((tokens == OPEN) | (tokens == CLOSE)).double().flip(1).cumsum(1).flip(1)
+    return torch.where(brackets > 0, opened / brackets.clamp(min=1), 0.5)
+
+
+def count(tokens: Tensor) -> Tensor:
+    """bool [N]: as many "(" as ")"."""
+    return open_shares(tokens)[:, 1] == 0.5
+
+
+def starts_open(tokens: Tensor) -> Tensor:
+    """bool [N]: the first bracket is "("."""
+    return tokens[:, 1] == OPEN
+
+
+def horizon(tokens: Tensor) -> Tensor:
+    """bool [N]: no suffix holds more "(" than ")"."""
+    return (open_shares(tokens) <= 0.5).all(1)
+
+
+def share_if_open(tokens: Tensor) -> Tensor:
+    """float64 [N]: p_1 of a string that starts open; -1 for every other."""
+    return torch.where(starts_open(tokens), open_shares(tokens)[:, 1], -1.0)
+
+
+OTHER, END_AFTER_OPEN, END_AFTER_CLOSE, MORE_OPEN, NOT_MORE_OPEN = range(5)
+
+
+def verdicts(tokens: Tensor, shares: Tensor) -> Tensor:
+    """int64 [N, 42]: of each position: padding; end after "("; end after ")"; p_i > 1/2; p_i <= 1/2.
+
+    Args:
+        tokens: int64 [N, 42].
+        shares: float64 [N, 42], p_i or what is taken for it.
+    """
+    before = torch.roll(tokens, 1, 1)
+    code = torch.where(shares > 0.5, MORE_OPEN, NOT_MORE_OPEN)
+    code = torch.where(tokens == END, torch.where(before == OPEN, END_AFTER_OPEN, END_AFTER_CLOSE), code)
+    return torch.where(tokens == PADDING, OTHER, code)
+
+
+def no_bad_verdict(codes: Tensor) -> Tensor:
+    """bool [N]: no position's verdict is "end after (" or "p_i > 1/2"."""
+    return ~((codes == END_AFTER_OPEN) | (codes == MORE_OPEN)).any(1)
+
+
+@torch.no_grad()
+def seen_shares(tokens: Tensor, model: BracketClassifier, head: int) -> Tensor:
+    """float64 [N, 42]: the share of "(" that a head of the first layer sees from an open bracket at each position.
+
+    The sum over positions j holding "(" of w[length, i, j]: the head's mean attention from a "(" at i to brackets
+    before i, and from i on, as two means, normalised over the string's brackets. Keys are the average of the
+    LayerNormed "(" and ")" embeddings at a position. The start token sees every bracket alike.
+    """
+    block, attention = model.blocks[0], model.blocks[0].attn
+    place = model.pos_embed.W_pos
+    embedded = [block.ln1(model.embed.W_E[token] + place) for token in (OPEN, CLOSE)]
+    query = embedded[0] @ attention.W_Q[head] + attention.b_Q[head]
+    key = (embedded[0] + embedded[1]) / 2 @ attention.W_K[head] + attention.b_K[head]
+    weight = (query @ key.T / math.sqrt(D_HEAD)).double().exp()
+    i, j = torch.arange(CONTEXT)[:, None], torch.arange(CONTEXT)[None]
+    table = torch.zeros(LONGEST + 1, CONTEXT, CONTEXT, dtype=torch.float64)
+    for length in range(1, LONGEST + 1):
+        bracket = (j >= 1) & (j <= length)
+        for side in (bracket & (j < i), bracket & (j >= i)):
+            many = side.sum(1, keepdim=True).clamp(min=1)
+            table[length] += side * (torch.where(side, weight, 0.0).sum(1, keepdim=True) / many)
+        table[length] /= table[length].sum(1, keepdim=True)
+    # Rounding must not turn an exact half into more or less than it.
+    return torch.einsum("nij,nj->ni", table[lengths(tokens)], (tokens == OPEN).double()).round(decimals=12)

@@ -40,11 +40,9 @@ class Activations:
         GraphError: f is not one number a row.
     """
 
-    def __init__(
-        self, graph: Graph, data: Dataset, device: torch.device | str = "cpu", memory: int = MEMORY
-    ) -> None:
+    def __init__(self, graph: Graph, data: Dataset, device: torch.device | str = "cpu", memory: int = MEMORY) -> None:
         self.graph, self.data, self.device, self.memory = graph.to(device), data, torch.device(device), memory
-        self._columns = {name: data[name].to(device) for name in graph.inputs}
+        self._columns: dict[str, Tensor] = {name: data[name].to(device) for name in graph.inputs}
         self._kept: dict[str, Tensor] = {}
         probe = self._pass(torch.zeros(2, dtype=torch.int64), list(graph.nodes))
         self._row_bytes = {name: v.element_size() * v[0].numel() for name, v in probe.items()}
@@ -99,8 +97,9 @@ class Activations:
         if name in self._columns:
             return self._columns[name]
         self.keep([name], progress)
-        pieces = [self.rows(name, rows) for rows in torch.arange(self.data.n).split(self.chunk([name]))]
-        return torch.cat(pieces)
+        size = self.chunk([name])
+        rows = torch.arange(self.data.n)
+        return torch.cat([self.rows(name, rows[start : start + size]) for start in range(0, self.data.n, size)])
 
     def chunk(self, names: Iterable[str]) -> int:
         """How many rows to work on at a time so that the named values and what makes them stay within an eighth."""

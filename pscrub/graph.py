@@ -159,8 +159,9 @@ class Graph:
         return set(self.order([name], ())) - {name}
 
     def to(self, device: torch.device | str) -> Graph:
-        """The graph with the parameters of its functions on a device; functions that are torch modules are copied there."""
-        if torch.device(device).type == "cpu":
+        """The graph with its functions' parameters on a device: functions that are torch modules are copied there."""
+        modules = [node.fn for node in self.nodes.values() if isinstance(node.fn, nn.Module)]
+        if all(p.device == torch.empty(0, device=device).device for fn in modules for p in fn.parameters()):
             return self
         memo: dict[int, object] = {}  # one copy of a parameter, however many functions hold it
         moved = [

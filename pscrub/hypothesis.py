@@ -34,14 +34,16 @@ class Claim:
         reads: the claims at the inputs that matter. Every other input of the node is unimportant. A claim that reads
             none is about the whole node, which is evaluated on one datum.
         name: its name in paths and tables; the graph node's by default.
+        words: what to call the feature in tables; its column's or function's name by default.
         paths: "direct" follows an edge of the graph where there is one, and otherwise every path to the claimed input;
             "any" follows every path even then. Nodes on followed paths are recomputed, their other inputs unimportant.
     """
 
     at: str
     feature: Any = None
-    reads: tuple[Claim, ...] = ()
+    reads: Sequence[Claim] = ()
     name: str = ""
+    words: str = ""
     paths: Literal["direct", "any"] = "direct"
 
     def __post_init__(self) -> None:
@@ -50,11 +52,13 @@ class Claim:
 
     @property
     def feature_name(self) -> str:
-        """A few words for the feature: its column, its function's name, "exact", or how it was given."""
+        """A few words for the feature: its own, or its column, its function's name, "exact", or how it was given."""
+        if self.words:
+            return self.words
         if isinstance(self.feature, str):
             return self.feature
         if self.feature is None:
-            return "what it reads determines"
+            return "what its inputs determine"
         return str(getattr(self.feature, "__name__", type(self.feature).__name__.lower() + " of values"))
 
 
@@ -156,7 +160,8 @@ class Hypothesis:
                 yield f"the graph reads column '{column}', which holds strings; a graph can only read tensors"
         for claim in self.claims:
             if claim.at not in graph:
-                yield f"claim '{claim.name}' is at unknown node '{claim.at}'{close(claim.at, [*graph.nodes, *graph.inputs])}"
+                match = close(claim.at, [*graph.nodes, *graph.inputs])
+                yield f"claim '{claim.name}' is at unknown node '{claim.at}'{match}"
             if claim.name.startswith("~") or "/" in claim.name:
                 yield f"claim name '{claim.name}' must not start with '~' or contain '/': paths are made of names"
             if claim.paths not in ("direct", "any"):
@@ -218,7 +223,9 @@ class Hypothesis:
                 raise DatasetError("has no feature; expected one (or 'exact'), as it reads no other claim")
             return Partition.trivial(data).refine(*(known[read] for read in claim.reads if read in known))
         if isinstance(feature, str):
-            return Partition.finest(data) if feature == EXACT else Partition.of(data[feature], data, f"column '{feature}'")
+            return (
+                Partition.finest(data) if feature == EXACT else Partition.of(data[feature], data, f"column '{feature}'")
+            )
         values = feature(data) if callable(feature) else feature
         if isinstance(values, Partition):
             if len(values.labels) != data.n:
@@ -235,8 +242,8 @@ class Hypothesis:
             if pair is not None:
                 read = ", ".join(f"'{each.name}'" for each in claim.reads)
                 yield (
-                    f"claim '{claim.name}' ({claim.feature_name}) is not a function of what it reads: rows {pair[0]} and "
-                    f"{pair[1]} agree on {read} and differ in it; leave its feature out, or coarsen it"
+                    f"claim '{claim.name}' ({claim.feature_name}) is not a function of what it reads: rows {pair[0]} "
+                    f"and {pair[1]} agree on {read} and differ in it; leave its feature out, or coarsen it"
                 )
 
 

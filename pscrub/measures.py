@@ -117,9 +117,7 @@ def _over_all_pairs(
     return Baseline(total, 0.0, 0, f"exact, all pairs of {data.n:,} outputs and {len(distinct):,} distinct labels")
 
 
-def _f(
-    activations: Activations, outputs: Sequence[str], labels: Sequence[str], x: Tensor, y: Tensor
-) -> Tensor:
+def _f(activations: Activations, outputs: Sequence[str], labels: Sequence[str], x: Tensor, y: Tensor) -> Tensor:
     given = {name: activations.rows(name, x) for name in outputs} | {n: activations.rows(n, y) for n in labels}
     with torch.no_grad():
         f = activations.graph.run([activations.graph.output], given)[activations.graph.output]
@@ -133,8 +131,6 @@ def _distinct_rows(columns: Sequence[Tensor], weights: Tensor) -> list[tuple[int
     data = Dataset({str(i): column for i, column in enumerate(columns)}, weights)
     flat = [column.reshape(len(column), -1) for column in columns]
     partition = Partition.trivial(data).refine(*(Partition.of(column, data, "label") for column in flat))
-    first = torch.full((partition.n_blocks,), data.n).scatter_reduce(
-        0, partition.labels, torch.arange(data.n), "amin"
-    )
+    first = torch.full((partition.n_blocks,), data.n).scatter_reduce(0, partition.labels, torch.arange(data.n), "amin")
     block = partition.block_weights.tolist()
     return [(row, p) for row, p in zip(first.tolist(), block, strict=True) if p > 0]

@@ -53,7 +53,9 @@ class Datum(TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Datum:
         """The same law, independently for each entry of a larger batch shape."""
-        blocks = torch.zeros((), dtype=torch.int64, device=self.table.rows.device) if self.blocks is None else self.blocks
+        blocks = (
+            torch.zeros((), dtype=torch.int64, device=self.table.rows.device) if self.blocks is None else self.blocks
+        )
         partition = _one_block(self.partition) if self.blocks is None else self.partition
         table = partition.table.to(blocks.device) if self.blocks is None else self.table
         return Datum(partition, blocks.expand(torch.Size(batch_shape)), table, self.generator)
@@ -67,7 +69,7 @@ class Datum(TorchDistribution):
         return self.table.pick(self.blocks.expand(shape), uniform)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """float64, the broadcast of value's and the batch's shape: log-probability of each row, -inf outside the block."""
+        """float64, value's and the batch's shapes broadcast: log-probability of each row, -inf outside the block."""
         device = value.device
         weight = self.partition.weights.to(device)[value].log()
         if self.blocks is None:
@@ -125,7 +127,7 @@ def program(tree: Tree, device: torch.device | str = "cpu", generator: torch.Gen
     def visit(site: Site, data: dict[str, Tensor], given: Mapping[str, Tensor]) -> None:
         parent = None if site.parent is None else data[site.parent]
         obs = given.get(site.path)
-        infer = {"enumerate": "parallel"} if obs is None else {}
+        infer: Any = {"enumerate": "parallel"} if obs is None else {}
         data[site.path] = pyro.sample(site.path, law(site, parent), obs=obs, infer=infer)
         # Enumerated sites each use a tensor dimension. A site depends on its parent alone, so that dimensions can be
         # used again for what follows, which lets trees of any size be enumerated.

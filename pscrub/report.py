@@ -9,12 +9,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.tree import Tree as RichTree
 
 from pscrub.errors import StudyError
 from pscrub.hypothesis import Hypothesis
-from pscrub.measures import Baseline
 from pscrub.program import draw
 from pscrub.scrub import ScrubResult, StudyResult
 from pscrub.tree import Site, Tree, unroll
@@ -47,7 +47,7 @@ def document(result: StudyResult) -> dict[str, Any]:
 def table(result: StudyResult) -> Table:
     """The result as a table for a terminal."""
     percent = f"{100 * result.level:g} % interval"
-    out = Table(title=None, pad_edge=False)
+    out = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, justify in (
         ("hypothesis", "left"),
         ("E_model", "right"),
@@ -57,7 +57,7 @@ def table(result: StudyResult) -> Table:
         (percent, "right"),
         ("draws", "right"),
     ):
-        out.add_column(name, justify=justify, no_wrap=name != "hypothesis")  # type: ignore[arg-type]
+        out.add_column(name, justify=justify, overflow="fold", min_width=10 if name == "hypothesis" else None)  # type: ignore[arg-type]
     for each in result.results:
         out.add_row(*table_cells(each))
     return out
@@ -187,11 +187,13 @@ def _site_line(tree: Tree, site: Site, data: dict[str, int]) -> str:
         f"{low:,}" if low == high else f"{low:,} to {high:,}"
     )
     where = "" if claim.name == claim.at else f" at {claim.at}"
-    return f"[bold]{_escape(claim.name)}[/bold]{_escape(where)}: {_escape(claim.feature_name)} ({blocks} rows)  ← {_escape(datum)}"
+    head = f"[bold]{_escape(claim.name)}[/bold]{_escape(where)}"
+    return f"{head}: {_escape(claim.feature_name)} ({blocks} rows)  ← {_escape(datum)}"
 
 
 def _short(columns: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={str(value)[:40]}" for name, value in columns.items())
+    shown = {name: f"{value:.4g}" if isinstance(value, float) else str(value)[:40] for name, value in columns.items()}
+    return ", ".join(f"{name}={text}" for name, text in shown.items())
 
 
 def _escape(text: str) -> str:
@@ -208,7 +210,7 @@ def _row(each: ScrubResult) -> dict[str, Any]:
         "scrubbed_se": each.scrubbed.se,
         "model": each.model.value,
         "randomised": each.randomised.value,
-        "randomised_method": _baseline(each.randomised),
+        "randomised_method": each.randomised.method,
         "recovered": None if score is None else score.value,
         "low": None if score is None else score.low,
         "high": None if score is None else score.high,
@@ -218,10 +220,6 @@ def _row(each: ScrubResult) -> dict[str, Any]:
         "warnings": list(each.warnings),
         "seconds": {phase: round(spent, 3) for phase, spent in each.seconds.items()},
     }
-
-
-def _baseline(baseline: Baseline) -> str:
-    return baseline.method
 
 
 def _loss(value: float) -> str:

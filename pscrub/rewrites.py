@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pscrub.dataset import Dataset
 from pscrub.errors import GraphError, close
@@ -87,12 +87,9 @@ def estimate(graph: Graph, node: str, phi: Function, inputs: Sequence[str]) -> G
     for name in inputs:
         graph.known(name)
 
-    def residual(estimated: Tensor, *values: Tensor) -> Tensor:
-        return old.fn(*values) - estimated
-
     new = [
         Node(f"{node}.phi", tuple(inputs), phi),
-        Node(f"{node}.residual", (f"{node}.phi", *old.inputs), residual),
+        Node(f"{node}.residual", (f"{node}.phi", *old.inputs), _Residual(old.fn)),
         Node(node, (f"{node}.phi", f"{node}.residual"), torch.add),
     ]
     kept = [n for n in graph.nodes.values() if n.name != node]
@@ -179,7 +176,7 @@ def check_rewrites(graph: Graph, data: Dataset, tolerance: float = 1e-4, chunk: 
         chunk: rows at a time.
 
     Raises:
-        GraphError: a rewrite changed f by more, or gave NaN where there was none; with the rewrite, the difference and the row.
+        GraphError: a rewrite changed f by more, or gave NaN where there was none: which, by how much, and at which row.
     """
     chain: list[Graph] = [graph]
     while chain[-1].rewrite is not None:
@@ -265,10 +262,29 @@ def _reread(
 
 def _rereading(old: Node, node: str, reads: tuple[str, ...], made: Function) -> Node:
     inputs = tuple(dict.fromkeys(r for name in old.inputs for r in (reads if name == node else (name,))))
+    return Node(old.name, inputs, _Rereading(old, node, inputs, reads, made))
 
-    def fn(*values: Tensor) -> Tensor:
-        known = dict(zip(inputs, values, strict=True))
-        known[node] = made(*(known[name] for name in reads))
-        return old.fn(*(known[name] for name in old.inputs))
 
-    return Node(old.name, inputs, fn)
+class _Rereading(nn.Module):
+    """A node's function on other inputs. A module, so that the parameters of the functions inside are moved with it."""
+
+    def __init__(self, old: Node, node: str, inputs: tuple[str, ...], reads: tuple[str, ...], made: Function) -> None:
+        super().__init__()
+        self.old, self.made = old.fn, made
+        self.old_inputs, self.node, self.inputs, self.reads = old.inputs, node, inputs, reads
+
+    def forward(self, *values: Tensor) -> Tensor:
+        known = dict(zip(self.inputs, values, strict=True))
+        known[self.node] = self.made(*(known[name] for name in self.reads))
+        return self.old(*(known[name] for name in self.old_inputs))
+
+
+class _Residual(nn.Module):
+    """What an estimate leaves of a node's value."""
+
+    def __init__(self, whole: Function) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, estimated: Tensor, *values: Tensor) -> Tensor:
+        return self.whole(*values) - estimated

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +15,7 @@ from torch import Tensor
 from pscrub.errors import StudyError
 from pscrub.estimate import Estimate, exactly, mean_of_pairs, recovered, widened
 from pscrub.evaluate import MEMORY, Activations, Progress, quiet, scrubbed
-from pscrub.graph import Graph
-from pscrub.hypothesis import Hypothesis
+from pscrub.hypothesis import EXACT, Claim, Hypothesis
 from pscrub.measures import Baseline, model_loss, randomised_loss
 from pscrub.program import draw
 from pscrub.rewrites import RewriteCheck, check_rewrites
@@ -126,6 +126,7 @@ def scrub(
         raise StudyError(f"until-width is {until_width}; expected a positive number of points of loss recovered")
     if draws is not None and until_width is not None:
         raise StudyError("draws and until-width were both given; expected one of them")
+    given = Baseline(float(randomised), 0.0, 0, "given") if isinstance(randomised, float | int) else randomised
     clock = _Clock()
     results: list[ScrubResult] = []
     rewrites: tuple[RewriteCheck, ...] = ()
@@ -136,22 +137,18 @@ def scrub(
                 hypothesis.check(rewrites=False)
             for graph in dict.fromkeys(h.graph for h in study.hypotheses):
                 rewrites += check_rewrites(graph, study.hypotheses[0].data)
-        state: tuple[Graph, Activations] | None = None
-        for hypothesis in study.hypotheses:
-            if state is None or state[0] is not hypothesis.graph:
-                state = (hypothesis.graph, Activations(hypothesis.graph, hypothesis.data, device, memory))
-                with clock("baselines"):
-                    model = model_loss(state[1], progress)
-                    if randomised is None:
-                        randomised = randomised_loss(state[1], study.labels, seed=seed, progress=progress)
-                    elif not isinstance(randomised, Baseline):
-                        randomised = Baseline(float(randomised), 0.0, 0, "given")
-            run = _Run(unroll(hypothesis), state[1], model, randomised, level, seed, chunk, progress)
-            results.append(run.until(draws, WIDTH if until_width is None else until_width))
-            if each is not None:
-                each(results[-1])
-            if results[-1].cut_short:
-                raise KeyboardInterrupt
+        for graph, hypotheses in itertools.groupby(study.hypotheses, key=lambda h: h.graph):
+            with clock("baselines"):
+                activations = Activations(graph, study.hypotheses[0].data, device, memory)
+                model = model_loss(activations, progress)
+                baseline = given or randomised_loss(activations, study.labels, seed=seed, progress=progress)
+            for hypothesis in hypotheses:
+                run = _Run(unroll(hypothesis), activations, model, baseline, level, seed, chunk, progress)
+                results.append(run.until(draws, WIDTH if until_width is None else until_width))
+                if each is not None:
+                    each(results[-1])
+                if results[-1].cut_short:
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
         cut_short = True
     seconds = dict(clock.seconds)
@@ -218,7 +215,9 @@ class _Run:
             return (f"loss recovered is undefined, so no width can be reached: stopped at {ROUND:,} draws",)
         while True:
             n = sum(len(f) for f in rounds)
-            widths = [mean_of_pairs(f, self.level).width * math.sqrt(len(f) / n) for f in (rounds[0], torch.cat(rounds))]
+            widths = [
+                mean_of_pairs(f, self.level).width * math.sqrt(len(f) / n) for f in (rounds[0], torch.cat(rounds))
+            ]
             needed = n * (max(widths) / wanted) ** 2
             if needed <= n:
                 return ()
@@ -233,15 +232,11 @@ class _Run:
         with clock("evaluation"):
             return scrubbed(self.tree, self.activations, data, chunk=self.chunk, progress=self.progress)
 
-    def _result(
-        self, estimate: Estimate, clock: _Clock, cut_short: bool, warnings: tuple[str, ...]
-    ) -> ScrubResult:
+    def _result(self, estimate: Estimate, clock: _Clock, cut_short: bool, warnings: tuple[str, ...]) -> ScrubResult:
         score = recovered(estimate, self.model, self.randomised)
         found = (*_warnings(self.tree, estimate, score, self.model, self.randomised), *warnings)
         name = self.tree.hypothesis.name
-        return ScrubResult(
-            name, estimate, self.model, self.randomised, score, dict(clock.seconds), cut_short, found
-        )
+        return ScrubResult(name, estimate, self.model, self.randomised, score, dict(clock.seconds), cut_short, found)
 
 
 def _warnings(
@@ -264,9 +259,13 @@ def _warnings(
             "from few or rare large losses"
         )
     for path, site in tree.sites.items():
-        if site.claim is not None and site.parent is not None and site.claim.feature != "exact":
-            if int(site.partition.sizes.max()) <= 1 and site.partition.n_blocks > 1:
-                yield f"vacuous claim: every block of '{path}' has a single row, so nothing is ever swapped there"
+        swaps = int(site.partition.sizes.max()) > 1 or site.partition.n_blocks == 1
+        if site.claim is not None and site.parent is not None and not _is_exact(site.claim) and not swaps:
+            yield f"vacuous claim: every block of '{path}' has a single row, so nothing is ever swapped there"
+
+
+def _is_exact(claim: Claim) -> bool:
+    return isinstance(claim.feature, str) and claim.feature == EXACT
 
 
 def _is_determined(tree: Tree) -> bool:

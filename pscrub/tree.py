@@ -1,4 +1,4 @@
-"""The treeified hypothesis: one site for each path of the interpretation, and one for each draw of unimportant inputs."""
+"""The treeified hypothesis: a site for each path of the interpretation and for each draw of unimportant inputs."""
 
 from __future__ import annotations
 

@@ -6,8 +6,9 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import layer_norm
 
-from pscrub.studies.bracket_model import CLOSE, CONTEXT, D_HEAD, END, LONGEST, OPEN, PADDING, BracketClassifier
+from pscrub.studies.bracket_model import CLOSE, CONTEXT, D_HEAD, D_MODEL, END, LONGEST, OPEN, PADDING, BracketClassifier
 
 
 def lengths(tokens: Tensor) -> Tensor:
@@ -64,6 +65,14 @@ def no_bad_verdict(codes: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def first_layer_reads(model: BracketClassifier, token: int, place: Tensor) -> Tensor:
+    """float32 [..., 56]: a token's embedding at positions embedded as `place` [..., 56], LayerNormed."""
+    weights = model.state_dict()
+    scale, shift = weights["blocks.0.ln1.w"], weights["blocks.0.ln1.b"]
+    return layer_norm(weights["embed.W_E"][token] + place, (D_MODEL,), scale, shift, 1e-5)
+
+
+@torch.no_grad()
 def seen_shares(tokens: Tensor, model: BracketClassifier, head: int) -> Tensor:
     """float64 [N, 42]: the share of "(" that a head of the first layer sees from an open bracket at each position.
 
@@ -71,11 +80,11 @@ def seen_shares(tokens: Tensor, model: BracketClassifier, head: int) -> Tensor:
     before i, and from i on, as two means, normalised over the string's brackets. Keys are the average of the
     LayerNormed "(" and ")" embeddings at a position. The start token sees every bracket alike.
     """
-    block, attention = model.blocks[0], model.blocks[0].attn
-    place = model.pos_embed.W_pos
-    embedded = [block.ln1(model.embed.W_E[token] + place) for token in (OPEN, CLOSE)]
-    query = embedded[0] @ attention.W_Q[head] + attention.b_Q[head]
-    key = (embedded[0] + embedded[1]) / 2 @ attention.W_K[head] + attention.b_K[head]
+    weights = model.state_dict()
+    attention = {name: weights[f"blocks.0.attn.{name}"][head] for name in ("W_Q", "b_Q", "W_K", "b_K")}
+    opened, closed = (first_layer_reads(model, token, weights["pos_embed.W_pos"]) for token in (OPEN, CLOSE))
+    query = opened @ attention["W_Q"] + attention["b_Q"]
+    key = (opened + closed) / 2 @ attention["W_K"] + attention["b_K"]
     weight = (query @ key.T / math.sqrt(D_HEAD)).double().exp()
     i, j = torch.arange(CONTEXT)[:, None], torch.arange(CONTEXT)[None]
     table = torch.zeros(LONGEST + 1, CONTEXT, CONTEXT, dtype=torch.float64)

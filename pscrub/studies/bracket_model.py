@@ -171,7 +171,7 @@ def load_classifier(path: str | Path) -> BracketClassifier:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no safetensors file, or its parameters are missing, unexpected or of another shape: all listed.
+        ValueError: it is no safetensors file, or parameters are missing, unexpected or of another shape: all listed.
     """
     path = Path(path)
     if not path.is_file():

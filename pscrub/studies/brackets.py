@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pscrub.dataset import Dataset
@@ -21,11 +21,23 @@ from pscrub.graph import Graph, Node
 from pscrub.hypothesis import EXACT, Claim, Hypothesis
 from pscrub.rewrites import estimate, own_copy, replace, split
 from pscrub.studies import bracket_features as features
-from pscrub.studies.bracket_model import CLOSE, CONTEXT, HEADS, LAYERS, OPEN, BracketClassifier, encode, load_classifier
+from pscrub.studies.bracket_model import (
+    CLOSE,
+    CONTEXT,
+    D_MODEL,
+    HEADS,
+    LAYERS,
+    OPEN,
+    BracketClassifier,
+    encode,
+    load_classifier,
+)
+from pscrub.studies.train_brackets import generate
 from pscrub.study import Study
 from pscrub.trace import input_of, trace
 
 SHIPPED = Path(__file__).parent / "brackets.safetensors"
+OPENS = "count and starts open"
 HEAD_NAMES = [f"a{layer}.h{head}" for layer in range(LAYERS) for head in range(HEADS)]
 
 
@@ -73,52 +85,51 @@ def hypotheses(model: BracketClassifier, data: Dataset, roles: Roles) -> list[Hy
     """The nine hypotheses, 0a to 4, about one classifier."""
     tokens = data["tokens"]
     graph = bracket_graph(model, data, roles)
-    shares = features.open_shares(tokens)
-    seen = features.seen_shares(tokens, model, int(roles.looker[-1]))
-    open_and_count = features.count(tokens) & features.starts_open(tokens)
+    shares, seen = features.open_shares(tokens), features.seen_shares(tokens, model, int(roles.looker[-1]))
     label = Claim("balanced", "balanced")
+    counts = [Claim(f"{head}@0", features.count(tokens), name=head, words="count") for head in roles.counters]
+    opens = [Claim(f"{head}@0", _opens(tokens), name=head, words=OPENS) for head in roles.counters]
+    judge = Claim(f"{roles.judge}@0", features.horizon(tokens), name=roles.judge, words="horizon")
+    share = features.share_if_open(tokens)
+    looked = Claim(f"{roles.looker}.p1", share, words="p_1 if it starts open")
+    phi = Claim(f"{looked.at}.phi", share, words=looked.words)
+    estimated = Claim(looked.at, share, reads=[phi], words=looked.words)
 
-    def leaf(head: str, name: str) -> Claim:
-        return Claim(
-            f"{head}@0", {"count": features.count(tokens), "horizon": features.horizon(tokens)}[name], name=head
-        )
-
-    def whole(name: str, heads: list[Claim]) -> Hypothesis:
+    def ladder(name: str, heads: list[Claim]) -> Hypothesis:
         return Hypothesis(name, graph, data, Claim("loss", reads=[label, Claim("logits", reads=heads)]))
 
-    counters = [Claim(f"{head}@0", open_and_count, name=head) for head in roles.counters]
-    judge = leaf(roles.judge, "horizon")
-    looked = Claim(f"{roles.looker}.p1", features.share_if_open(tokens))
-    estimated = Claim(looked.at, looked.feature, reads=[Claim(f"{looked.at}.phi", looked.feature)])
     return [
         Hypothesis("0a everything exact", graph, data, Claim("loss", EXACT)),
         Hypothesis("0b logits unimportant", graph, data, Claim("loss", reads=[label])),
-        whole("1a count and horizon", [*(leaf(head, "count") for head in roles.counters), judge]),
-        whole("1b and starts open", [*counters, judge]),
-        whole("2a count from the first bracket", [*_from_first(roles, looked, open_and_count, tokens), judge]),
-        whole("2b first bracket's share estimated", [*_from_first(roles, estimated, open_and_count, tokens), judge]),
-        whole("3a horizon from verdicts", [*counters, _from_verdicts(roles, tokens, shares)]),
-        whole("3b horizon from shares seen", [*counters, _from_verdicts(roles, tokens, seen)]),
-        whole(
-            "4 both estimated",
-            [*_from_first(roles, estimated, open_and_count, tokens), _from_verdicts(roles, tokens, seen)],
-        ),
+        ladder("1a count and horizon", [*counts, judge]),
+        ladder("1b also starts open", [*opens, judge]),
+        ladder("2a count from the first bracket", [*_from_first(roles, looked, tokens), judge]),
+        ladder("2b with its share estimated", [*_from_first(roles, estimated, tokens), judge]),
+        ladder("3a horizon from verdicts", [*opens, _from_verdicts(roles, tokens, shares)]),
+        ladder("3b with the shares seen", [*opens, _from_verdicts(roles, tokens, seen)]),
+        ladder("4 both 2b and 3b", [*_from_first(roles, estimated, tokens), _from_verdicts(roles, tokens, seen)]),
     ]
 
 
-def _from_first(roles: Roles, looked: Claim, feature: Tensor, tokens: Tensor) -> list[Claim]:
-    embedded = Claim("embed", features.starts_open(tokens))
-    return [
-        Claim(f"{head}@0", feature, reads=[Claim(f"r{head[1]}.p1", feature, reads=[looked, embedded])], name=head)
-        for head in roles.counters
-    ]
+def _opens(tokens: Tensor) -> Tensor:
+    return features.count(tokens) & features.starts_open(tokens)
+
+
+def _from_first(roles: Roles, looked: Claim, tokens: Tensor) -> list[Claim]:
+    embedded = Claim("embed", features.starts_open(tokens), words="starts open")
+    claims = []
+    for head in roles.counters:
+        first = Claim(f"r{head[1]}.p1", _opens(tokens), reads=[looked, embedded], words=OPENS)
+        claims.append(Claim(f"{head}@0", _opens(tokens), reads=[first], name=head, words=OPENS))
+    return claims
 
 
 def _from_verdicts(roles: Roles, tokens: Tensor, shares: Tensor) -> Claim:
     codes = features.verdicts(tokens, shares)
-    positions = [Claim(f"judged.p{i}", codes[:, i]) for i in range(CONTEXT)]
-    mask = Claim("mask", features.lengths(tokens))
-    return Claim(f"{roles.judge}@0", features.no_bad_verdict(codes), reads=[*positions, mask], name=roles.judge)
+    positions = [Claim(f"judged.p{i}", codes[:, i], words=f"verdict at {i}") for i in range(CONTEXT)]
+    mask = Claim("mask", features.lengths(tokens), words="length")
+    verdict = features.no_bad_verdict(codes)
+    return Claim(f"{roles.judge}@0", verdict, [*positions, mask], name=roles.judge, words="no bad verdict")
 
 
 def bracket_graph(model: BracketClassifier, data: Dataset, roles: Roles) -> Graph:
@@ -142,8 +153,8 @@ def bracket_graph(model: BracketClassifier, data: Dataset, roles: Roles) -> Grap
     graph = own_copy(graph, f"r{roles.judge[1]}", {"judged": ["judging"]})
     graph = split(graph, "judged", 1, {f"judged.p{i}": i for i in range(CONTEXT)}, CONTEXT)
     rest = [i for i in range(CONTEXT) if i != 1]
-    for layer in sorted({head[1] for head in roles.counters}):
-        graph = split(graph, f"r{layer}", 1, {f"r{layer}.p1": 1, f"r{layer}.rest": rest}, CONTEXT)
+    for read in sorted({f"r{head[1]}" for head in roles.counters}):
+        graph = split(graph, read, 1, {f"{read}.p1": 1, f"{read}.rest": rest}, CONTEXT)
     looker = roles.looker
     graph = split(graph, looker, 2, {f"{looker}.p1": 1, f"{looker}.rest": rest}, CONTEXT)
     direction = _direction(model, int(looker[-1]))
@@ -159,17 +170,24 @@ def _direct_terms(graph: Graph, model: BracketClassifier) -> Graph:
     """The logits as a function of the terms of the residual stream at the start token, each a node of its own."""
     terms = ["embed", *HEAD_NAMES, *(f"m{layer}" for layer in range(LAYERS))]
     at_start = [
-        Node(f"{term}@0", (term,), lambda value: value.flatten(1, -3)[:, 0, :1] if value.ndim == 4 else value[:, :1])
-        for term in terms
+        Node(f"{term}@0", (term,), lambda value: value.reshape(len(value), CONTEXT, D_MODEL)[:, :1]) for term in terms
     ]
-    constant = model.pos_embed.W_pos[0] + sum(block.attn.b_O for block in model.blocks)
-    head = model.ln_final, model.unembed, constant.detach()
+    return replace(graph, "logits", _Logits(model), [node.name for node in at_start], new=at_start)
 
-    def logits(*values: Tensor) -> Tensor:
-        norm, unembed, fixed = head
-        return unembed(norm(sum(value[:, 0] for value in values) + fixed))
 
-    return replace(graph, "logits", logits, [node.name for node in at_start], new=at_start)
+class _Logits(nn.Module):
+    """The logits from the terms of the residual stream at the start token, positions and output biases added."""
+
+    def __init__(self, model: BracketClassifier) -> None:
+        super().__init__()
+        self.norm, self.unembed = model.ln_final, model.unembed
+        weights = model.state_dict()
+        biases = sum(weights[f"blocks.{layer}.attn.b_O"] for layer in range(LAYERS))
+        self.fixed = nn.Parameter(weights["pos_embed.W_pos"][0] + biases)
+
+    def forward(self, *terms: Tensor) -> Tensor:
+        logits: Tensor = self.unembed(self.norm(torch.stack(terms).sum(0)[:, 0] + self.fixed))
+        return logits
 
 
 @torch.no_grad()
@@ -178,10 +196,11 @@ def _direction(model: BracketClassifier, head: int) -> Tensor:
 
     Embeddings are averaged over the positions 1 to 40 before the LayerNorm.
     """
-    block = model.blocks[0]
-    place = model.pos_embed.W_pos[1 : CONTEXT - 1].mean(0)
-    opened, closed = (block.ln1(model.embed.W_E[token] + place) for token in (OPEN, CLOSE))
-    return (opened - closed) @ block.attn.W_V[head] @ block.attn.W_O[head] / 2
+    weights = model.state_dict()
+    place = weights["pos_embed.W_pos"][1 : CONTEXT - 1].mean(0)
+    opened, closed = (features.first_layer_reads(model, token, place) for token in (OPEN, CLOSE))
+    direction: Tensor = (opened - closed) @ weights["blocks.0.attn.W_V"][head] @ weights["blocks.0.attn.W_O"][head] / 2
+    return direction
 
 
 def strings(path: Path | None, rows: int, balanced: float | None, seed: int) -> Dataset:
@@ -193,8 +212,6 @@ def strings(path: Path | None, rows: int, balanced: float | None, seed: int) -> 
     if rows < 1:
         raise StudyError(f"rows is {rows}; expected at least 1")
     if path is None:
-        from pscrub.studies.train_brackets import generate
-
         texts = generate(rows, seed)
     else:
         texts = _read(path, rows)
@@ -218,7 +235,7 @@ def _read(path: Path, rows: int) -> list[str]:
     if not path.is_file():
         raise StudyError(f"data file '{path}' does not exist")
     texts: list[str] = []
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:  # type: ignore[operator]
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             if len(texts) == rows:
                 break

@@ -118,7 +118,11 @@ def _column(name: str, values: Any, faults: list[str]) -> Column | None:
 def _weights(weights: Any, n: int, faults: list[str]) -> Tensor:
     if weights is None:
         return torch.full((n,), 1 / n if n else 0.0, dtype=torch.float64)
-    w = torch.as_tensor(weights, dtype=torch.float64).detach().cpu()
+    try:
+        w = torch.as_tensor(weights, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        faults.append(f"weights are not numbers: {error}")
+        return torch.zeros(n, dtype=torch.float64)
     if w.shape != (n,):
         faults.append(f"weights have shape {tuple(w.shape)}; expected ({n},), one per row")
         return w
@@ -132,6 +136,7 @@ def _weights(weights: Any, n: int, faults: list[str]) -> Tensor:
             faults.append(f"weights are {what} at {int(bad.sum())} of {n} rows, e.g. row {rows[0]}")
     if n and bool((w == 0).all()):
         faults.append("weights are all zero: no row could ever be drawn")
+    w = w / w.max() if n else w  # so that the sum neither overflows nor loses digits
     return w / w.sum()
 
 

@@ -46,6 +46,9 @@ def split(graph: Graph, node: str, axis: int, parts: Mapping[str, Part], size: i
         missing = sorted(set(range(size)) - set(every))
         twice = sorted({i for i in every if every.count(i) > 1 or not 0 <= i < size})
         raise GraphError(f"split of '{node}' into {list(parts)}: indices left out {missing}, twice or outside {twice}")
+    for name, part in index.items():
+        if not part:
+            raise GraphError(f"split of '{node}': part '{name}' is empty")
     order = [i for part in index.values() for i in part]
     back = None if order == sorted(order) else [order.index(i) for i in range(size)]
 
@@ -53,7 +56,16 @@ def split(graph: Graph, node: str, axis: int, parts: Mapping[str, Part], size: i
         joined = torch.cat(values, axis)
         return joined if back is None else joined.index_select(axis, torch.tensor(back, device=joined.device))
 
-    slices = [Node(name, (graph.known(node),), _taking(axis, part), view=_is_run(part)) for name, part in index.items()]
+    def checked(value: Tensor) -> Tensor:
+        if not -value.ndim < axis < value.ndim or value.shape[axis] != size:
+            expected = f"an axis {axis} of length {size}, the batch apart"
+            raise GraphError(f"split of '{node}': expected {expected}; its value has shape {list(value.shape)}")
+        return value
+
+    slices = [
+        Node(name, (graph.known(node),), _taking(checked, axis, part), view=_is_run(part))
+        for name, part in index.items()
+    ]
     return _reread(graph, "split", node, tuple(parts), whole, slices, keep=True)
 
 
@@ -237,17 +249,18 @@ def _runs(chain: Sequence[Graph], given: Mapping[str, Tensor]) -> list[Tensor]:
 def _indices(part: Part, size: int) -> list[int]:
     if isinstance(part, slice):
         return list(range(size))[part]
-    return [part % size] if isinstance(part, int) else [int(i) for i in part]
+    given = [part] if isinstance(part, int) else [int(i) for i in part]
+    return [i + size if -size <= i < 0 else i for i in given]
 
 
 def _is_run(part: list[int]) -> bool:
     return part == list(range(part[0], part[0] + len(part)))
 
 
-def _taking(axis: int, part: list[int]) -> Function:
+def _taking(checked: Function, axis: int, part: list[int]) -> Function:
     if _is_run(part):
-        return lambda value: value.narrow(axis, part[0], len(part))
-    return lambda value: value.index_select(axis, torch.tensor(part, device=value.device))
+        return lambda value: checked(value).narrow(axis, part[0], len(part))
+    return lambda value: checked(value).index_select(axis, torch.tensor(part, device=value.device))
 
 
 def _reread(

@@ -123,7 +123,7 @@ class Hypothesis:
         partitions, unread = self._partitions()
         faults += [*unread, *self._value_faults(partitions)]
         checks: tuple[RewriteCheck, ...] = ()
-        if rewrites and all(name in self.data.columns for name in self.graph.inputs):
+        if rewrites and all(isinstance(self.data.columns.get(name), Tensor) for name in self.graph.inputs):
             try:
                 checks = check_rewrites(self.graph, self.data)
             except GraphError as error:
@@ -193,10 +193,14 @@ class Hypothesis:
                     )
 
     def _sharing_faults(self) -> Iterator[str]:
-        if isinstance(self.sharing, str):
+        if not isinstance(self.sharing, Mapping):
             if self.sharing not in ("reader", "all", "each"):
-                yield f"sharing is '{self.sharing}'; expected 'reader', 'all', 'each' or groups {{name: [graph nodes]}}"
+                yield f"sharing is {self.sharing!r}; expected 'reader', 'all', 'each' or groups {{name: [graph nodes]}}"
             return
+        for group, members in self.sharing.items():
+            if isinstance(members, str):
+                yield f"sharing: group '{group}' is '{members}'; expected a list of graph nodes"
+                return
         members = [name for group in self.sharing.values() for name in group]
         for name in sorted(set(members)):
             if members.count(name) > 1:

@@ -93,6 +93,12 @@ class Partition:
         """The table from which rows are drawn within blocks."""
         return BlockTable.of(self)
 
+    @cached_property
+    def edges(self) -> Tensor | None:
+        """float64 [M]: the running total of the weights of the table's rows; None if they weigh the same."""
+        weights = self.weights[self.table.rows]
+        return None if bool((weights == weights[0]).all()) else weights.cumsum(0)
+
     def refine(self, *others: Partition) -> Partition:
         """The common refinement: rows are alike where every one of the partitions says so."""
         labels = self.labels.numpy()
@@ -162,8 +168,11 @@ class BlockTable:
         rows, labels, sizes = positive[order], labels[order], partition.sizes
         spans = torch.stack([sizes.cumsum(0) - sizes, sizes], 1)
         share = partition.weights[rows] * sizes[labels] / partition.block_weights[labels]  # mean 1 in each block
-        share[(share - 1).abs() < 1e-12] = 1.0  # rounding must not leave a block without a slot of share 1 or more
-        if bool((share == 1).all()):
+        # A block's weight is a sum over its rows, whose rounding grows with them and shifts all of its shares alike. It
+        # must neither leave a block without a slot of share 1 or more, nor make uniform blocks look weighted.
+        share /= 1 + (torch.bincount(labels, share - 1, partition.n_blocks) / sizes)[labels]
+        share[(share - 1).abs() < 1e-14] = 1.0
+        if bool((share >= 1).all()):
             return cls(rows, spans)
         keep, alias = _aliases(share.numpy(), labels.numpy())
         return cls(rows, spans, torch.from_numpy(keep), torch.from_numpy(alias))

@@ -113,7 +113,7 @@ def program(tree: Tree, device: torch.device | str = "cpu", generator: torch.Gen
     """
     tables: dict[int, BlockTable] = {}
     labels: dict[int, Tensor] = {}
-    whole = _one_block(tree.sites[tree.root].partition)
+    whole = tree.whole
     for partition in {id(p): p for p in (whole, *(site.partition for site in tree.sites.values()))}.values():
         tables[id(partition)] = partition.table.to(device)
         labels[id(partition)] = partition.labels.to(device)
@@ -160,36 +160,27 @@ def draw(tree: Tree, draws: int, seed: tuple[int, ...], stratified: bool = True)
     """
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
     model = program(tree, generator=generator)
-    strata = stratified_rows(_by_what_children_see(tree), tree.hypothesis.data.weights, draws // 2, generator)
+    given = {tree.root: stratified_rows(tree.seen, draws // 2, generator)} if stratified else {}
     with pyro.poutine.block():
-        return model(draws, {tree.root: strata} if stratified else {})
+        return model(draws, given)
 
 
-def stratified_rows(order: Tensor, weights: Tensor, strata: int, generator: torch.Generator) -> Tensor:
+def stratified_rows(partition: Partition, strata: int, generator: torch.Generator) -> Tensor:
     """int64 [2 * strata]: rows of D, two drawn independently from each of equally likely strata, pair by pair.
 
-    The strata cut the rows, in the order given, into pieces of equal weight (a row may be cut). Uniform D and strata
-    a multiple of N: each row equally often.
+    The strata cut the rows, sorted by block, into pieces of equal weight (a row may be cut). Uniform D and strata a
+    multiple of N: each row equally often.
 
     Args:
-        order: int64 [N], every row once.
-        weights: float64 [N], the law of a row.
+        partition: rows of one block lie side by side, so that a stratum holds few blocks.
         strata: how many pieces.
         generator: the source of randomness.
     """
     place = torch.arange(strata).repeat_interleave(2) + torch.rand(2 * strata, dtype=torch.float64, generator=generator)
-    rows = order[weights[order] > 0]
-    if bool((weights[rows] == weights[rows[0]]).all()):
+    rows, edges = partition.table.rows, partition.edges
+    if edges is None:
         return rows[(place * (len(rows) / strata)).long().clamp(max=len(rows) - 1)]
-    edges = weights[rows].cumsum(0)
     return rows[torch.searchsorted(edges, place * (edges[-1] / strata), right=True).clamp(max=len(rows) - 1)]
-
-
-def _by_what_children_see(tree: Tree) -> Tensor:
-    """Rows of D sorted by the blocks that the root's children agree on: given these, f depends on the root no more."""
-    partitions = [site.partition for site in tree.children(tree.root)]
-    seen = _one_block(tree.sites[tree.root].partition).refine(*partitions)
-    return seen.labels.sort(stable=True).indices
 
 
 def _one_block(partition: Partition) -> Partition:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from pscrub.hypothesis import Claim, Hypothesis
 from pscrub.partition import Partition
@@ -51,6 +52,16 @@ class Tree:
     def leaves(self) -> tuple[str, ...]:
         """Paths of the sites whose data are the scrubbed inputs, x_1 to x_n."""
         return tuple(path for path, site in self.sites.items() if site.is_leaf)
+
+    @cached_property
+    def whole(self) -> Partition:
+        """D as one block, which the root's datum is drawn from."""
+        return Partition.trivial(self.hypothesis.data)
+
+    @cached_property
+    def seen(self) -> Partition:
+        """What the root's children agree on with it: given the block, f depends on the root's datum no more."""
+        return self.whole.refine(*(site.partition for site in self.children(self.root)))
 
     def children(self, path: str) -> tuple[Site, ...]:
         """The tree nodes that agree with a site's datum."""

@@ -10,6 +10,7 @@ from tests.oracle import (
     CaseClaim,
     GraphNode,
     Polynomial,
+    distribution_of_f,
     law,
     prior,
     reads_through,
@@ -19,8 +20,8 @@ from tests.oracle import (
 )
 
 MODES = ("reader", "all", "each", "groups")
-PER_MODE = 25
-MOST = 60_000  # tuples of rows, so that a faulty law, which may reach them all, can be listed too
+PER_MODE = 32
+MOST = 30_000  # tuples of rows, so that a faulty law, which may reach them all, can be listed too
 
 
 def support_size(case: Case) -> int:
@@ -126,4 +127,4 @@ def cases(sharing: str) -> tuple[Case, ...]:
     return tuple(random_case(random.Random(f"{sharing} {k}"), sharing) for k in range(PER_MODE))
 
 
-law_of = cache(law)
+law_of, f_of = cache(law), cache(distribution_of_f)

@@ -86,7 +86,7 @@ class Partition:
     def entropy(self) -> float:
         """The entropy of the block of a row of D, in nats."""
         p = self.block_weights[self.block_weights > 0]
-        return float(-(p * p.log()).sum()) + 0.0
+        return max(float(-(p * p.log()).sum()), 0.0)  # a block of weight 1 may have one of 1 + 2e-16
 
     @cached_property
     def table(self) -> BlockTable:
@@ -228,7 +228,11 @@ def _aliases(share: np.ndarray[Any, Any], labels: Labels) -> tuple[np.ndarray[An
 def _values(feature: Any, n: int, name: str) -> np.ndarray[Any, Any]:
     """The feature as an array [N, k] whose columns can be compared exactly."""
     try:
-        array = feature.detach().cpu().numpy() if isinstance(feature, Tensor) else np.asarray(feature)
+        if isinstance(feature, Tensor):
+            wide = feature.float() if feature.is_floating_point() and feature.dtype.itemsize < 4 else feature
+            array = wide.detach().cpu().numpy()  # numpy knows no bfloat16; widening is exact
+        else:
+            array = np.asarray(feature)
     except (TypeError, ValueError) as error:
         raise DatasetError(f"{name}: expected a tensor, an array or a list of values, one per row; {error}") from error
     if array.shape[:1] != (n,) or array.ndim > 2:
@@ -241,6 +245,11 @@ def _values(feature: Any, n: int, name: str) -> np.ndarray[Any, Any]:
         array = array + 0.0  # -0.0 equals 0.0
     elif array.dtype.kind == "O":
         array = array.astype(str) if all(isinstance(v, str) for v in array.flat) else array
+    elif array.dtype.kind in "US" and isinstance(feature, list | tuple):
+        # numpy has made strings of any numbers among them, so that 1 would equal "1".
+        kinds = {isinstance(value, str | bytes) for value in np.asarray(feature, dtype=object).flat}
+        if False in kinds:
+            raise DatasetError(f"{name} mixes strings with other values; expected one kind")
     if array.dtype.kind not in "biufUS":
         raise DatasetError(f"{name} holds {array.dtype} values; expected ints, bools, strings or floats")
     return array.reshape(n, -1)

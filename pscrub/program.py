@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from pscrub.partition import BlockTable, Partition
 from pscrub.tree import Site, Tree
 
 Model = Callable[..., dict[str, Tensor]]
+FEW = 20
+"""Sites that are enumerated each in a tensor dimension of its own; torch has 64 of them, 25 on CUDA."""
 
 
 class Datum(TorchDistribution):
@@ -92,6 +95,9 @@ def program(tree: Tree, device: torch.device | str = "cpu", generator: torch.Gen
     for each tree node and each draw of unimportant inputs, named by its path. Each site is independent of all others
     given its parent. `given` fixes sites (stratified roots), as `pyro.condition` does.
 
+    To use the data in a larger model, call `model(1)` under a plate of your own. Enumerated trees of more than FEW
+    sites use tensor dimensions again: condition their sites, but add no evidence on what is returned, nor `do`.
+
     Source: section 2 of the causal scrubbing post's algorithm, unrolled; appendix 4.1 for unimportant inputs.
 
     Args:
@@ -132,7 +138,7 @@ def program(tree: Tree, device: torch.device | str = "cpu", generator: torch.Gen
         # Enumerated sites each use a tensor dimension. A site depends on its parent alone, so that dimensions can be
         # used again for what follows, which lets trees of any size be enumerated.
         for child in tree.children(site.path):
-            with pyro.markov():
+            with pyro.markov() if len(tree.sites) > FEW else nullcontext():
                 visit(child, data, given)
 
     def model(draws: int, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

@@ -158,6 +158,12 @@ class Graph:
         """Every name that a node's value depends on, itself excluded."""
         return set(self.order([name], ())) - {name}
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters of its functions are; the CPU if they have none."""
+        modules = (node.fn for node in self.nodes.values() if isinstance(node.fn, nn.Module))
+        return next((p.device for fn in modules for p in fn.parameters()), torch.device("cpu"))
+
     def to(self, device: torch.device | str) -> Graph:
         """The graph with its functions' parameters on a device: functions that are torch modules are copied there."""
         modules = [node.fn for node in self.nodes.values() if isinstance(node.fn, nn.Module)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -42,9 +42,9 @@ class Claim:
     at: str
     feature: Any = None
     reads: Sequence[Claim] = ()
-    name: str = ""
-    words: str = ""
-    paths: Literal["direct", "any"] = "direct"
+    name: str = field(default="", kw_only=True)
+    words: str = field(default="", kw_only=True)
+    paths: Literal["direct", "any"] = field(default="direct", kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reads", tuple(self.reads))

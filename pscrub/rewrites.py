@@ -178,7 +178,7 @@ class RewriteCheck:
 
 
 @torch.no_grad()
-def check_rewrites(graph: Graph, data: Dataset, tolerance: float = 1e-4, chunk: int = 4096) -> tuple[RewriteCheck, ...]:
+def check_rewrites(graph: Graph, data: Dataset, tolerance: float = 1e-4, chunk: int = 128) -> tuple[RewriteCheck, ...]:
     """How far each rewrite of a graph changed f on D, first to last; all versions are run side by side.
 
     Args:
@@ -196,7 +196,7 @@ def check_rewrites(graph: Graph, data: Dataset, tolerance: float = 1e-4, chunk: 
     chain.reverse()
     worst, where, scale = [0.0] * len(chain), [0] * len(chain), 1.0
     for start in range(0, data.n if len(chain) > 1 else 0, chunk):
-        given = {name: data[name][start : start + chunk] for name in graph.inputs}
+        given = {name: data[name][start : start + chunk].to(graph.device) for name in graph.inputs}
         values = [f.double() for f in _runs(chain, given)]
         scale = max(scale, float(values[0].nan_to_num(0, 0, 0).abs().max()))
         for i in range(1, len(chain)):

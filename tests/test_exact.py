@@ -38,10 +38,10 @@ from tests.oracle import (
     Polynomial,
     distribution_of_f,
     entropy,
-    expectation,
     law,
     leaves,
     marginal,
+    mean,
     prior,
     tally,
     treeify,
@@ -87,7 +87,7 @@ def labels_of(case: Case, path: str) -> Tensor:
 def test_data_and_inputs_have_the_laws_of_the_enumeration(mode: str) -> None:
     """Lemma 1 by messages, the oracle's enumeration (as rationals, ==) and D: the laws of all inputs, jointly."""
     for case in cases(mode):
-        tree, names = tree_of(case), sites(case)
+        tree, names, wired = tree_of(case), sites(case), wire_laws(case)
         laws = datum_laws(tree)
         assert all(row.datum <= TOLERANCE and row.inputs <= TOLERANCE for row in lemma_1(tree))
         for site in treeify(case):
@@ -100,8 +100,8 @@ def test_data_and_inputs_have_the_laws_of_the_enumeration(mode: str) -> None:
             wires = [(names.index(path), labels_of(case, path).tolist()) for path in read or ()]
             wires = wires or [(at, list(range(len(case.rows))))]
             joint = tally((tuple(label[data[i]] for i, label in wires), p) for data, p in law_of(case).items())
-            assert sorted(joint.values()) == sorted(p for p in wire_laws(case)[site.name][0].values() if p)
-            same(inputs_law(tree, site.name), joint)
+            assert sorted(joint.values()) == sorted(p for p in wired[site.name][0].values() if p)
+            same(inputs_law(tree, site.name, laws[site.name]), joint)
 
 
 @each_mode
@@ -173,7 +173,7 @@ def test_f_has_the_distribution_of_the_enumeration(mode: str) -> None:
         found = law_of_f(tree)
         assert set(found) == {float(value) for value in expected}
         assert all(abs(found[float(value)] - float(p)) <= TOLERANCE for value, p in expected.items())
-        assert scrubbed_expectation(tree) == pytest.approx(float(expectation(case)), abs=1e-9)
+        assert scrubbed_expectation(tree) == pytest.approx(float(mean(expected)), abs=1e-9)
 
 
 def enumerated(case: Case) -> Tensor:

@@ -13,6 +13,7 @@ from pyro.distributions import Categorical, TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from pscrub.errors import StudyError
 from pscrub.partition import BlockTable, Partition
 from pscrub.tree import Site, Tree
 
@@ -163,7 +164,12 @@ def draw(tree: Tree, draws: int, seed: tuple[int, ...], stratified: bool = True)
         draws: how many; even if stratified.
         seed: integers that name this set of draws; another tuple is an independent set.
         stratified: draw root data from draws / 2 equally likely strata of D, two in each, one after the other.
+
+    Raises:
+        StudyError: a negative seed.
     """
+    if min(seed) < 0:
+        raise StudyError(f"seed is {min(seed)}; expected 0 or more")
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
     model = program(tree, generator=generator)
     given = {tree.root: stratified_rows(tree.seen, draws // 2, generator)} if stratified else {}

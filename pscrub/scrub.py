@@ -122,6 +122,10 @@ def scrub(
     study = _as_study(study)
     if draws is not None and draws < 1:
         raise StudyError(f"draws is {draws}; expected at least 1")
+    if seed < 0:
+        raise StudyError(f"seed is {seed}; expected 0 or more")
+    if not 0 < level < 1:
+        raise StudyError(f"level is {level}; expected between 0 and 1, as 0.95")
     if until_width is not None and not 0 < until_width < math.inf:
         raise StudyError(f"until-width is {until_width}; expected a positive number of points of loss recovered")
     if draws is not None and until_width is not None:
@@ -265,6 +269,9 @@ def _warnings(
 
 
 def _is_exact(claim: Claim) -> bool:
+    """Whether a claim says itself that nothing may be swapped, or says what claims that do so determine."""
+    if claim.feature is None:
+        return any(_is_exact(read) for read in claim.reads)
     return isinstance(claim.feature, str) and claim.feature == EXACT
 
 

@@ -22,7 +22,7 @@ class Study:
         notes: printed under the table.
 
     Raises:
-        StudyError: no hypotheses, or two of one name.
+        StudyError: no hypotheses, two of one name, or two datasets.
     """
 
     name: str
@@ -35,6 +35,8 @@ class Study:
         object.__setattr__(self, "hypotheses", tuple(self.hypotheses))
         names = [h.name for h in self.hypotheses]
         faults = [f"study '{self.name}' has two hypotheses named '{n}'" for n in set(names) if names.count(n) > 1]
+        for other in (h for h in self.hypotheses[1:] if h.data is not self.hypotheses[0].data):
+            faults.append(f"study '{self.name}': '{other.name}' is on another dataset than '{names[0]}'; expected one")
         if not names:
             faults.append(f"study '{self.name}' has no hypotheses")
         if faults:

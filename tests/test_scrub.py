@@ -1,0 +1,369 @@
+"""The driver: identity gates in every sharing mode, stopping rules, interrupts, and what it warns of."""
+
+import importlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from pscrub import EXACT, Baseline, Claim, Dataset, Graph, Hypothesis, ScrubResult, Study, StudyError, scrub, unroll
+from pscrub.evaluate import Activations, scrubbed
+from pscrub.rewrites import replace
+from pscrub.scrub import ROUND
+from tests.false_alarm import PER_CHECK, Z
+
+# The package's own name `scrub` is the function.
+DRIVER = importlib.import_module("pscrub.scrub")
+N = 60
+GENERATOR = torch.Generator().manual_seed(4)
+X = torch.randn(N, 3, generator=GENERATOR, dtype=torch.float64)
+LABEL = (X.sum(1) > 0).long()
+WEIGHTED = Dataset({"x": X, "label": LABEL}, weights=torch.arange(N) % 4)
+UNIFORM = Dataset({"x": X, "label": LABEL})
+SHARINGS: list[Any] = ["reader", "all", "each", {"g": ["x", "c", "f"]}]
+each_sharing = pytest.mark.parametrize("sharing", SHARINGS)
+each_data = pytest.mark.parametrize("data", [UNIFORM, WEIGHTED], ids=["uniform", "weighted"])
+
+GRAPH = Graph.of(
+    {
+        "a": lambda x: x[:, 0] + x[:, 1],
+        "b": lambda x: x[:, 1] * x[:, 2],
+        "c": lambda a, x: a + x[:, 2],
+        "logit": lambda a, b, c: c + 0.1 * b * a,
+        "f": lambda logit, label: torch.nn.functional.softplus((1 - 2 * label) * logit),
+    },
+    inputs=["x", "label"],
+    output="f",
+)
+
+
+def claims(features: str) -> Iterator[tuple[str, Claim]]:
+    """Claims of several shapes, their features all exact, or real ones."""
+
+    def of(name: str, rows: Tensor) -> Any:
+        return EXACT if features == "exact" else rows
+
+    sign, high = (X[:, :2].sum(1) > 0).long(), (X[:, 2] > 0).long()
+    label = Claim("label", of("label", LABEL))
+    yield "whole output", Claim("f", reads=[label, Claim("logit", of("logit", LABEL))])
+    parts = [Claim("a", of("a", sign)), Claim("c", of("c", sign * 2 + high))]
+    yield "parts", Claim("f", reads=[label, Claim("logit", reads=parts)])
+    base = Claim("a", of("a", sign))
+    shared = [base, Claim("c", reads=[base, Claim("x", of("x", high))])]
+    yield "a node used twice", Claim("f", reads=[label, Claim("logit", reads=shared)])
+    every_path = [Claim("x", of("x", sign * 2 + high))]
+    yield "every path to x", Claim("f", reads=[label, Claim("logit", reads=every_path)])
+    yield "an edge skipped", Claim("f", reads=[label, Claim("a", of("a", sign))], paths="any")
+
+
+def hypotheses(features: str, data: Dataset, sharing: Any = "reader") -> list[Hypothesis]:
+    return [Hypothesis(name, GRAPH, data, claim, sharing) for name, claim in claims(features)]
+
+
+def e_model(data: Dataset) -> float:
+    f = GRAPH.run(["f"], {"x": data["x"], "label": data["label"]})["f"]
+    return float((data.weights * f).sum())
+
+
+# Identity gates
+
+
+@each_data
+@each_sharing
+def test_everything_exact_is_the_model(data: Dataset, sharing: Any) -> None:
+    """Every input of every node claimed, and exactly: nothing is left to be drawn."""
+    base = Claim("a", EXACT)
+    x = Claim("x", EXACT)
+    logit = Claim("logit", reads=[base, Claim("b", EXACT), Claim("c", reads=[base, x])])
+    for claim in (Claim("f", EXACT), Claim("f", reads=[Claim("label", EXACT), logit])):
+        (result,) = scrub(Hypothesis("exact", GRAPH, data, claim, sharing), draws=2000).results
+        assert result.scrubbed.exact and result.scrubbed.draws == 0
+        assert result.scrubbed.value == pytest.approx(e_model(data), rel=1e-12)
+        assert result.model.value == pytest.approx(e_model(data), rel=1e-12)
+        assert result.recovered is not None and result.recovered.exact
+        assert result.recovered.value == pytest.approx(100, abs=1e-9)
+
+
+@each_data
+@each_sharing
+def test_the_trivial_hypothesis_is_the_randomised_loss(data: Dataset, sharing: Any) -> None:
+    trivial = Hypothesis("trivial", GRAPH, data, Claim("f", reads=[Claim("label", "label")]), sharing)
+    (result,) = scrub(trivial, draws=20_000, seed=1).results
+    assert result.randomised.exact and result.scrubbed.df > 1000
+    assert abs(result.scrubbed.value - result.randomised.value) <= Z * result.scrubbed.se
+    assert result.recovered is not None and abs(result.recovered.value) <= Z * result.recovered.se
+    # With teeth: the two losses are further apart than that.
+    assert abs(result.model.value - result.randomised.value) > 10 * Z * result.scrubbed.se
+
+
+@each_data
+@each_sharing
+def test_the_root_datum_everywhere_is_the_model(data: Dataset, sharing: Any) -> None:
+    rows = torch.arange(N)
+    for hypothesis in hypotheses("real", data, sharing):
+        tree = unroll(hypothesis)
+        f = scrubbed(tree, Activations(GRAPH, data), dict.fromkeys(tree.sites, rows))
+        assert float((data.weights * f).sum()) == pytest.approx(e_model(data), rel=1e-12), hypothesis.name
+
+
+@each_sharing
+def test_exact_claims_leave_only_the_unimportant_to_chance(sharing: Any) -> None:
+    for hypothesis in hypotheses("exact", WEIGHTED, sharing):
+        tree = unroll(hypothesis)
+        free = [path for path, site in tree.sites.items() if site.claim is None]
+        (result,) = scrub(hypothesis, draws=2000).results
+        assert result.scrubbed.exact == (not free), hypothesis.name
+
+
+# Seeds, chunks, memory
+
+
+def numbers(result: ScrubResult) -> list[float]:
+    assert result.recovered is not None
+    return [result.scrubbed.value, result.scrubbed.se, result.recovered.low, result.recovered.high, result.model.value]
+
+
+@each_sharing
+def test_a_seed_gives_the_same_numbers_whatever_the_chunk_and_memory(sharing: Any) -> None:
+    study = hypotheses("real", WEIGHTED, sharing)
+    first = scrub(study, draws=3000, seed=5)
+    for other in (scrub(study, draws=3000, seed=5, chunk=77), scrub(study, draws=3000, seed=5, memory=0)):
+        for one, two in zip(first.results, other.results, strict=True):
+            assert numbers(two) == pytest.approx(numbers(one), rel=1e-12)
+    for one, two in zip(first.results, scrub(study, draws=3000, seed=6).results, strict=True):
+        assert one.scrubbed.value != two.scrubbed.value
+
+
+def test_a_hypothesis_alone_or_in_company() -> None:
+    study = hypotheses("real", WEIGHTED)
+    alone = scrub(study[2], draws=1000, seed=3).results[0]
+    assert numbers(alone) == pytest.approx(numbers(scrub(study, draws=1000, seed=3).results[2]), rel=1e-12)
+
+
+@pytest.mark.parametrize(("asked", "made"), [(1, 2), (2, 2), (7, 8), (ROUND, ROUND), (ROUND + 3, ROUND + 4)])
+def test_draws_are_rounded_up_to_pairs(asked: int, made: int) -> None:
+    assert scrub(hypotheses("real", UNIFORM)[1], draws=asked).results[0].scrubbed.draws == made
+
+
+def test_rounds_have_draws_of_their_own() -> None:
+    hypothesis = hypotheses("real", UNIFORM)[1]
+    two = scrub(hypothesis, draws=2 * ROUND).results[0].scrubbed
+    one = scrub(hypothesis, draws=ROUND).results[0].scrubbed
+    assert two.value != one.value and two.se == pytest.approx(one.se / math.sqrt(2), rel=0.1)
+
+
+# Until a width
+
+
+def test_drawing_goes_on_until_the_width() -> None:
+    hypothesis = hypotheses("real", WEIGHTED)[1]
+    draws = []
+    for width in (1.9, 1.0, 0.7):
+        (result,) = scrub(hypothesis, until_width=width).results
+        assert result.recovered is not None and result.recovered.width <= width * (1 + 1e-9)
+        assert not result.warnings and "two-stage" in result.recovered.method
+        draws.append(result.scrubbed.draws)
+    assert draws[0] < draws[1] < draws[2]
+    assert scrub(hypothesis).results[0].scrubbed.draws == draws[1]  # the default width
+
+
+def test_a_width_that_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DRIVER, "MOST", 3 * ROUND)
+    (result,) = scrub(hypotheses("real", WEIGHTED)[1], until_width=1e-3).results
+    assert result.scrubbed.draws == 3 * ROUND
+    assert any("stopped at 49,152 draws, before the interval was 0.001 points wide" in w for w in result.warnings)
+
+
+def test_the_stopping_rule_keeps_its_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small first rounds, which say little of how many draws are needed: for nearly normal f the intervals cover."""
+    monkeypatch.setattr(DRIVER, "ROUND", 32)
+    graph = Graph.of(
+        {"a": lambda x: x[:, 0], "b": lambda x: x[:, 1], "c": lambda x: x[:, 2], "f": lambda a, b, c: a + b + c},
+        ["x"],
+        "f",
+    )
+    # Each term is distributed as on D, so that their sum's expectation is E_model however they are drawn.
+    additive = Hypothesis("additive", graph, UNIFORM, Claim("f", reads=[Claim("a", LABEL)]), "each")
+    times, covered, draws = 300, 0, set()
+    for seed in range(times):
+        (result,) = scrub(additive, until_width=40.0, seed=seed, randomised=BASELINE).results
+        covered += result.scrubbed.low <= result.model.value <= result.scrubbed.high
+        draws.add(result.scrubbed.draws)
+    assert len(draws) > 50 and max(draws) > 2 * min(draws)  # the rule is at work
+    assert stats.binom.cdf(covered, times, 0.95) > PER_CHECK
+    assert stats.binom.sf(covered - 1, times, 0.95) > PER_CHECK
+
+
+BASELINE = Baseline(2.0, 0.0, 0, "given")
+
+
+# Interrupts
+
+
+class Interrupt:
+    """A progress callback that is interrupted in a phase the n-th time it is told of it."""
+
+    def __init__(self, phase: str, at: int) -> None:
+        self.phase, self.left = phase, at
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        if phase == self.phase:
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("until_width", [None, 1e-3])
+def test_an_interrupt_gives_the_estimate_so_far(until_width: float | None) -> None:
+    study = hypotheses("real", UNIFORM)[:3]
+    draws = 4 * ROUND if until_width is None else None
+    seen: list[ScrubResult] = []
+    # A round is one chunk here: the interrupt comes as the third round is done and not yet counted.
+    result = scrub(
+        study, draws=draws, until_width=until_width, chunk=ROUND, progress=Interrupt("draws", 3), each=seen.append
+    )
+    assert result.cut_short and [r.hypothesis for r in result.results] == [study[0].name]
+    (part,) = result.results
+    assert part.cut_short and part.scrubbed.draws == 2 * ROUND and seen == [part]
+    whole = scrub(study[0], draws=2 * ROUND).results[0]
+    assert part.scrubbed.value == pytest.approx(whole.scrubbed.value, rel=1e-12)
+    assert part.scrubbed.width >= whole.scrubbed.width * (1 - 1e-12)
+    assert not whole.cut_short
+
+
+def test_an_interrupt_keeps_the_hypotheses_that_are_done() -> None:
+    study = hypotheses("real", UNIFORM)[:3]
+    result = scrub(study, draws=1000, chunk=1000, progress=Interrupt("draws", 2))
+    assert result.cut_short and [r.cut_short for r in result.results] == [False]
+    assert result.results[0].scrubbed.draws == 1000
+    nothing = scrub(study, draws=1000, progress=Interrupt("activations on D", 1))
+    assert nothing.cut_short and nothing.results == ()
+
+
+# Warnings
+
+
+def warnings_of(claim: Claim, graph: Graph = GRAPH, data: Dataset = UNIFORM, **options: Any) -> str:
+    return "\n".join(scrub(Hypothesis("h", graph, data, claim), **({"draws": 4000} | options)).results[0].warnings)
+
+
+@pytest.mark.parametrize("rows", [torch.arange(N), np.arange(N), np.arange(N).astype(str), list(range(N)), "index"])
+def test_claims_that_swap_nothing_are_vacuous(rows: Any) -> None:
+    data = Dataset({"x": X, "label": LABEL, "index": torch.arange(N)})
+    claim = Claim("f", reads=[Claim("label", "label"), Claim("logit", reads=[Claim("a", rows)])])
+    found = warnings_of(claim, data=data)
+    assert "vacuous claim: every block of 'f/logit/a' has a single row" in found
+    assert "'f/label'" not in found
+    meant = Claim("f", reads=[Claim("label", "label"), Claim("logit", reads=[Claim("a", EXACT)])])
+    assert "vacuous" not in warnings_of(meant, data=data)  # "exact" says so itself
+
+
+def test_baselines_that_coincide() -> None:
+    graph = replace(GRAPH, "f", lambda logit, label: logit.sin() + 0 * label, ["logit", "label"])
+    graph = Graph(graph.nodes.values(), graph.inputs, graph.output)  # another model: no rewrite to check
+    claim = Claim("f", reads=[Claim("logit", LABEL)])
+    for options in ({"draws": 400}, {"until_width": 1.0}):
+        (result,) = scrub(Hypothesis("h", graph, UNIFORM, claim), **options).results  # type: ignore[arg-type]
+        assert result.recovered is None and math.isfinite(result.scrubbed.value)
+        assert any(w.startswith("baselines coincide") and "undefined" in w for w in result.warnings)
+    assert result.scrubbed.draws == ROUND and any("no width can be reached" in w for w in result.warnings)
+
+
+def test_f_that_does_not_vary() -> None:
+    graph = Graph.of({"a": lambda x: x.sum(1), "f": lambda a, label: 0 * a * label + 3}, ["x", "label"], "f")
+    found = warnings_of(Claim("f", reads=[Claim("label", "label")]), graph=graph, randomised=2.0)
+    assert "no variation: f was the same within every pair of 4,000 draws" in found
+
+
+def test_too_few_draws() -> None:
+    claim = hypotheses("real", UNIFORM)[1].claim
+    assert "too few draws: the error rests on" in warnings_of(claim, draws=20)
+    assert "too few draws" not in warnings_of(claim, draws=4000)
+
+
+RARE = torch.arange(N) == 7
+
+
+def test_too_few_draws_of_a_rare_loss() -> None:
+    rare = Dataset({"x": X, "label": RARE.long()}, weights=torch.where(RARE, 0.05, 1))
+    graph = Graph.of({"a": lambda x: x.sum(1), "f": lambda a, label: 1000.0 * label + 0 * a}, ["x", "label"], "f")
+    claim = Claim("f", reads=[Claim("a", "label")])
+    assert "from few or rare large losses" in warnings_of(claim, graph=graph, data=rare, seed=1, randomised=1.0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_losses_that_are_not_finite(bad: float) -> None:
+    x = X.clone()
+    x[11] = bad
+    data = Dataset({"x": x, "label": LABEL})
+    graph = Graph.of({"a": lambda x: x.sum(1), "f": lambda a, label: a**2 - label}, ["x", "label"], "f")
+    (result,) = scrub(Hypothesis("h", graph, data, Claim("f", reads=[Claim("a", "label")])), draws=4000).results
+    assert result.recovered is None
+    assert sum(warning.startswith("non-finite loss") for warning in result.warnings) == 2
+    assert not any("baselines coincide" in warning for warning in result.warnings)
+
+
+def test_a_sound_run_warns_of_nothing() -> None:
+    assert warnings_of(hypotheses("real", WEIGHTED)[1].claim, data=WEIGHTED) == ""
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"draws": 0}, "draws is 0; expected at least 1"),
+        ({"draws": -4}, "draws is -4"),
+        ({"until_width": 0.0}, "until-width is 0.0; expected a positive number"),
+        ({"until_width": math.nan}, "until-width is nan"),
+        ({"until_width": math.inf}, "until-width is inf"),
+        ({"draws": 10, "until_width": 1.0}, "both given"),
+        ({"seed": -1}, "seed is -1; expected 0 or more"),
+        ({"level": 1.0}, "level is 1.0; expected between 0 and 1"),
+        ({"level": 95}, "level is 95; expected between 0 and 1"),
+    ],
+)
+def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        scrub(hypotheses("real", UNIFORM)[1], **options)
+
+
+def test_a_study_of_two_datasets_or_of_no_hypotheses() -> None:
+    two = [hypotheses("real", UNIFORM)[0], hypotheses("real", WEIGHTED)[1]]
+    with pytest.raises(StudyError, match="'parts' is on another dataset than 'whole output'"):
+        Study("s", two)
+    with pytest.raises(StudyError, match="has no hypotheses"):
+        Study("s", [])
+    with pytest.raises(StudyError, match="two hypotheses named 'parts'"):
+        Study("s", [hypotheses("real", UNIFORM)[1]] * 2)
+
+
+def test_a_baseline_that_is_given() -> None:
+    hypothesis = hypotheses("real", UNIFORM)[1]
+    (plain,) = scrub(hypothesis, draws=1000).results
+    for given in (2.0, BASELINE):
+        (result,) = scrub(hypothesis, draws=1000, randomised=given).results
+        assert result.randomised == BASELINE and result.recovered is not None
+        expected = 100 * (plain.scrubbed.value - 2) / (plain.model.value - 2)
+        assert result.recovered.value == pytest.approx(expected)
+
+
+def test_labels_of_the_study_are_those_broken_off() -> None:
+    hypothesis = hypotheses("real", UNIFORM)[1]
+    with pytest.raises(StudyError, match="label 'lable' is not read"):
+        scrub(Study("s", [hypothesis], labels=["lable"]), draws=10)
+    assert scrub(Study("s", [hypothesis], labels=["label"], notes=["n"]), draws=10).notes == ("n",)
+
+
+def test_phases_are_timed_and_rewrites_reported() -> None:
+    graph = replace(GRAPH, "b", lambda x: x[:, 2] * x[:, 1], ["x"])
+    result = scrub(Hypothesis("h", graph, UNIFORM, hypotheses("real", UNIFORM)[1].claim), draws=100)
+    assert {"checks", "baselines", "drawing", "evaluation"} <= set(result.seconds)
+    assert all(spent >= 0 for spent in result.seconds.values())
+    assert [(check.kind, check.node) for check in result.rewrites] == [("replace", "b")]

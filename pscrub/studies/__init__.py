@@ -14,7 +14,7 @@ from typing import Any
 from pscrub.errors import PscrubError, StudyError, close
 from pscrub.study import Study
 
-SHIPPED = ("brackets",)
+SHIPPED = ("brackets", "bracket_heads")
 
 
 def shipped() -> dict[str, str]:
@@ -41,11 +41,11 @@ def load(name: str, parameters: Mapping[str, str] | None = None) -> Study:
     arguments = _arguments(name, build, parameters or {})
     try:
         study = build(**arguments)
-    except PscrubError:
-        raise
+    except PscrubError as error:
+        raise StudyError(f"study '{name}'{_line(error, name)}: {fault}" for fault in error.faults) from error
     except FileNotFoundError as error:
         raise StudyError(f"study '{name}': {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StudyError(f"study '{name}' raised {type(error).__name__}{_line(error, name)}: {error}") from error
     if not isinstance(study, Study):
         raise StudyError(f"study() of '{name}' returned {type(study).__name__}; expected a pscrub.Study")
@@ -68,15 +68,18 @@ def _from_file(name: str) -> types.ModuleType:
     sys.modules[spec.name] = module  # dataclasses and pickling look their module up here
     try:
         spec.loader.exec_module(module)
-    except PscrubError:
-        raise
-    except Exception as error:
+    except PscrubError as error:
+        raise StudyError(f"study file '{name}'{_line(error, name)}: {fault}" for fault in error.faults) from error
+    except (Exception, SystemExit) as error:
         raise StudyError(f"study file '{name}' raised {type(error).__name__}{_line(error, name)}: {error}") from error
     return module
 
 
 def _arguments(name: str, build: Callable[..., Any], given: Mapping[str, str]) -> dict[str, Any]:
-    known = inspect.signature(build, eval_str=True).parameters
+    try:
+        known = inspect.signature(build, eval_str=True).parameters
+    except Exception as error:  # an annotation in quotes may hold any expression
+        raise StudyError(f"parameters of study() of '{name}': {type(error).__name__}: {error}") from error
     faults = [f"study '{name}' has no parameter '{key}'{close(key, known)}" for key in given if key not in known]
     arguments: dict[str, Any] = {}
     for key, text in given.items():
@@ -103,7 +106,7 @@ def _converted(text: str, parameter: inspect.Parameter) -> Any:
     return text
 
 
-def _line(error: Exception, name: str) -> str:
+def _line(error: BaseException, name: str) -> str:
     traceback, where = error.__traceback__, ""
     while traceback is not None:
         if Path(traceback.tb_frame.f_code.co_filename).name == Path(name).name:

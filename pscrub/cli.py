@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.command(arguments))
     except PscrubError as error:
-        print(f"pscrub: {'; '.join(error.faults)}", file=sys.stderr)
+        print("pscrub:", " ".join("; ".join(error.faults).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("pscrub: interrupted before there was an estimate", file=sys.stderr)
@@ -47,13 +47,17 @@ def _run(arguments: argparse.Namespace) -> int:
             progress=bar.progress,
             each=bar.each,
         )
+    if result.cut_short and not result.results:
+        raise KeyboardInterrupt
     if arguments.json:
         print(report.dumps(report.document(result)))
     else:
-        console = Console()
-        console.print(report.table(result))
+        console, table = Console(), report.table(result)
+        needed = Console(width=1000).measure(table)  # no figure is cut off, and in a pipe no line is broken
+        console.width = max(console.width, needed.minimum if console.is_terminal else needed.maximum)
+        console.print(table)
         for line in report.below(result):
-            console.print(line, highlight=False, markup=False)
+            console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
     if arguments.out is not None:
         written = report.write(result, arguments.out)
         errors.print("wrote " + ", ".join(map(str, written)), highlight=False)
@@ -103,7 +107,7 @@ class _Bar:
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros((), device=device).item()  # which a device without data, as "meta", cannot do
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         have = "cpu, cuda" if torch.cuda.is_available() else "cpu (no CUDA device is there)"
         raise StudyError(f"unknown or unusable device '{name}'; this machine has {have}") from error

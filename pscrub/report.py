@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree as RichTree
 
@@ -59,7 +60,7 @@ def table(result: StudyResult) -> Table:
     ):
         out.add_column(name, justify=justify, overflow="fold", min_width=10 if name == "hypothesis" else None)  # type: ignore[arg-type]
     for each in result.results:
-        out.add_row(*table_cells(each))
+        out.add_row(*map(escape, table_cells(each)))
     return out
 
 
@@ -107,8 +108,11 @@ def write(result: StudyResult, folder: Path) -> list[Path]:
     """
     check_folder(folder)
     contents = {"result.json": dumps(document(result)) + "\n", "table.md": markdown(result)}
-    for name, text in contents.items():
-        write_whole(folder / name, text)
+    try:
+        for name, text in contents.items():
+            write_whole(folder / name, text)
+    except OSError as error:
+        raise StudyError(f"cannot write to output folder '{folder}': {error.strerror or error}") from error
     return [folder / name for name in contents]
 
 
@@ -156,7 +160,7 @@ def hypothesis_tree(hypothesis: Hypothesis, seed: int = 0) -> RichTree:
     """
     tree = unroll(hypothesis)
     data = {path: int(row[0]) for path, row in draw(tree, 2, (seed,)).items()}
-    top = RichTree(f"{hypothesis.name}", highlight=False)
+    top = RichTree(escape(hypothesis.name), highlight=False)
     for path, site in tree.sites.items():
         if site.parent is None and site.claim is None and "/" not in path:
             top.add(_site_line(tree, site, data))
@@ -180,24 +184,20 @@ def _site_line(tree: Tree, site: Site, data: dict[str, int]) -> str:
     words = next((v for v in columns.values() if isinstance(v, str)), None) or _short(columns)
     datum = f"row {row}: {words}"
     if site.claim is None:
-        return f"[dim]unimportant, one draw for {', '.join(tree.source(site.path))}[/dim]  ← {_escape(datum)}"
+        return f"[dim]unimportant, one draw for {escape(', '.join(tree.source(site.path)))}[/dim]  ← {escape(datum)}"
     claim, sizes = site.claim, site.partition.sizes
     low, high = int(sizes.min()), int(sizes.max())
     blocks = f"{site.partition.n_blocks:,} block{'s' * (site.partition.n_blocks != 1)} of " + (
         f"{low:,}" if low == high else f"{low:,} to {high:,}"
     )
     where = "" if claim.name == claim.at else f" at {claim.at}"
-    head = f"[bold]{_escape(claim.name)}[/bold]{_escape(where)}"
-    return f"{head}: {_escape(claim.feature_name)} ({blocks} rows)  ← {_escape(datum)}"
+    head = f"[bold]{escape(claim.name)}[/bold]{escape(where)}"
+    return f"{head}: {escape(claim.feature_name)} ({blocks} rows)  ← {escape(datum)}"
 
 
 def _short(columns: dict[str, Any]) -> str:
     shown = {name: f"{value:.4g}" if isinstance(value, float) else str(value)[:40] for name, value in columns.items()}
     return ", ".join(f"{name}={text}" for name, text in shown.items())
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 def _row(each: ScrubResult) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from pscrub.hypothesis import EXACT, Claim, Hypothesis
 from pscrub.measures import Baseline
 from pscrub.partition import Partition
 from pscrub.program import Datum, program
+from pscrub.result import ScrubResult, StudyResult
 from pscrub.rewrites import check_rewrites, estimate, inline, own_copy, split
-from pscrub.scrub import ScrubResult, StudyResult, scrub
+from pscrub.scrub import scrub
 from pscrub.study import Study
 from pscrub.tree import Tree, unroll
 

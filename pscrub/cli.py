@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pscrub import report
 from pscrub.errors import PscrubError, StudyError
-from pscrub.scrub import WIDTH, ScrubResult, scrub
+from pscrub.result import ScrubResult
+from pscrub.scrub import WIDTH, scrub
 from pscrub.studies import load, shipped
 from pscrub.study import Study
 

@@ -17,7 +17,7 @@ from rich.tree import Tree as RichTree
 from pscrub.errors import StudyError
 from pscrub.hypothesis import Hypothesis
 from pscrub.program import draw
-from pscrub.scrub import ScrubResult, StudyResult
+from pscrub.result import ScrubResult, StudyResult
 from pscrub.tree import Site, Tree, unroll
 
 

@@ -5,8 +5,11 @@ All that is known of a hypothesis here are the linear equations of `pscrub.const
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import itertools
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -192,19 +195,25 @@ def solve_conic(found: Constraints) -> Solution:
             f"solve_conic needs cvxpy with Clarabel ({error.name} is missing): pip install 'pscrub[conic]'",
             name=error.name,
         ) from error
-    p = cvxpy.Variable(found.matrix.shape[1])
-    matrix = scipy.sparse.csr_matrix(found.matrix)  # cvxpy wants the older kind
-    problem = cvxpy.Problem(cvxpy.Maximize(cvxpy.sum(cvxpy.entr(p))), [matrix @ p == found.rhs])
-    tight = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-11)
-    try:
-        problem.solve(solver=cvxpy.CLARABEL, **tight)
-    except cvxpy.SolverError as error:
-        raise NotSolved(f"Clarabel: {error}") from error
-    if p.value is None or problem.status not in ("optimal", "optimal_inaccurate"):
-        raise NotSolved(f"Clarabel: {problem.status}")
-    law = np.asarray(p.value, dtype=np.float64)
-    feasibility = float(np.abs(found.matrix @ law - found.rhs).max())
-    return Solution(law, _entropy(law), feasibility, int(problem.solver_stats.num_iters))
+    dense, cells = found.matrix.toarray(), found.matrix.shape[1]
+    _, triangle, order = scipy.linalg.qr(dense.T, mode="economic", pivoting=True)
+    kept = order[: int((np.abs(np.diag(triangle)) > 1e-9).sum())]  # redundant equations cost the solver digits
+    p = cvxpy.Variable(cells)
+    refine = {f"iterative_refinement_{k}": v for k, v in (("max_iter", 50), ("reltol", 1e-15), ("abstol", 1e-15))}
+    # The law may be off by the root of the tolerance: it is set low, and where the solver then stops for lack of
+    # progress, the same problem in other units of probability mostly does not.
+    units = (math.sqrt(cells), float(cells), 1.0)
+    for tolerance, unit in itertools.product((1e-12, 1e-11, 1e-10, 1e-9), units):
+        problem = cvxpy.Problem(cvxpy.Maximize(cvxpy.sum(cvxpy.entr(p))), [dense[kept] @ p == unit * found.rhs[kept]])
+        tolerances = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), tolerance)
+        with contextlib.suppress(cvxpy.SolverError), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Solution may be inaccurate", UserWarning)
+            problem.solve(solver=cvxpy.CLARABEL, max_threads=1, **tolerances, **refine)
+        if problem.status == "optimal":
+            law = np.asarray(p.value, dtype=np.float64) / unit
+            feasibility = float(np.abs(found.matrix @ law - found.rhs).max())
+            return Solution(law, _entropy(law), feasibility, int(problem.solver_stats.num_iters))
+    raise NotSolved(f"Clarabel: {problem.status}, for {cells:,} cells")
 
 
 def perturb(found: Constraints, p: Floats, moves: int = 16, seed: int = 0) -> Perturbed:
@@ -228,8 +237,8 @@ def perturb(found: Constraints, p: Floats, moves: int = 16, seed: int = 0) -> Pe
     for k in range(math.ceil(moves / 2)):
         # Scaled by p, so that a small cell does not keep the others from moving; projected again against rounding.
         direction = _free(basis, rng.standard_normal(len(p)) * p)
-        down = direction < 0
-        reach = min(float((p[down] / -direction[down]).min()), float((p[~down] / direction[~down]).min()))
+        down, up = direction < 0, direction > 0
+        reach = min(float((p[down] / -direction[down]).min()), float((p[up] / direction[up]).min()))
         for sign in (1, -1):
             moved = p + sign * reach * (1.0 if k % 2 == 0 else 0.01) * direction
             changes.append(_entropy(moved) - before)

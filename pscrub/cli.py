@@ -11,16 +11,17 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pscrub import report
+from pscrub import report, verify_report
 from pscrub.errors import PscrubError, StudyError
 from pscrub.result import ScrubResult
 from pscrub.scrub import WIDTH, scrub
 from pscrub.studies import load, shipped
 from pscrub.study import Study
+from pscrub.verify import DRAWS, Verification, verify
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or 2 after one clear line about bad input, or 130 after an interrupt."""
+    """The exit status: 0; 1 if a check of `verify` failed; 2 after one line about bad input; 130 after an interrupt."""
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.command(arguments))
@@ -76,6 +77,26 @@ def _show(arguments: argparse.Namespace) -> int:
     for hypothesis in load(arguments.study, _parameters(arguments.parameters)).hypotheses:
         console.print(report.hypothesis_tree(hypothesis, arguments.seed), soft_wrap=True)
     return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    if arguments.draws < 0:
+        raise StudyError(f"draws is {arguments.draws}; expected 0 (none) or more")
+    console, study = Console(), load(arguments.study, _parameters(arguments.parameters))
+
+    def show(found: Verification) -> None:
+        if not arguments.json:
+            console.print(verify_report.budget_table(found), soft_wrap=not console.is_terminal)
+            for line in verify_report.lines(found):
+                console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+            console.print()
+
+    result = verify(study, arguments.draws, arguments.seed, show)
+    if arguments.json:
+        print(report.dumps(verify_report.document(result)))
+    for failure in result.failures:
+        print(f"pscrub: {failure}", file=sys.stderr)
+    return 1 if result.failures else 0
 
 
 class _Bar:
@@ -147,7 +168,11 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(command=_list)
     show = commands.add_parser("show", help="print a study's hypotheses as trees, with one sampled datum")
     show.set_defaults(command=_show)
-    for command in (run, show):
+    check = commands.add_parser("verify", help="check a study's hypotheses: Lemma 1, entropies, maximum entropy")
+    check.set_defaults(command=_verify)
+    check.add_argument("--draws", type=int, default=DRAWS, help=f"where exact checks cannot reach (default: {DRAWS:,})")
+    check.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    for command in (run, show, check):
         command.add_argument("study", metavar="STUDY", help="a shipped study's name, or a Python file that defines one")
         command.add_argument("--seed", type=int, default=0, help="names the draws (default: 0)")
         command.add_argument(

@@ -1,19 +1,33 @@
-"""Estimates of expectations under the scrubbing law, and intervals for the uncertainty of the draws."""
+"""Estimates of expectations under the scrubbing law, and which interval suits the losses that were drawn."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
+import torch
 from scipy import stats
 from torch import Tensor
 
+from pscrub import intervals
+from pscrub.errors import StudyError, close
 from pscrub.measures import Baseline
+
+Interval = Literal["auto", "t", "betting", "bernstein", "sequence"]
+INTERVALS: tuple[str, ...] = get_args(Interval)
+RARE = 100
+"""Draws of the rarer of two losses, or degrees of freedom of the error, below which a bounded loss is betted on."""
+FEW = 30
+"""Degrees of freedom below which the error itself is too uncertain to go unmentioned."""
+BEST = 2**16
+"""Draws at which a confidence sequence is narrowest, if nothing better is known."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with an interval for the draws' uncertainty: D, its weights and the model are held fixed.
+    """A value with an interval, for the draws' uncertainty unless `kind` says otherwise.
 
     Args:
         value: the estimate, in f's units or in per cent.
@@ -23,7 +37,9 @@ class Estimate:
         se: standard error; 0.0 if exact.
         df: degrees of freedom of the standard error; infinite if exact.
         draws: draws averaged; 0 if exact.
-        method: how value and interval were made.
+        method: how value and interval were made, and why so.
+        kind: which uncertainty the interval carries: "draws" (D, its weights and the model are held fixed), "data"
+            (D is a sample; the draws' error is left out) or "draws and data".
     """
 
     value: float
@@ -34,6 +50,7 @@ class Estimate:
     df: float
     draws: int
     method: str
+    kind: str = "draws"
 
     @property
     def exact(self) -> bool:
@@ -55,9 +72,7 @@ def mean_of_pairs(f: Tensor, level: float = 0.95) -> Estimate:
     """The mean of f with a t interval from the differences within pairs.
 
     Draws come two by two from strata of the root's datum (`program.stratified_rows`): the two of a pair independently
-    and alike, different pairs from different strata. With v_i = (a_i - b_i)^2 / 4, the variance of the mean of P pairs
-    is estimated by sum v_i / P^2 without bias, whatever the strata's means. Its degrees of freedom match the first two
-    moments of that sum, 2 (sum v)^2 / (sum v^2 - (sum v)^2 / P): P for normal draws, fewer for heavy tails.
+    and alike, different pairs from different strata. What the strata's means are does not matter (`intervals.t_ends`).
 
     Args:
         f: float64 [2 P], pair by pair.
@@ -67,23 +82,145 @@ def mean_of_pairs(f: Tensor, level: float = 0.95) -> Estimate:
     >>> round(e.value, 4), round(e.se, 4), e.draws
     (1.8333, 0.5, 6)
     """
-    pairs = f.double().reshape(-1, 2)
-    p = len(pairs)
-    v = (pairs[:, 0] - pairs[:, 1]).square() / 4
-    total, squares = float(v.sum()), float(v.square().sum())
-    se = math.sqrt(total) / p
-    spread = squares - total**2 / p
-    df = min(max(2 * total**2 / spread, 1.0), p) if spread > 0 else float(p)
-    half = float(stats.t.ppf((1 + level) / 2, df)) * se
-    value = float(pairs.mean())
-    return Estimate(value, value - half, value + half, level, se, df, 2 * p, "t, within root strata")
+    return _estimate(intervals.t_ends(f.double().numpy(), level), level, len(f), "t, within root strata")
+
+
+def choose(
+    f: Tensor,
+    level: float = 0.95,
+    interval: str = "auto",
+    bounds: tuple[float, float] | None = None,
+    best: int = BEST,
+) -> Estimate:
+    """The mean of f with the interval that suits it; the method says which was taken, and why.
+
+    Of itself ("auto"): t within root strata, unless the loss is bounded (0/1 losses are recognised) and the normal law
+    is not to be trusted: fewer than RARE draws of the rarer of two losses, or an error that rests on fewer than RARE
+    degrees of freedom. Then a betting interval, which covers whatever the losses are.
+
+    Args:
+        f: float64 [2 P], pair by pair.
+        level: nominal coverage.
+        interval: "auto", "t", "betting", "bernstein" or "sequence".
+        bounds: the least and greatest loss there can be, if known; (0, 1) where f takes these two values and no other.
+        best: draws at which a confidence sequence is to be narrowest; fixed before drawing.
+
+    Raises:
+        StudyError: an unknown interval, bounds that f does not keep, or an interval that needs bounds without any.
+
+    >>> rare = torch.zeros(1000, dtype=torch.float64); rare[::200] = 1
+    >>> choose(rare).method
+    'betting, for losses in [0, 1] (picked: 0/1 losses, 5 of the rarer in 1,000 draws)'
+    >>> choose(rare, interval="t").method
+    't, within root strata (asked for)'
+    """
+    check_interval(interval, bounds)
+    finite = bool(f.isfinite().all())
+    binary = finite and f.unique().tolist() == ([0.0, 1.0] if bounds is None else sorted(map(float, bounds)))
+    if bounds is not None and not bool(((f >= bounds[0]) & (f <= bounds[1]) | ~f.isfinite()).all()):
+        raise StudyError(
+            f"losses from {float(f.min()):g} to {float(f.max()):g} were drawn outside the bounds "
+            f"{bounds[0]:g} and {bounds[1]:g}; give bounds that f keeps on every input, or none"
+        )
+    known = bounds if bounds is not None else (0.0, 1.0) if binary else None
+    array, n = f.double().numpy(), len(f)
+    t = intervals.t_ends(array, level)
+    name, why = interval, "asked for"
+    if interval == "auto":
+        name, why = _pick(f, float(t.df), float(t.se), known, binary)
+    elif not finite:
+        name, why = "t", f"instead of {interval}: losses are not finite"
+    if name == "t":
+        return _estimate(t, level, n, f"t, within root strata ({why})")
+    if name == "sequence":
+        ends = intervals.sequence_ends(array, level, best)
+        return _estimate(
+            ends, level, n, f"confidence sequence, within root strata, narrowest at {best:,} draws ({why})"
+        )
+    if known is None:
+        raise StudyError(f"a {name} interval needs the loss's bounds, and f is not 0/1; give bounds=(least, greatest)")
+    within = f"for losses in [{known[0]:g}, {known[1]:g}] ({why})"
+    if name == "betting":
+        return _estimate(intervals.betting_ends(array, level, known, binary), level, n, f"betting, {within}")
+    return _estimate(intervals.bernstein_ends(array, level, known), level, n, f"empirical Bernstein, {within}")
+
+
+def check_interval(interval: str, bounds: tuple[float, float] | None) -> None:
+    """Refuse options that no interval can be made from.
+
+    Raises:
+        StudyError: an unknown name, bounds that are not finite or not in order.
+    """
+    if interval not in INTERVALS:
+        raise StudyError(f"unknown interval '{interval}'{close(interval, INTERVALS)}; one of {', '.join(INTERVALS)}")
+    if bounds is not None and not (math.isfinite(bounds[0]) and math.isfinite(bounds[1]) and bounds[0] < bounds[1]):
+        raise StudyError(f"bounds are {bounds[0]:g} and {bounds[1]:g}; expected two finite losses, the lesser first")
+
+
+def concerns(f: Tensor, estimate: Estimate) -> Iterator[str]:
+    """What to know about an estimate's draws before believing its interval, each beginning with its name.
+
+    The names: "non-finite loss", "no variation", "too few draws", "rare events".
+
+    Args:
+        f: float64 [2 P], pair by pair.
+        estimate: of their mean.
+    """
+    bad = int((~f.isfinite()).sum())
+    if bad:
+        yield (
+            f"non-finite loss: the scrubbed expected loss is {estimate.value}; f is infinite or NaN on {bad:,} "
+            f"of {len(f):,} draws"
+        )
+        return
+    v = (f.double().reshape(-1, 2).diff().squeeze(1) / 2).square()
+    if not bool(v.any()):
+        yield f"no variation: f was the same within every pair of {len(f):,} draws; rare values may be missed"
+        return
+    if estimate.df < FEW:
+        yield (
+            f"too few draws: the error rests on {estimate.df:.0f} degrees of freedom ({len(f):,} draws), "
+            "from few or rare large losses"
+        )
+    values, counts = f.unique(return_counts=True)
+    if len(values) <= 5 and len(f) - int(counts.max()) < RARE:
+        others = len(f) - int(counts.max())
+        yield f"rare events: f is {float(values[counts.argmax()]):g} on all but {others:,} of {len(f):,} draws"
+    else:
+        heaviest = v.sort(descending=True).values.cumsum(0)
+        half = int((heaviest < heaviest[-1] / 2).sum()) + 1
+        if half <= len(v) / 100 or (half <= 2 and len(v) >= 20):
+            yield f"rare events: {half:,} of {len(v):,} pairs of draws make up half of the squared error"
 
 
 def widened(estimate: Estimate, half: float, method: str) -> Estimate:
     """The estimate with an interval at least `half` to either side."""
-    half = max(half, estimate.width / 2)
     v, e = estimate.value, estimate
-    return Estimate(v, v - half, v + half, e.level, e.se, e.df, e.draws, method)
+    return replace(e, low=min(e.low, v - half), high=max(e.high, v + half), method=method)
+
+
+def _estimate(ends: intervals.Ends, level: float, draws: int, method: str) -> Estimate:
+    value, low, high, se, df = (float(x) for x in (ends.value, ends.low, ends.high, ends.se, ends.df))
+    return Estimate(value, low, high, level, se, df, draws, method)
+
+
+def _pick(
+    f: Tensor, df: float, se: float, known: tuple[float, float] | None, binary: bool
+) -> tuple[Literal["t", "betting"], str]:
+    """Which interval suits, and why."""
+    n = len(f)
+    if not bool(f.isfinite().all()):
+        return "t", "picked: losses are not finite, so no interval means anything"
+    if se == 0:
+        return "t", "picked: f did not vary within pairs"
+    if known is None:
+        return "t", f"picked: the loss has no known bounds; {df:,.0f} degrees of freedom"
+    if binary:
+        rarer = int(torch.minimum((f == f.min()).sum(), (f == f.max()).sum()))
+        return "betting" if rarer < RARE else "t", f"picked: 0/1 losses, {rarer:,} of the rarer in {n:,} draws"
+    if df < RARE:
+        return "betting", f"picked: bounded losses, whose error rests on {df:.0f} degrees of freedom"
+    return "t", f"picked: {df:,.0f} degrees of freedom"
 
 
 def recovered(scrubbed: Estimate, model: Baseline, randomised: Baseline) -> Estimate | None:
@@ -109,7 +246,7 @@ def recovered(scrubbed: Estimate, model: Baseline, randomised: Baseline) -> Esti
         ends = sorted(100 * (end - randomised.value) / bottom for end in (scrubbed.low, scrubbed.high))
         method = f"{scrubbed.method}; exact baselines"
     else:
-        # Half the interval's width in standard errors: t's quantile, or more where the interval was widened.
+        # Half the interval's width in standard errors: t's quantile, or more where the interval is wider.
         z = scrubbed.width / 2 / scrubbed.se if scrubbed.se > 0 else float(stats.norm.ppf((1 + scrubbed.level) / 2))
         shared = randomised.se**2  # the randomised loss is in both differences
         bottom_variance = model.se**2 + shared
@@ -122,4 +259,4 @@ def recovered(scrubbed: Estimate, model: Baseline, randomised: Baseline) -> Esti
         ends = [100 * (b - root) / a, 100 * (b + root) / a]
         method = f"Fieller; {scrubbed.method}"
     s = scrubbed
-    return Estimate(100 * ratio, ends[0], ends[1], s.level, 100 * s.se / abs(bottom), s.df, s.draws, method)
+    return Estimate(100 * ratio, ends[0], ends[1], s.level, 100 * s.se / abs(bottom), s.df, s.draws, method, s.kind)

@@ -87,6 +87,21 @@ class Activations:
                 free -= size
         self._fill(chosen, progress)
 
+    def foresee(self, uses: Iterable[Iterable[str]], progress: Progress = quiet) -> None:
+        """Compute in one pass over D what several later calls of `keep` will ask for, as many of them as fit together.
+
+        Args:
+            uses: the names of each call, in their order.
+            progress: told of rows done.
+        """
+        chosen: dict[str, None] = {}
+        for names in uses:
+            together = chosen | dict.fromkeys(name for name in self._stores(names) if name not in self._kept)
+            if self.kept_bytes + self.data.n * sum(self._row_bytes[name] for name in together) > self.memory:
+                break
+            chosen = together
+        self._fill(list(chosen), progress)
+
     def rows(self, name: str, rows: Tensor, memo: dict[str, Tensor] | None = None) -> Tensor:
         """The value [len(rows), ...] of a node on rows of D: gathered if kept, else recomputed.
 
@@ -187,7 +202,7 @@ def scrubbed(
         chunk: draws at a time; sized to the memory budget by default. Changes rounding only.
         progress: told of draws done.
     """
-    sources = {name for path in tree.leaves for name in tree.source(path)}
+    sources = gathered(tree)
     activations.keep(sources, progress)
     draws = len(data[tree.root])
     size = chunk or activations.chunk([*sources, *_inner_nodes(tree)])
@@ -199,6 +214,11 @@ def scrubbed(
         pieces.append(value.double().cpu() if at is None else value)
         progress("draws", min(start + size, draws), draws)
     return torch.cat(pieces)
+
+
+def gathered(tree: Tree) -> tuple[str, ...]:
+    """The graph nodes and columns whose values are taken from a leaf's datum."""
+    return tuple(dict.fromkeys(name for path in tree.leaves for name in tree.source(path)))
 
 
 def _shape(value: Tensor) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pscrub.errors import StudyError
 from pscrub.estimate import Estimate, exactly, mean_of_pairs, recovered, widened
-from pscrub.evaluate import MEMORY, Activations, Progress, quiet, scrubbed
+from pscrub.evaluate import MEMORY, Activations, Progress, gathered, quiet, scrubbed
 from pscrub.hypothesis import EXACT, Claim, Hypothesis
 from pscrub.measures import Baseline, model_loss, randomised_loss
 from pscrub.program import draw
@@ -91,12 +91,16 @@ def scrub(
             for graph in dict.fromkeys(h.graph for h in study.hypotheses):
                 rewrites += check_rewrites(graph, study.hypotheses[0].data)
         for graph, hypotheses in itertools.groupby(study.hypotheses, key=lambda h: h.graph):
-            with clock("baselines"):
+            trees = [unroll(hypothesis) for hypothesis in hypotheses]
+            with clock("activations on D"):
                 activations = Activations(graph, study.hypotheses[0].data, device, memory)
+                output = (graph.output, *graph.reads(graph.output))
+                activations.foresee([output, *(gathered(tree) for tree in trees)], progress)
+            with clock("baselines"):
                 model = model_loss(activations, progress)
                 baseline = given or randomised_loss(activations, study.labels, seed=seed, progress=progress)
-            for hypothesis in hypotheses:
-                run = _Run(unroll(hypothesis), activations, model, baseline, level, seed, chunk, progress)
+            for tree in trees:
+                run = _Run(tree, activations, model, baseline, level, seed, chunk, progress)
                 results.append(run.until(draws, WIDTH if until_width is None else until_width))
                 if each is not None:
                     each(results[-1])

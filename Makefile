@@ -7,6 +7,9 @@
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell \
 	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 
+# Threads that wait by spinning make torch many times slower where other work shares the cores.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 INSTALL := -m pip install --disable-pip-version-check --quiet --constraint .ci/constraints.txt
 SOURCES := pyproject.toml .ci/constraints.txt
 

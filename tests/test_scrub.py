@@ -154,7 +154,7 @@ def test_rounds_have_draws_of_their_own() -> None:
     hypothesis = hypotheses("real", UNIFORM)[1]
     two = scrub(hypothesis, draws=2 * ROUND).results[0].scrubbed
     one = scrub(hypothesis, draws=ROUND).results[0].scrubbed
-    assert two.value != one.value and two.se == pytest.approx(one.se / math.sqrt(2), rel=0.1)
+    assert two.value != pytest.approx(one.value, rel=1e-9) and two.se == pytest.approx(one.se / math.sqrt(2), rel=0.1)
 
 
 # Until a width
@@ -179,24 +179,36 @@ def test_a_width_that_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any("stopped at 49,152 draws, before the interval was 0.001 points wide" in w for w in result.warnings)
 
 
+def additive() -> Hypothesis:
+    """Each term is distributed as on D, so that their sum's expectation is E_model however they are drawn."""
+    terms = {"a": lambda x: x[:, 0], "b": lambda x: x[:, 1], "c": lambda x: x[:, 2], "f": lambda a, b, c: a + b + c}
+    graph = Graph.of(terms, ["x"], "f")
+    return Hypothesis("additive", graph, UNIFORM, Claim("f", reads=[Claim("a", LABEL)]), "each")
+
+
 def test_the_stopping_rule_keeps_its_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small first rounds, which say little of how many draws are needed: for nearly normal f the intervals cover."""
     monkeypatch.setattr(DRIVER, "ROUND", 32)
-    graph = Graph.of(
-        {"a": lambda x: x[:, 0], "b": lambda x: x[:, 1], "c": lambda x: x[:, 2], "f": lambda a, b, c: a + b + c},
-        ["x"],
-        "f",
-    )
-    # Each term is distributed as on D, so that their sum's expectation is E_model however they are drawn.
-    additive = Hypothesis("additive", graph, UNIFORM, Claim("f", reads=[Claim("a", LABEL)]), "each")
-    times, covered, draws = 300, 0, set()
+    times, covered, draws = 200, 0, set()
     for seed in range(times):
-        (result,) = scrub(additive, until_width=40.0, seed=seed, randomised=BASELINE).results
+        (result,) = scrub(additive(), until_width=40.0, seed=seed, randomised=BASELINE).results
         covered += result.scrubbed.low <= result.model.value <= result.scrubbed.high
         draws.add(result.scrubbed.draws)
     assert len(draws) > 50 and max(draws) > 2 * min(draws)  # the rule is at work
     assert stats.binom.cdf(covered, times, 0.95) > PER_CHECK
     assert stats.binom.sf(covered - 1, times, 0.95) > PER_CHECK
+
+
+def test_the_interval_is_never_narrower_than_the_first_round_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stein's rule: what decided when to stop also says how wide the interval is."""
+    monkeypatch.setattr(DRIVER, "ROUND", 32)
+    for seed in range(20):
+        first, last = (
+            scrub(additive(), seed=seed, randomised=BASELINE, **how).results[0].scrubbed
+            for how in ({"draws": 32}, {"until_width": 40.0})
+        )
+        assert last.draws > first.draws
+        assert last.width >= first.width * math.sqrt(first.draws / last.draws) * (1 - 1e-9)
 
 
 BASELINE = Baseline(2.0, 0.0, 0, "given")

@@ -1,5 +1,6 @@
 """Causal scrubbing as a probabilistic program."""
 
+from pscrub.conclude import merge
 from pscrub.dataset import Dataset
 from pscrub.errors import (
     DatasetError,
@@ -47,6 +48,7 @@ __all__ = [
     "check_rewrites",
     "estimate",
     "inline",
+    "merge",
     "own_copy",
     "program",
     "scrub",

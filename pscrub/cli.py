@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pscrub import report, verify_report
 from pscrub.errors import PscrubError, StudyError
-from pscrub.result import ScrubResult
+from pscrub.result import ScrubResult, cells
 from pscrub.scrub import WIDTH, scrub
 from pscrub.studies import load, shipped
 from pscrub.study import Study
@@ -114,8 +114,8 @@ class _Bar:
 
     def each(self, result: ScrubResult) -> None:
         self.done += 1
-        cells = report.table_cells(result)
-        line = f"{self.done}/{self.total}  {cells[0]}: {cells[4]} % recovered {cells[5]}, {cells[6]} draws"
+        name, *_, recovered, interval, draws = cells(result)
+        line = f"{self.done}/{self.total}  {name}: {recovered} % recovered {interval}, {draws} draws"
         self.console.print(line, highlight=False, markup=False)
 
     def __enter__(self) -> _Bar:

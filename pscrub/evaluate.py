@@ -15,6 +15,9 @@ from pscrub.tree import Tree
 Progress = Callable[[str, int, int], None]
 """Told the phase, how much of it is done, and how much there is."""
 
+Watch = Callable[[Mapping[str, Tensor], Tensor], None]
+"""Told the values that a tree node is computed from and its datum, in a chunk of draws."""
+
 GIB = 2**30
 MEMORY = 2 * GIB
 """Default bytes for activations kept on the device; chunks take an eighth of it more."""
@@ -188,6 +191,7 @@ def scrubbed(
     at: str | None = None,
     chunk: int | None = None,
     progress: Progress = quiet,
+    watch: Watch | None = None,
 ) -> Tensor:
     """float64 [draws]: f on scrubbed inputs (or the value [draws, ...] that another inner tree node takes).
 
@@ -201,6 +205,8 @@ def scrubbed(
         at: path of the tree node asked for; the root by default.
         chunk: draws at a time; sized to the memory budget by default. Changes rounding only.
         progress: told of draws done.
+        watch: told, chunk by chunk, of the values [chunk, ...] that the node asked for is computed from (nothing, if it
+            is a leaf), and of its datum.
     """
     sources = gathered(tree)
     activations.keep(sources, progress)
@@ -210,7 +216,7 @@ def scrubbed(
     for start in range(0, draws, size):
         part = {path: rows[start : start + size] for path, rows in data.items()}
         with torch.no_grad():
-            value = _value(tree, activations, part, at or tree.root, {})
+            value = _value(tree, activations, part, at or tree.root, {}, watch)
         pieces.append(value.double().cpu() if at is None else value)
         progress("draws", min(start + size, draws), draws)
     return torch.cat(pieces)
@@ -242,6 +248,7 @@ def _value(
     data: Mapping[str, Tensor],
     path: str,
     memos: dict[str, dict[str, Tensor]],
+    watch: Watch | None = None,
 ) -> Tensor:
     site = tree.sites[path]
     assert site.claim is not None
@@ -253,4 +260,6 @@ def _value(
             given[name] = activations.rows(name, data[source], memos.setdefault(source, {}))
         else:
             given[name] = _value(tree, activations, data, source, memos)
+    if watch is not None:
+        watch(given, data[path])
     return activations.graph.run([site.claim.at], given)[site.claim.at]

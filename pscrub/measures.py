@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pscrub.errors import StudyError, close
 from pscrub.evaluate import Activations, Progress, quiet
+from pscrub.graph import Graph
 from pscrub.partition import Partition
 
 EXACT_PAIRS = 20_000_000
@@ -74,7 +75,7 @@ def randomised_loss(
     """
     graph, data = activations.graph, activations.data
     reads = graph.reads(graph.output)
-    labels = tuple(name for name in reads if name in graph.inputs) if labels is None else tuple(labels)
+    labels = _labels(graph, labels)
     outputs = tuple(name for name in reads if name not in labels)
     for name in labels:
         if name not in reads:
@@ -99,6 +100,81 @@ def randomised_loss(
     )
     se = float(f.std()) / math.sqrt(len(f))
     return Baseline(float(f.mean()), se, len(f), f"{len(f):,} sampled pairs")
+
+
+def randomised_sample(activations: Activations, labels: Sequence[str] | None, draws: int, seed: int) -> Tensor:
+    """float64 [draws]: f on sampled pairs of an output and an independent label, to see how it is spread.
+
+    Args:
+        activations: of the graph whose output node is the loss.
+        labels: the columns that are labels, as in `randomised_loss`.
+        draws: how many.
+        seed: names the pairs.
+    """
+    graph, data = activations.graph, activations.data
+    labels = _labels(graph, labels)
+    outputs = tuple(name for name in graph.reads(graph.output) if name not in labels)
+    rng = np.random.default_rng(np.random.SeedSequence((seed, 2)))
+    x, y = (torch.from_numpy(rng.choice(data.n, size=draws, p=data.weights.numpy())) for _ in range(2))
+    size = activations.chunk(outputs)
+    return torch.cat(
+        [_f(activations, outputs, labels, *each) for each in zip(x.split(size), y.split(size), strict=True)]
+    )
+
+
+class OutputDistances:
+    """How far scrubbed outputs are from the model's own on the root's datum, draw by draw.
+
+    The outputs are the nodes that f reads besides its labels. One number a row is compared by squared error. Several
+    are taken to be logits (or log-probabilities) along the last axis: the divergence of the scrubbed distribution from
+    the model's in nats, "KL", and whether the most likely entry is another one, "flipped"; over other axes, the mean.
+
+    Args:
+        activations: of the graph on D.
+        labels: the columns that are labels, as in `randomised_loss`.
+    """
+
+    def __init__(self, activations: Activations, labels: Sequence[str] | None = None) -> None:
+        graph = activations.graph
+        known = _labels(graph, labels)
+        self.activations = activations
+        self.outputs = tuple(n for n in graph.reads(graph.output) if n not in known and n in graph.nodes)
+        self._seen: list[dict[str, Tensor]] = []
+
+    def watch(self, given: Mapping[str, Tensor], rows: Tensor) -> None:
+        """Compare, in a chunk of draws, the outputs that f is computed from with the model's own.
+
+        Args:
+            given: the values [chunk, ...] that the root reads.
+            rows: int64 [chunk], the root's datum.
+        """
+        made = self.activations.graph.run(self.outputs, given)
+        seen: dict[str, Tensor] = {}
+        for name in self.outputs:
+            for measure, value in _distances(self.activations.rows(name, rows), made[name]).items():
+                seen[measure if len(self.outputs) == 1 else f"{measure} of {name}"] = value.cpu()
+        self._seen.append(seen)
+
+    def taken(self) -> dict[str, Tensor]:
+        """measure -> float64 [draws] since last taken."""
+        seen, self._seen = self._seen, []
+        return {name: torch.cat([each[name] for each in seen]) for name in (seen[0] if seen else {})}
+
+
+def _distances(own: Tensor, other: Tensor) -> dict[str, Tensor]:
+    if not own.is_floating_point():
+        return {"flipped": (own != other).reshape(len(own), -1).double().mean(1)}
+    if own[0].numel() == 1:
+        return {"squared error": (own.double() - other.double()).reshape(-1).square()}
+    p, q = own.double().log_softmax(-1), other.double().log_softmax(-1)
+    kl = (p.exp() * (p - q)).sum(-1)
+    flipped = (own.argmax(-1) != other.argmax(-1)).double()
+    return {"KL": kl.reshape(len(own), -1).mean(1), "flipped": flipped.reshape(len(own), -1).mean(1)}
+
+
+def _labels(graph: Graph, labels: Sequence[str] | None) -> tuple[str, ...]:
+    reads = graph.reads(graph.output)
+    return tuple(name for name in reads if name in graph.inputs) if labels is None else tuple(labels)
 
 
 def _over_all_pairs(

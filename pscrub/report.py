@@ -17,13 +17,13 @@ from rich.tree import Tree as RichTree
 from pscrub.errors import StudyError
 from pscrub.hypothesis import Hypothesis
 from pscrub.program import draw
-from pscrub.result import ScrubResult, StudyResult
+from pscrub.result import HEAD, StudyResult, as_row, cells
 from pscrub.tree import Site, Tree, unroll
 
 
 def rows(result: StudyResult) -> list[dict[str, Any]]:
     """One plain dictionary per hypothesis; `recovered`, `low` and `high` in per cent, null where undefined."""
-    return [_row(each) for each in result.results]
+    return [as_row(each) for each in result.results]
 
 
 def document(result: StudyResult) -> dict[str, Any]:
@@ -60,29 +60,14 @@ def table(result: StudyResult) -> Table:
     ):
         out.add_column(name, justify=justify, overflow="fold", min_width=10 if name == "hypothesis" else None)  # type: ignore[arg-type]
     for each in result.results:
-        out.add_row(*map(escape, table_cells(each)))
+        out.add_row(*map(escape, cells(each)))
     return out
-
-
-def table_cells(each: ScrubResult) -> tuple[str, ...]:
-    """The cells of one result's line of the table."""
-    score = each.recovered
-    return (
-        each.hypothesis,
-        _loss(each.model.value),
-        _loss(each.randomised.value) + ("" if each.randomised.exact else f" ± {1.96 * each.randomised.se:.2g}"),
-        _loss(each.scrubbed.value),
-        "undefined" if score is None else f"{score.value:.2f}",
-        "" if score is None else "exact" if score.exact else f"[{score.low:.2f}, {score.high:.2f}]",
-        "exact" if each.scrubbed.exact else f"{each.scrubbed.draws:,}" + (" (cut short)" if each.cut_short else ""),
-    )
 
 
 def markdown(result: StudyResult) -> str:
     """The result as a Markdown table, its warnings and notes below."""
-    head = ("hypothesis", "E_model", "E_randomised", "E_scrubbed", "recovered %", "interval", "draws")
-    lines = [" | ".join(head), " | ".join(["---"] + ["---:"] * (len(head) - 1))]
-    lines += [" | ".join(table_cells(each)) for each in result.results]
+    lines = [" | ".join(HEAD), " | ".join(["---"] + ["---:"] * (len(HEAD) - 1))]
+    lines += [" | ".join(cells(each)) for each in result.results]
     return "\n".join(f"| {line} |" for line in lines) + "\n\n" + "\n".join(below(result)) + "\n"
 
 
@@ -200,32 +185,6 @@ def _short(columns: dict[str, Any]) -> str:
     return ", ".join(f"{name}={text}" for name, text in shown.items())
 
 
-def _row(each: ScrubResult) -> dict[str, Any]:
-    score = each.recovered
-    return {
-        "hypothesis": each.hypothesis,
-        "scrubbed": each.scrubbed.value,
-        "scrubbed_low": each.scrubbed.low,
-        "scrubbed_high": each.scrubbed.high,
-        "scrubbed_se": each.scrubbed.se,
-        "model": each.model.value,
-        "randomised": each.randomised.value,
-        "randomised_method": each.randomised.method,
-        "recovered": None if score is None else score.value,
-        "low": None if score is None else score.low,
-        "high": None if score is None else score.high,
-        "draws": each.scrubbed.draws,
-        "method": each.scrubbed.method,
-        "cut_short": each.cut_short,
-        "warnings": list(each.warnings),
-        "seconds": {phase: round(spent, 3) for phase, spent in each.seconds.items()},
-    }
-
-
-def _loss(value: float) -> str:
-    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.4g}"
-
-
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
@@ -243,7 +202,6 @@ __all__ = [
     "markdown",
     "rows",
     "table",
-    "table_cells",
     "write",
     "write_whole",
 ]

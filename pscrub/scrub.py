@@ -7,16 +7,20 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
 
 import torch
-from torch import Tensor
 
+from pscrub import collect
+from pscrub.conclude import concluded, estimated, unlike
+from pscrub.draws import Draws, Reference, Round
 from pscrub.errors import StudyError
-from pscrub.estimate import Estimate, exactly, mean_of_pairs, recovered, widened
+from pscrub.estimate import exactly, mean_of_pairs, recovered
 from pscrub.evaluate import MEMORY, Activations, Progress, gathered, quiet, scrubbed
-from pscrub.hypothesis import EXACT, Claim, Hypothesis
-from pscrub.measures import Baseline, model_loss, randomised_loss
+from pscrub.hypothesis import Hypothesis
+from pscrub.measures import Baseline, OutputDistances, model_loss, randomised_loss
 from pscrub.program import draw
 from pscrub.result import ScrubResult, StudyResult
 from pscrub.rewrites import RewriteCheck, check_rewrites
@@ -44,6 +48,8 @@ def scrub(
     randomised: Baseline | float | None = None,
     progress: Progress = quiet,
     each: Callable[[ScrubResult], None] | None = None,
+    save: Callable[[StudyResult], None] | None = None,
+    after: StudyResult | None = None,
 ) -> StudyResult:
     """The scrubbed expected loss and loss recovered of each hypothesis, with intervals for the draws' uncertainty.
 
@@ -63,11 +69,15 @@ def scrub(
         randomised: the baseline, if not E_randomised as `measures.randomised_loss` computes it.
         progress: told of work as it is done.
         each: told of each result as soon as it is there.
+        save: told, after each hypothesis, of the study's result so far, marked as cut short.
+        after: an earlier result of the same study, which this one continues: rounds of draws go on where it ended (or
+            begin, with another seed), and the result is of all of them together.
 
     Raises:
         HypothesisError: a hypothesis is not well formed, or its graph is not equal to f on D.
-        StudyError: options that contradict one another.
+        StudyError: options that contradict one another, or `after` is of another study.
     """
+    started = datetime.now(UTC).isoformat(timespec="seconds")
     study = _as_study(study)
     if draws is not None and draws < 1:
         raise StudyError(f"draws is {draws}; expected at least 1")
@@ -83,7 +93,18 @@ def scrub(
     clock = _Clock()
     results: list[ScrubResult] = []
     rewrites: tuple[RewriteCheck, ...] = ()
+    reference = Reference()
+    earlier = {} if after is None else {result.hypothesis: result for result in after.results}
     cut_short = False
+
+    def found() -> StudyResult:
+        seconds = dict(clock.seconds)
+        for result in results:
+            for phase, spent in result.seconds.items():
+                seconds[phase] = seconds.get(phase, 0.0) + spent
+        about = (study.name, tuple(results), seed, str(device), level, rewrites, seconds, cut_short)
+        return StudyResult(*about, tuple(study.notes), reference, collect.versions(), started)
+
     try:
         with clock("checks"):
             for hypothesis in study.hypotheses:
@@ -99,22 +120,24 @@ def scrub(
             with clock("baselines"):
                 model = model_loss(activations, progress)
                 baseline = given or randomised_loss(activations, study.labels, seed=seed, progress=progress)
+                if not results:
+                    reference = collect.reference(activations, study.labels, study.by, baseline, seed, progress)
+                    if after is not None and after.reference.data_hash != reference.data_hash:
+                        raise StudyError("the earlier result is of other data than this study's")
+                distances = OutputDistances(activations, study.labels) if study.by else None
             for tree in trees:
-                run = _Run(tree, activations, model, baseline, level, seed, chunk, progress)
+                before = earlier.get(tree.hypothesis.name)
+                run = _Run(tree, activations, model, baseline, level, seed, chunk, progress, distances, before)
                 results.append(run.until(draws, WIDTH if until_width is None else until_width))
                 if each is not None:
                     each(results[-1])
                 if results[-1].cut_short:
                     raise KeyboardInterrupt
+                if save is not None and len(results) < len(study.hypotheses):
+                    save(replace(found(), cut_short=True))
     except KeyboardInterrupt:
         cut_short = True
-    seconds = dict(clock.seconds)
-    for result in results:
-        for phase, spent in result.seconds.items():
-            seconds[phase] = seconds.get(phase, 0.0) + spent
-    return StudyResult(
-        study.name, tuple(results), seed, str(device), level, rewrites, seconds, cut_short, tuple(study.notes)
-    )
+    return found()
 
 
 @dataclass
@@ -129,103 +152,75 @@ class _Run:
     seed: int
     chunk: int | None
     progress: Progress
+    distances: OutputDistances | None
+    before: ScrubResult | None
 
     def until(self, draws: int | None, width: float) -> ScrubResult:
-        clock = _Clock()
+        clock, self.kept, self.law = _Clock(), collect.sites(self.tree), collect.law_hash(self.tree)
         if _is_determined(self.tree):
             rows = torch.arange(self.tree.hypothesis.data.n)
             with clock("evaluation"):
                 f = scrubbed(self.tree, self.activations, dict.fromkeys(self.tree.sites, rows), chunk=self.chunk)
             weights = self.tree.hypothesis.data.weights
             value = float(torch.where(weights > 0, weights * f, 0.0).sum())
-            return self._result(exactly(value, self.level, "exact: nothing can be swapped"), clock, False, ())
-        rounds: list[Tensor] = []
+            exact = exactly(value, self.level, "exact: nothing can be swapped")
+            return self._result(Draws(sites=self.kept), clock, exact=exact)
+        made = [] if self.before is None else [self.before.draws]
+        stopping = "draws" if draws is not None else "width"
+        if self.before is not None:
+            faults = unlike(self.before, self._result(self.before.draws, clock))
+            if faults:
+                raise StudyError(faults)
+            stopping = "width" if "width" in (stopping, self.before.stopping) else "draws"
         warnings: tuple[str, ...] = ()
         cut_short = False
         try:
             if draws is not None:
                 for size in _sizes(draws + draws % 2):
-                    rounds.append(self._round(len(rounds), size, clock))
+                    made.append(self._round(made, size, clock))
             else:
-                warnings = self._until_narrow(rounds, width, clock)
+                warnings = self._until_narrow(made, width, clock)
         except KeyboardInterrupt:
-            if not rounds:
+            if not made:
                 raise
             cut_short = True
-        estimate = mean_of_pairs(torch.cat(rounds), self.level)
-        if draws is None:
-            pilot = mean_of_pairs(rounds[0], self.level)
-            half = pilot.width / 2 * math.sqrt(pilot.draws / estimate.draws)
-            estimate = widened(estimate, half, estimate.method + ", two-stage")
-        return self._result(estimate, clock, cut_short, warnings)
+        return self._result(collect.joined(made), clock, stopping, cut_short=cut_short, warnings=warnings)
 
-    def _until_narrow(self, rounds: list[Tensor], width: float, clock: _Clock) -> tuple[str, ...]:
+    def _until_narrow(self, made: list[Draws], width: float, clock: _Clock) -> tuple[str, ...]:
         """Stein's two-stage rule: the first round sets how many draws reach the width, whatever later rounds show.
 
         The interval is the first round's, scaled to all draws, which covers at its level for normal means however many
         draws that takes. If all draws together say it is still too wide, more are made and the wider interval is kept.
         """
-        rounds.append(self._round(0, ROUND, clock))
-        scale = abs(self.model.value - self.randomised.value) / 100
-        wanted = width * scale
-        if recovered(mean_of_pairs(rounds[0], self.level), self.model, self.randomised) is None:
+        if not made:
+            made.append(self._round(made, ROUND, clock))
+        wanted = width * abs(self.model.value - self.randomised.value) / 100
+        if recovered(mean_of_pairs(made[0].by_round[0], self.level), self.model, self.randomised) is None:
             return (f"loss recovered is undefined, so no width can be reached: stopped at {ROUND:,} draws",)
         while True:
-            n = sum(len(f) for f in rounds)
-            widths = [
-                mean_of_pairs(f, self.level).width * math.sqrt(len(f) / n) for f in (rounds[0], torch.cat(rounds))
-            ]
-            needed = n * (max(widths) / wanted) ** 2
+            estimate = estimated(collect.joined(made), self.level, "width")
+            n = estimate.draws
+            needed = n * (estimate.width / wanted) ** 2
             if needed <= n:
                 return ()
             if n >= MOST:
                 return (f"stopped at {n:,} draws, before the interval was {width:g} points wide",)
             for size in _sizes(math.ceil((min(needed, MOST) - n) / 2) * 2):
-                rounds.append(self._round(len(rounds), size, clock))
+                made.append(self._round(made, size, clock))
 
-    def _round(self, index: int, size: int, clock: _Clock) -> Tensor:
+    def _round(self, made: Sequence[Draws], size: int, clock: _Clock) -> Draws:
+        index = 1 + max((r.index for each in made for r in each.rounds if r.seed == self.seed), default=-1)
         with clock("drawing"):
             data = draw(self.tree, size, (self.seed, index))
+        watch = None if self.distances is None else self.distances.watch
         with clock("evaluation"):
-            return scrubbed(self.tree, self.activations, data, chunk=self.chunk, progress=self.progress)
+            f = scrubbed(self.tree, self.activations, data, chunk=self.chunk, progress=self.progress, watch=watch)
+        distances = {} if self.distances is None else self.distances.taken()
+        return collect.collected(self.tree, self.kept, Round(self.seed, index, size), data, f, distances)
 
-    def _result(self, estimate: Estimate, clock: _Clock, cut_short: bool, warnings: tuple[str, ...]) -> ScrubResult:
-        score = recovered(estimate, self.model, self.randomised)
-        found = (*_warnings(self.tree, estimate, score, self.model, self.randomised), *warnings)
-        name = self.tree.hypothesis.name
-        return ScrubResult(name, estimate, self.model, self.randomised, score, dict(clock.seconds), cut_short, found)
-
-
-def _warnings(
-    tree: Tree, estimate: Estimate, score: Estimate | None, model: Baseline, randomised: Baseline
-) -> Iterator[str]:
-    if not math.isfinite(estimate.value):
-        yield f"non-finite loss: the scrubbed expected loss is {estimate.value}; f is infinite or NaN on some draws"
-    if not math.isfinite(model.value):
-        yield f"non-finite loss: E_model is {model.value}"
-    if score is None and math.isfinite(estimate.value):
-        yield (
-            f"baselines coincide: E_model {model.value:.6g} and E_randomised {randomised.value:.6g} cannot be told "
-            "apart, so loss recovered is undefined"
-        )
-    if not estimate.exact and estimate.se == 0:
-        yield f"no variation: f was the same within every pair of {estimate.draws:,} draws; rare values may be missed"
-    elif estimate.draws and estimate.df < 30:
-        yield (
-            f"too few draws: the error rests on {estimate.df:.0f} degrees of freedom ({estimate.draws:,} draws), "
-            "from few or rare large losses"
-        )
-    for path, site in tree.sites.items():
-        swaps = int(site.partition.sizes.max()) > 1 or site.partition.n_blocks == 1
-        if site.claim is not None and site.parent is not None and not _is_exact(site.claim) and not swaps:
-            yield f"vacuous claim: every block of '{path}' has a single row, so nothing is ever swapped there"
-
-
-def _is_exact(claim: Claim) -> bool:
-    """Whether a claim says itself that nothing may be swapped, or says what claims that do so determine."""
-    if claim.feature is None:
-        return any(_is_exact(read) for read in claim.reads)
-    return isinstance(claim.feature, str) and claim.feature == EXACT
+    def _result(self, draws: Draws, clock: _Clock, stopping: str = "draws", **found: Any) -> ScrubResult:
+        about = (self.tree.hypothesis.name, self.law, draws, self.model, self.randomised, self.level, stopping)
+        return concluded(*about, seconds=dict(clock.seconds), **found)
 
 
 def _is_determined(tree: Tree) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pscrub.errors import StudyError
+from pscrub.errors import StudyError, close
 from pscrub.hypothesis import Hypothesis
 
 
@@ -20,9 +20,10 @@ class Study:
         labels: the columns that are labels, broken from the output in the randomised loss; by default the columns
             that the graph's output node reads itself.
         notes: printed under the table.
+        by: columns [N] of the dataset by whose values the report breaks losses and output distances down.
 
     Raises:
-        StudyError: no hypotheses, two of one name, or two datasets.
+        StudyError: no hypotheses, two of one name, two datasets, or a column that the dataset does not have.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Study:
     summary: str = ""
     labels: Sequence[str] | None = None
     notes: Sequence[str] = ()
+    by: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hypotheses", tuple(self.hypotheses))
@@ -39,5 +41,8 @@ class Study:
             faults.append(f"study '{self.name}': '{other.name}' is on another dataset than '{names[0]}'; expected one")
         if not names:
             faults.append(f"study '{self.name}' has no hypotheses")
+        columns = self.hypotheses[0].data.columns if names else {}
+        for name in [n for n in self.by if n not in columns and columns]:
+            faults.append(f"study '{self.name}' by '{name}': the dataset has no such column{close(name, columns)}")
         if faults:
             raise StudyError(faults)

@@ -1,0 +1,166 @@
+"""From draws to a result: the estimate with its interval, loss recovered, warnings; and merging of saved results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from pscrub.collect import joined
+from pscrub.draws import Draws
+from pscrub.errors import StudyError
+from pscrub.estimate import Estimate, mean_of_pairs, recovered, widened
+from pscrub.measures import Baseline
+from pscrub.result import ScrubResult, StudyResult
+
+
+def estimated(draws: Draws, level: float, stopping: str) -> Estimate:
+    """E_scrubbed from all rounds; where the first one set how many draws to make, no narrower than that one allows."""
+    estimate = mean_of_pairs(draws.losses, level)
+    if stopping == "width":
+        pilot = mean_of_pairs(draws.by_round[0], level)
+        half = pilot.width / 2 * math.sqrt(pilot.draws / estimate.draws)
+        estimate = widened(estimate, half, estimate.method + ", two-stage")
+    return estimate
+
+
+def concluded(
+    hypothesis: str,
+    law: str,
+    draws: Draws,
+    model: Baseline,
+    randomised: Baseline,
+    level: float,
+    stopping: str = "draws",
+    exact: Estimate | None = None,
+    seconds: Mapping[str, float] | None = None,
+    cut_short: bool = False,
+    warnings: tuple[str, ...] = (),
+) -> ScrubResult:
+    """The result of one hypothesis.
+
+    Args:
+        hypothesis: its name.
+        law: its hash.
+        draws: all of its draws.
+        model: E_model.
+        randomised: E_randomised.
+        level: nominal coverage of the intervals.
+        stopping: "draws" or "width".
+        exact: E_scrubbed where it needs no draws.
+        seconds: by phase.
+        cut_short: drawing was interrupted.
+        warnings: those that the numbers do not show.
+    """
+    estimate = estimated(draws, level, stopping) if exact is None else exact
+    score = recovered(estimate, model, randomised)
+    found = (*_warnings(draws, estimate, score, model, randomised), *warnings)
+    spent = dict(seconds or {})
+    return ScrubResult(hypothesis, estimate, model, randomised, score, spent, cut_short, found, draws, law, stopping)
+
+
+def merge(a: StudyResult, b: StudyResult) -> StudyResult:
+    """One result out of two of the same study from different rounds of draws: tighter intervals for the same numbers.
+
+    Rounds are named by seed and index. Use another seed for the second run, or `scrub(..., after=a)`, which goes on
+    where `a` ended. The first's level, notes and baselines are kept; sampled baselines are averaged.
+
+    Args:
+        a: one result.
+        b: another, on equal data, with equal laws for hypotheses of equal names. Those of only one are kept.
+
+    Raises:
+        StudyError: with everything that shows that the two are not of one study, or share draws.
+    """
+    others = {each.hypothesis: each for each in b.results}
+    shared = [(each, others[each.hypothesis]) for each in a.results if each.hypothesis in others]
+    faults = []
+    if a.reference.data_hash != b.reference.data_hash:
+        faults.append(f"the results are on different data: {a.reference.data_hash} and {b.reference.data_hash}")
+    if not shared:
+        faults.append("the results have no hypothesis in common")
+    for one, other in shared:
+        faults += unlike(one, other)
+    if faults:
+        raise StudyError(faults)
+    pairs = {one.hypothesis: _merged(one, other, a.level) for one, other in shared}
+    kept = [pairs.get(each.hypothesis, each) for each in a.results]
+    kept += [each for each in b.results if each.hypothesis not in pairs]
+    seconds = _added(a.seconds, b.seconds)
+    notes = tuple(dict.fromkeys((*a.notes, *b.notes)))
+    if a.versions != b.versions:
+        notes += (f"Merged from runs of different versions: {_listed(a.versions)}; {_listed(b.versions)}.",)
+    cut_short = any(each.cut_short for each in kept)
+    return replace(a, results=tuple(kept), seconds=seconds, notes=notes, cut_short=cut_short)
+
+
+def unlike(one: ScrubResult, other: ScrubResult) -> list[str]:
+    """What shows that two results are not of one scrubbing law, model and baseline."""
+    name, faults = one.hypothesis, []
+    if one.law_hash != other.law_hash:
+        faults.append(f"'{name}' is another hypothesis in each: {one.law_hash} and {other.law_hash}")
+    for what, first, second in (
+        ("E_model", one.model, other.model),
+        ("E_randomised", one.randomised, other.randomised),
+    ):
+        near = math.isclose(first.value, second.value, rel_tol=1e-5, abs_tol=1e-12)
+        if not near and first.exact and second.exact and first.value == first.value:
+            faults.append(f"'{name}': {what} is {first.value:.9g} in one and {second.value:.9g} in the other")
+    return faults
+
+
+def _merged(one: ScrubResult, other: ScrubResult, level: float) -> ScrubResult:
+    if one.scrubbed.exact or other.scrubbed.exact:
+        return one
+    return concluded(
+        one.hypothesis,
+        one.law_hash,
+        joined((one.draws, other.draws)),
+        one.model,
+        _pooled(one.randomised, other.randomised),
+        level,
+        "width" if "width" in (one.stopping, other.stopping) else "draws",
+        seconds=_added(one.seconds, other.seconds),
+        cut_short=one.cut_short or other.cut_short,
+    )
+
+
+def _pooled(a: Baseline, b: Baseline) -> Baseline:
+    """The mean of two sampled baselines, if they are not the same one."""
+    if a.exact or b.exact or a == b:
+        return a if a.exact or not b.exact else b
+    n = a.draws + b.draws
+    value = (a.draws * a.value + b.draws * b.value) / n
+    return Baseline(value, math.hypot(a.draws * a.se, b.draws * b.se) / n, n, f"{n:,} sampled pairs")
+
+
+def _warnings(
+    draws: Draws, estimate: Estimate, score: Estimate | None, model: Baseline, randomised: Baseline
+) -> Iterator[str]:
+    if not math.isfinite(estimate.value):
+        yield f"non-finite loss: the scrubbed expected loss is {estimate.value}; f is infinite or NaN on some draws"
+    if not math.isfinite(model.value):
+        yield f"non-finite loss: E_model is {model.value}"
+    if score is None and math.isfinite(estimate.value):
+        yield (
+            f"baselines coincide: E_model {model.value:.6g} and E_randomised {randomised.value:.6g} cannot be told "
+            "apart, so loss recovered is undefined"
+        )
+    if not estimate.exact and estimate.se == 0:
+        yield f"no variation: f was the same within every pair of {estimate.draws:,} draws; rare values may be missed"
+    elif estimate.draws and estimate.df < 30:
+        yield (
+            f"too few draws: the error rests on {estimate.df:.0f} degrees of freedom ({estimate.draws:,} draws), "
+            "from few or rare large losses"
+        )
+    for site in draws.sites:
+        if site.vacuous:
+            yield f"vacuous claim: every block of '{site.path}' has a single row, so nothing is ever swapped there"
+
+
+def _added(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
+    return {phase: a.get(phase, 0.0) + b.get(phase, 0.0) for phase in (*a, *(p for p in b if p not in a))}
+
+
+def _listed(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in versions.items())

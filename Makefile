@@ -1,6 +1,7 @@
 # make report   a ladder of hypotheses about a trained transformer: the table, on screen and under out/brackets
 # make test     formatter, linter, types, imports, doctests and tests; stops at the first fault
 # make bench    speed and memory, beside rust-circuit, in an environment of its own
+# make notebooks  runs the notebooks' sources and writes the notebooks beside them
 # make format   formats, and mends what the linter can mend
 #
 # Each makes the environment that it needs. PYTHON=... chooses the interpreter: otherwise the first of these that runs.
@@ -13,7 +14,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 INSTALL := -m pip install --disable-pip-version-check --quiet --constraint .ci/constraints.txt
 SOURCES := pyproject.toml .ci/constraints.txt
 
-.PHONY: report test bench format
+.PHONY: report test bench notebooks format
 .DELETE_ON_ERROR:
 
 report: .venv/.stamp
@@ -28,6 +29,11 @@ test: .venv/.stamp-test
 
 bench: .venv-bench/.stamp
 	.venv-bench/bin/python -m tests.benchmarks
+
+notebooks: .venv/.stamp-test
+	.venv/bin/jupytext --quiet --to ipynb notebooks/*.py
+	PYTHONWARNINGS=ignore:IProgress .venv/bin/jupyter nbconvert --log-level=ERROR --to notebook --inplace --execute \
+		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 format: .venv/.stamp-test
 	.venv/bin/ruff format .

@@ -206,6 +206,14 @@ def test_the_table_and_the_exit_status(capsys: pytest.CaptureFixture[str], monke
     assert "no claim lemma_9; known: lemma_1" in capsys.readouterr().err
 
 
+def test_without_a_conic_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest is checked, holds, and the table says what was not run."""
+    monkeypatch.setattr(theorem_2, "find_spec", lambda name: None)
+    found = theorem_2.check(tries(4), 0)
+    assert found.holds and all(route.checks for route in found.routes if not route.name.startswith("Clarabel"))
+    assert any("Clarabel" in line and "not run" in line for line in table([found]).splitlines())
+
+
 def test_what_the_table_says() -> None:
     fine, off, absent = Route("fine", 1e-12), Route("off", 1e-12), Route("absent", 1.0, note="no solver", needed=False)
     fine.see(0.0)

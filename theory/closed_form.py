@@ -32,7 +32,6 @@ import torch
 
 from pscrub import exact
 from theory import brute
-from theory.brute import Law
 from theory.fun_fact_3 import product
 from theory.routes import Enumerated, Tried
 from theory.table import Fault, Report, Route, progress
@@ -153,6 +152,3 @@ def _faulty(tried: Tried) -> Mapping[str, Factors]:
         chosen = tried.rng("inputs").choice(unsure)
         faulty.inputs[chosen] = ones(faulty.inputs[chosen])
     return wrong
-
-
-__all__ = ["Factors", "Law", "check"]

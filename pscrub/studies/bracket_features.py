@@ -73,12 +73,15 @@ def first_layer_reads(model: BracketClassifier, token: int, place: Tensor) -> Te
 
 
 @torch.no_grad()
-def seen_shares(tokens: Tensor, model: BracketClassifier, head: int) -> Tensor:
+def seen_shares(tokens: Tensor, model: BracketClassifier, head: int, exact_ties: bool) -> Tensor:
     """float64 [N, 42]: the share of "(" that a head of the first layer sees from an open bracket at each position.
 
     The sum over positions j holding "(" of w[length, i, j]: the head's mean attention from a "(" at i to brackets
     before i, and from i on, as two means, normalised over the string's brackets. Keys are the average of the
     LayerNormed "(" and ")" embeddings at a position. The start token sees every bracket alike.
+
+    From the start of a balanced string, and after each balanced prefix of it, the sum is 1/2 by mathematics, and by
+    rounding a little more or less. With `exact_ties` it is 1/2.
     """
     weights = model.state_dict()
     attention = {name: weights[f"blocks.0.attn.{name}"][head] for name in ("W_Q", "b_Q", "W_K", "b_K")}
@@ -94,5 +97,5 @@ def seen_shares(tokens: Tensor, model: BracketClassifier, head: int) -> Tensor:
             many = side.sum(1, keepdim=True).clamp(min=1)
             table[length] += side * (torch.where(side, weight, 0.0).sum(1, keepdim=True) / many)
         table[length] /= table[length].sum(1, keepdim=True)
-    # Rounding must not turn an exact half into more or less than it.
-    return torch.einsum("nij,nj->ni", table[lengths(tokens)], (tokens == OPEN).double()).round(decimals=12)
+    shares = torch.einsum("nij,nj->ni", table[lengths(tokens)], (tokens == OPEN).double())
+    return shares.round(decimals=12) if exact_ties else shares

@@ -33,7 +33,7 @@ SHIPPED_NAMES = {
 }
 
 
-def published_ladder(model: BracketClassifier, data: Dataset) -> list[Hypothesis]:
+def published_ladder(model: BracketClassifier, data: Dataset, exact_ties: bool = False) -> list[Hypothesis]:
     """The published claims: heads a1.h0 and a2.h0 tell the count, a2.h1 the horizon, directly to the logits.
 
     2: both counters read position 1, where a0.h0 looked from the first bracket over the string. 3: the judge reads a
@@ -44,7 +44,7 @@ def published_ladder(model: BracketClassifier, data: Dataset) -> list[Hypothesis
     for layer in (1, 2):
         graph = graphs.with_first_position(graph, f"r{layer}", axis=1)
     graph = graphs.with_share_estimated(graphs.with_first_position(graph, looker, axis=2), model, looker)
-    shares, seen = features.open_shares(tokens), features.seen_shares(tokens, model, int(looker[-1]))
+    shares, seen = features.open_shares(tokens), features.seen_shares(tokens, model, 0, exact_ties)
     mask = Claim("mask", features.lengths(tokens), words="length")
     both = features.count(tokens) & features.starts_open(tokens)
     counts = [Claim(f"{head}@0", features.count(tokens), name=head, words="count") for head in counters]
@@ -85,7 +85,7 @@ def shipped_ladder(model: BracketClassifier, data: Dataset) -> list[Hypothesis]:
     graph = graphs.with_output_fitted(graph, data, counter)
     for head in (counter, *judges):
         graph = graphs.with_own_reads(graph, head)
-    shares, seen = features.open_shares(tokens), features.seen_shares(tokens, model, 0)
+    shares, seen = features.open_shares(tokens), features.seen_shares(tokens, model, 0, exact_ties=True)
     both, share = features.count(tokens) & features.starts_open(tokens), features.share_if_open(tokens)
     mask = Claim("mask", features.lengths(tokens), words="length")
     horizon = torch.stack([features.horizon(tokens).double(), shares[:, 1]], 1)

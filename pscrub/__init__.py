@@ -1,5 +1,6 @@
 """Causal scrubbing as a probabilistic program."""
 
+from pscrub._version import VERSION
 from pscrub.conclude import merge
 from pscrub.dataset import Dataset
 from pscrub.errors import (
@@ -22,7 +23,7 @@ from pscrub.scrub import scrub
 from pscrub.study import Study
 from pscrub.tree import Tree, unroll
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "EXACT",

@@ -1,10 +1,13 @@
-"""The command line: run, list and show studies. The only module that prints."""
+"""The command line: run, report, list, show and verify studies. The only module that prints."""
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pscrub import report, verify_report
 from pscrub.errors import PscrubError, StudyError
-from pscrub.result import ScrubResult, cells
+from pscrub.result import ScrubResult, StudyResult, cells
 from pscrub.scrub import WIDTH, scrub
 from pscrub.studies import load, shipped
 from pscrub.study import Study
@@ -38,8 +41,16 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         report.check_folder(arguments.out)
     errors = Console(stderr=True)
+    after = None if arguments.after is None else StudyResult.load(arguments.after)
     study = load(arguments.study, _parameters(arguments.parameters))
-    with _Bar(errors, study) as bar:
+    if arguments.by:
+        study = replace(study, by=tuple(dict.fromkeys((*study.by, *arguments.by))))
+
+    def save(so_far: StudyResult) -> None:
+        if arguments.out is not None:
+            report.write(so_far, arguments.out)
+
+    with _Bar(errors, study) as bar, _termination_interrupts():
         result = scrub(
             study,
             draws=arguments.draws,
@@ -48,6 +59,8 @@ def _run(arguments: argparse.Namespace) -> int:
             device=device,
             progress=bar.progress,
             each=bar.each,
+            save=save,
+            after=after,
         )
     if result.cut_short and not result.results:
         raise KeyboardInterrupt
@@ -61,9 +74,40 @@ def _run(arguments: argparse.Namespace) -> int:
         for line in report.below(result):
             console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
     if arguments.out is not None:
-        written = report.write(result, arguments.out)
-        errors.print("wrote " + ", ".join(map(str, written)), highlight=False)
+        written = [*report.write(result, arguments.out), _written(result, arguments.out)]
+        errors.print("wrote " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
     return 130 if result.cut_short else 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    if not arguments.folder.is_dir():
+        raise StudyError(f"no folder '{arguments.folder}'; expected one that `pscrub run --out` wrote")
+    print(_written(StudyResult.load(arguments.folder), arguments.folder))
+    return 0
+
+
+def _written(result: StudyResult, folder: Path) -> Path:
+    from pscrub import html  # matplotlib takes a second that other commands need not wait
+
+    return html.write(result, folder)
+
+
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """Within it, being asked to end (SIGTERM) is an interrupt: the estimates so far are printed and written."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread, which alone can
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -116,7 +160,7 @@ class _Bar:
         self.done += 1
         name, *_, recovered, interval, draws = cells(result)
         line = f"{self.done}/{self.total}  {name}: {recovered} % recovered {interval}, {draws} draws"
-        self.console.print(line, highlight=False, markup=False)
+        self.console.print(line, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
     def __enter__(self) -> _Bar:
         self.bar.start()
@@ -162,8 +206,17 @@ def _parser() -> argparse.ArgumentParser:
         help=f"draw until each interval is W points of loss recovered wide (default: {WIDTH:g})",
     )
     run.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, cuda:1, ...")
-    run.add_argument("--out", type=Path, metavar="DIR", help="write result.json and table.md there")
+    run.add_argument(
+        "--out", type=Path, metavar="DIR", help="write report.html, result.nc, result.json and table.md there"
+    )
+    run.add_argument("--after", type=Path, metavar="DIR", help="go on from the result there: more draws, one interval")
+    run.add_argument(
+        "--by", action="append", default=[], metavar="COLUMN", help="break losses down by a dataset column"
+    )
     run.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    again = commands.add_parser("report", help="write report.html anew from a saved result")
+    again.set_defaults(command=_report)
+    again.add_argument("folder", type=Path, metavar="DIR", help="what `run --out` wrote")
     listing = commands.add_parser("list", help="list the shipped studies")
     listing.set_defaults(command=_list)
     show = commands.add_parser("show", help="print a study's hypotheses as trees, with one sampled datum")

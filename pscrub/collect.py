@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pscrub._version import VERSION
 from pscrub.dataset import Dataset
 from pscrub.draws import Draws, Extreme, Groups, Reference, Round, SiteDraws
 from pscrub.errors import StudyError
@@ -142,10 +143,8 @@ def law_hash(tree: Tree) -> str:
 
 def versions() -> dict[str, str]:
     """Of pscrub, Python and the libraries that numbers depend on."""
-    from pscrub import __version__
-
     libraries = {name: version(name) for name in ("torch", "pyro-ppl", "numpy", "scipy")}
-    return {"pscrub": __version__, "python": platform.python_version()} | libraries
+    return {"pscrub": VERSION, "python": platform.python_version()} | libraries
 
 
 def is_exact(claim: Claim) -> bool:

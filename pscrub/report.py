@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,16 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree as RichTree
 
+from pscrub import breakdown
 from pscrub.errors import StudyError
 from pscrub.hypothesis import Hypothesis
 from pscrub.program import draw
-from pscrub.result import HEAD, StudyResult, as_row, cells
+from pscrub.result import HEAD, ScrubResult, StudyResult, as_row, cells
+from pscrub.store import write_whole
 from pscrub.tree import Site, Tree, unroll
+
+WORST = 5
+"""Worst draws given of each hypothesis."""
 
 
 def rows(result: StudyResult) -> list[dict[str, Any]]:
@@ -42,6 +46,19 @@ def document(result: StudyResult) -> dict[str, Any]:
         ],
         "seconds": {phase: round(spent, 3) for phase, spent in result.seconds.items()},
         "notes": list(result.notes),
+        "details": [_details(result, each) for each in result.results],
+        "provenance": breakdown.provenance(result),
+    }
+
+
+def _details(result: StudyResult, each: ScrubResult) -> dict[str, Any]:
+    return {
+        "hypothesis": each.hypothesis,
+        "convergence": breakdown.convergence(each, result.level),
+        "distributions": breakdown.distributions(result, each),
+        "groups": breakdown.groups(result, each),
+        "nodes": breakdown.nodes(each),
+        "worst": breakdown.worst(each, WORST),
     }
 
 
@@ -86,7 +103,9 @@ def below(result: StudyResult) -> list[str]:
 
 
 def write(result: StudyResult, folder: Path) -> list[Path]:
-    """The files written: `result.json` and `table.md`, each whole or not at all.
+    """The files written: `result.nc`, `result.json` and `table.md`, each whole or not at all.
+
+    A `report.html` that is there, of another result, is taken away (`html.write` makes the one of this result).
 
     Raises:
         StudyError: the folder cannot be written to.
@@ -94,11 +113,14 @@ def write(result: StudyResult, folder: Path) -> list[Path]:
     check_folder(folder)
     contents = {"result.json": dumps(document(result)) + "\n", "table.md": markdown(result)}
     try:
+        result.save(folder / "result.nc")
+        (folder / "report.html").unlink(missing_ok=True)
         for name, text in contents.items():
-            write_whole(folder / name, text)
+            encoded = text.encode()
+            write_whole(folder / name, lambda file, encoded=encoded: file.write(encoded))  # type: ignore[misc]
     except OSError as error:
         raise StudyError(f"cannot write to output folder '{folder}': {error.strerror or error}") from error
-    return [folder / name for name in contents]
+    return [folder / name for name in ("result.nc", *contents)]
 
 
 def check_folder(folder: Path) -> None:
@@ -113,19 +135,6 @@ def check_folder(folder: Path) -> None:
             pass
     except OSError as error:
         raise StudyError(f"cannot write to output folder '{folder}': {error.strerror or error}") from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file under a temporary name and move it into place."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def dumps(value: Any) -> str:
@@ -203,5 +212,4 @@ __all__ = [
     "rows",
     "table",
     "write",
-    "write_whole",
 ]

@@ -57,7 +57,7 @@ def save(value: Any, path: Path) -> None:
     try:
         write_whole(path, write)
     except OSError as error:
-        raise StudyError(f"cannot write '{path}': {error.strerror or error}") from error
+        raise StudyError(f"cannot write to '{path.parent}', for {path.name}: {error.strerror or error}") from error
 
 
 def load(path: Path, classes: Mapping[str, type[Any]]) -> Any:

@@ -87,7 +87,7 @@ def test_a_users_own_study_end_to_end(file: str, tmp_path: Path, capsys: pytest.
     assert document["notes"] == ["of 200 rows"]
     # Progress went to standard error: a line for each hypothesis, and where the files are.
     assert re.search(r"1/2\s+sign: .* % recovered", err) and re.search(r"2/2\s+nothing: ", err)
-    assert sorted(path.name for path in folder.iterdir()) == ["result.json", "table.md"]
+    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "result.json", "result.nc", "table.md"]
     assert json.loads((folder / "result.json").read_text()) == document
     table = (folder / "table.md").read_text()
     assert table.count("\n| ") >= 3 and "| sign |" in table and "of 200 rows" in table
@@ -142,7 +142,7 @@ def test_files_are_written_whole_or_not_at_all(
 ) -> None:
     folder = tmp_path / "out"
     assert main(["run", file, "--draws", "50", "--out", str(folder)]) == 0
-    before = {path.name: path.read_text() for path in folder.iterdir()}
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -151,7 +151,7 @@ def test_files_are_written_whole_or_not_at_all(
     capsys.readouterr()
     assert main(["run", file, "--draws", "80", "--out", str(folder)]) == 2
     assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
-    assert {path.name: path.read_text() for path in folder.iterdir()} == before  # nor is anything left lying about
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before  # nor is anything left lying about
 
 
 def test_an_interrupt_prints_the_estimates_so_far(

@@ -1,0 +1,3 @@
+"""The version, which results carry."""
+
+VERSION = "0.1.0"

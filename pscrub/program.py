@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -89,7 +90,11 @@ class Datum(TorchDistribution):
         return rows.expand(-1, *self.batch_shape) if expand else rows
 
 
-def program(tree: Tree, device: torch.device | str = "cpu", generator: torch.Generator | None = None) -> Model:
+def program(
+    tree: Tree,
+    device: torch.device | str = "cpu",
+    generator: torch.Generator | Callable[[str], torch.Generator] | None = None,
+) -> Model:
     """The generative program of a hypothesis: an ordinary Pyro model of the data that scrubbing gives to each site.
 
     `model(draws, given=None)` runs under a plate "draws" and returns path -> int64 [draws], rows of D. One sample site
@@ -104,7 +109,8 @@ def program(tree: Tree, device: torch.device | str = "cpu", generator: torch.Gen
     Args:
         tree: the treeified hypothesis.
         device: where rows are drawn.
-        generator: the source of randomness, on that device; torch's global one by default.
+        generator: the source of randomness, on that device, or one for each site by its path; torch's global one by
+            default.
 
     >>> from pscrub.dataset import Dataset
     >>> from pscrub.graph import Graph
@@ -126,10 +132,11 @@ def program(tree: Tree, device: torch.device | str = "cpu", generator: torch.Gen
         labels[id(partition)] = partition.labels.to(device)
 
     def law(site: Site, parent: Tensor | None) -> Datum:
+        source = generator(site.path) if callable(generator) else generator
         if parent is None:
-            return Datum(whole, torch.zeros((), dtype=torch.int64, device=device), tables[id(whole)], generator)
+            return Datum(whole, torch.zeros((), dtype=torch.int64, device=device), tables[id(whole)], source)
         key = id(site.partition)
-        return Datum(site.partition, labels[key][parent], tables[key], generator)
+        return Datum(site.partition, labels[key][parent], tables[key], source)
 
     def visit(site: Site, data: dict[str, Tensor], given: Mapping[str, Tensor]) -> None:
         parent = None if site.parent is None else data[site.parent]
@@ -170,11 +177,32 @@ def draw(tree: Tree, draws: int, seed: tuple[int, ...], stratified: bool = True)
     """
     if min(seed) < 0:
         raise StudyError(f"seed is {min(seed)}; expected 0 or more")
-    generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
+    generator = _generator(seed)
     model = program(tree, generator=generator)
     given = {tree.root: stratified_rows(tree.seen, draws // 2, generator)} if stratified else {}
     with pyro.poutine.block():
         return model(draws, given)
+
+
+def draw_alike(tree: Tree, strata: Partition, draws: int, seed: tuple[int, ...]) -> dict[str, Tensor]:
+    """path -> int64 [draws]: as `draw`, from random numbers that trees drawn with the same seed and strata share.
+
+    Root data are the same, and sites of one path, drawn from equal blocks, are given equal data. Each tree's draws
+    follow its own program.
+
+    Args:
+        tree: one of several on the same data.
+        strata: whose blocks lie side by side in the strata of the root's datum: what all the trees' `seen` refine to.
+        draws: how many; even.
+        seed: integers that name this set of draws.
+    """
+
+    def source(path: str) -> torch.Generator:
+        return _generator((*seed, 1 + zlib.crc32(path.encode())))
+
+    rows = stratified_rows(strata, draws // 2, _generator((*seed, 0)))
+    with pyro.poutine.block():
+        return program(tree, generator=source)(draws, {tree.root: rows})
 
 
 def stratified_rows(partition: Partition, strata: int, generator: torch.Generator) -> Tensor:
@@ -193,6 +221,11 @@ def stratified_rows(partition: Partition, strata: int, generator: torch.Generato
     if edges is None:
         return rows[(place * (len(rows) / strata)).long().clamp(max=len(rows) - 1)]
     return rows[torch.searchsorted(edges, place * (edges[-1] / strata), right=True).clamp(max=len(rows) - 1)]
+
+
+def _generator(seed: tuple[int, ...]) -> torch.Generator:
+    state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> 1))
 
 
 def _one_block(partition: Partition) -> Partition:

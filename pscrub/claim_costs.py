@@ -1,0 +1,128 @@
+"""Where the loss goes: what each claim of a hypothesis costs, by scrubbing it alone and all but it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from pscrub.compare import ROUND, Family, in_points, losses_of, simultaneous_level
+from pscrub.errors import StudyError
+from pscrub.estimate import Estimate, exactly, mean_of_pairs, recovered
+from pscrub.evaluate import MEMORY, Progress, quiet
+from pscrub.hypothesis import Hypothesis
+from pscrub.measures import Baseline
+from pscrub.partition import Partition
+from pscrub.tree import Site, Tree, unroll
+
+
+@dataclass(frozen=True)
+class ClaimCost:
+    """What one claim costs.
+
+    Args:
+        claim: its name, or the path of a draw of unimportant inputs.
+        paths: the sites of the treeified hypothesis that it speaks of.
+        alone: loss recovered when this claim alone is scrubbed, all else exact; 100 % if it costs nothing.
+        without: loss recovered when all but this claim are scrubbed and this one is exact.
+        gain: `without` less the whole hypothesis's loss recovered, in points, on common random numbers.
+    """
+
+    claim: str
+    paths: tuple[str, ...]
+    alone: Estimate | None
+    without: Estimate | None
+    gain: Estimate | None
+
+
+def claim_costs(
+    hypothesis: Hypothesis,
+    *,
+    claims: Sequence[str] | None = None,
+    draws: int = 2 * ROUND,
+    seed: int = 0,
+    level: float = 0.95,
+    family: Family = "max-t",
+    labels: Sequence[str] | None = None,
+    device: torch.device | str = "cpu",
+    memory: int = MEMORY,
+    chunk: int | None = None,
+    randomised: Baseline | float | None = None,
+    progress: Progress = quiet,
+) -> tuple[ClaimCost, ...]:
+    """What each claim costs: loss recovered when only it is scrubbed and when all but it are, dearest first.
+
+    A claim that is not scrubbed is exact: its sites are given their parent's own datum, and draws of unimportant inputs
+    their reader's (if shared, the root's). Draws of unimportant inputs count as claims, for "this does not matter" is
+    one. All are made on common random numbers. Costs need not add up: claims interact.
+
+    Args:
+        hypothesis: a well-formed one.
+        claims: names (or paths of unimportant draws) to look at; all that scrub anything by default.
+        draws: of each variant, two variants a claim and one for the whole.
+        seed: names the draws.
+        level: nominal coverage, of all intervals of one kind together.
+        family: how that is made sure.
+        labels: as in `measures.randomised_loss`.
+        device: where the model runs.
+        memory: bytes for activations on D.
+        chunk: draws evaluated at a time.
+        randomised: the baseline, if not E_randomised.
+        progress: told of draws done.
+
+    Raises:
+        HypothesisError: the hypothesis is not well formed.
+        StudyError: unknown claims.
+    """
+    tree = unroll(hypothesis)
+    groups = _claims(tree)
+    unknown = [name for name in claims or () if name not in groups]
+    if unknown:
+        raise StudyError(f"no claim '{unknown[0]}' that scrubs anything; there are {', '.join(groups)}")
+    everything = [path for paths in groups.values() for path in paths]
+    chosen = groups if claims is None else {name: groups[name] for name in claims}
+    variants = {"": tree}
+    for name, paths in chosen.items():
+        variants[f"alone {name}"] = exact_at(tree, [path for path in everything if path not in paths])
+        variants[f"without {name}"] = exact_at(tree, paths)
+    losses = losses_of(variants, labels, draws, seed, device, memory, chunk, randomised, progress)
+    alone, without = ([losses.names.index(f"{kind} {name}") for name in chosen] for kind in ("alone", "without"))
+    whole = losses.f[0]
+    gains = losses.f[without] - whole
+    kinds = [
+        (f, simultaneous_level(replace(losses, f=f).correlation, level, family))
+        for f in (losses.f[alone], losses.f[without], gains)
+    ]
+    found = []
+    for k, (name, paths) in enumerate(chosen.items()):
+        one, rest, gain = (mean_of_pairs(f[k], each) for f, each in kinds)
+        if len(groups) == 1:  # without it nothing is scrubbed
+            rest = exactly(losses.model.value, rest.level, "exact: the model's own")
+        base = losses.model, losses.randomised
+        found.append(
+            ClaimCost(name, tuple(paths), recovered(one, *base), recovered(rest, *base), in_points(gain, *base))
+        )
+    return tuple(sorted(found, key=lambda cost: -cost.gain.value if cost.gain else 0.0))
+
+
+def exact_at(tree: Tree, paths: Sequence[str]) -> Tree:
+    """The tree whose named sites are given their parent's own datum; draws of unimportant inputs, their reader's."""
+    finest = Partition.finest(tree.hypothesis.data)
+
+    def exact(site: Site) -> Site:
+        reader = site.path.rsplit("/~", 1)[0] if "/~" in site.path else tree.root
+        return replace(site, parent=reader if site.parent is None else site.parent, partition=finest)
+
+    root = tree.sites[tree.root]
+    sites = {path: exact(site) if path in paths else site for path, site in tree.sites.items() if path != tree.root}
+    return Tree(tree.hypothesis, {tree.root: root} | sites, tree.root)
+
+
+def _claims(tree: Tree) -> dict[str, list[str]]:
+    """Claim's name (or unimportant draw's path) -> its sites, of all that can swap anything."""
+    groups: dict[str, list[str]] = {}
+    for path, site in tree.sites.items():
+        if path != tree.root and int(site.partition.sizes.max()) > 1:
+            groups.setdefault(path if site.claim is None else site.claim.name, []).append(path)
+    return groups

@@ -1,0 +1,73 @@
+"""`python -m tests.benchmarks [draws|rust|brackets|memory] [--quick] [--device cpu|cuda] [--out FILE.md]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from tests.benchmarks import brackets, draws, memory, rust
+from tests.benchmarks.timing import machine
+
+PARTS = ("draws", "rust", "brackets", "memory")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status."""
+    arguments = _parser().parse_args(argv)
+    lines = [f"{machine(arguments.device)}."]
+    print(lines[0], flush=True)
+    for name in arguments.parts or PARTS:
+        for part in _report(name, arguments):
+            print(f"\n{part}", flush=True)
+            lines.append(part)
+    if arguments.out is not None:
+        arguments.out.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    return 0
+
+
+def _report(name: str, arguments: argparse.Namespace) -> Iterator[str]:
+    threads = torch.get_num_threads()
+    chosen = brackets.which(arguments.weights, arguments.data, arguments.balanced, arguments.rows)
+    match name:
+        case "draws":
+            torch.set_num_threads(1)
+            yield from draws.report(arguments.quick, arguments.device)
+        case "rust":
+            torch.set_num_threads(1)
+            yield from rust.report(arguments.quick)
+        case "brackets":
+            yield from brackets.report(chosen, arguments.quick, arguments.device)
+        case "memory":
+            if arguments.rows is None:
+                full = brackets.which(arguments.weights, arguments.data, arguments.balanced, memory.ROWS)
+                chosen = full
+            yield from memory.report(chosen, arguments.quick, arguments.device)
+    torch.set_num_threads(threads)
+
+
+def parser(base: argparse.ArgumentParser, device: str = "cpu") -> argparse.ArgumentParser:
+    """The parser with the options that all benchmarks take."""
+    base.add_argument("--quick", action="store_true", help="small sizes and few repeats: shows that it runs")
+    base.add_argument("--device", default=device, help=f"where draws are made and the model runs (default: {device})")
+    base.add_argument(
+        "--weights", type=Path, help="a bracket classifier (default: the published one where it is there)"
+    )
+    base.add_argument("--data", type=Path, help="its strings")
+    base.add_argument("--balanced", type=float, help="share of balanced strings kept")
+    base.add_argument("--rows", type=int, help=f"strings read (default: the study's; memory: {memory.ROWS:,})")
+    return base
+
+
+def _parser() -> argparse.ArgumentParser:
+    base = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Speed and memory of pscrub.")
+    base.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"{', '.join(PARTS)}; all if none")
+    base.add_argument("--out", type=Path, metavar="FILE.md", help="also write what is printed there")
+    return parser(base)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,7 +10,7 @@ from tests.benchmarks.timing import alternate
 def test_the_table_of_draws_has_its_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["draws", "--quick"]) == 0
     out = capsys.readouterr().out
-    tables = [part.splitlines() for part in out.split("\n\n") if part.startswith("|")]
+    tables = [part.splitlines() for part in out.split("\n\n") if part.startswith("| ")]
     by_blocks, ratios, by_sites = ([line.split(" | ") for line in table[2:]] for table in tables)
     assert [[cell.strip("| ") for cell in row[:2]] for row in by_blocks] == [
         *(["1,000", blocks] for blocks in ("2", "10", "500")),

@@ -10,6 +10,7 @@ from torch import Tensor
 from pscrub.dataset import Dataset
 from pscrub.errors import GraphError
 from pscrub.graph import Graph
+from pscrub.replacement import RESAMPLING, Ablation, Replaced, replacements
 from pscrub.tree import Tree
 
 Progress = Callable[[str, int, int], None]
@@ -192,6 +193,7 @@ def scrubbed(
     chunk: int | None = None,
     progress: Progress = quiet,
     watch: Watch | None = None,
+    ablation: Ablation = RESAMPLING,
 ) -> Tensor:
     """float64 [draws]: f on scrubbed inputs (or the value [draws, ...] that another inner tree node takes).
 
@@ -207,16 +209,18 @@ def scrubbed(
         progress: told of draws done.
         watch: told, chunk by chunk, of the values [chunk, ...] that the node asked for is computed from (nothing, if it
             is a leaf), and of its datum.
+        ablation: what replaces unimportant inputs (and claimed nodes, if it says so): by default what is drawn.
     """
     sources = gathered(tree)
     activations.keep(sources, progress)
+    replaced = replacements(tree, ablation, activations.on_data)
     draws = len(data[tree.root])
     size = chunk or activations.chunk([*sources, *_inner_nodes(tree)])
     pieces = []
     for start in range(0, draws, size):
         part = {path: rows[start : start + size] for path, rows in data.items()}
         with torch.no_grad():
-            value = _value(tree, activations, part, at or tree.root, {}, watch)
+            value = _value(tree, activations, part, at or tree.root, {}, replaced, watch)
         pieces.append(value.double().cpu() if at is None else value)
         progress("draws", min(start + size, draws), draws)
     return torch.cat(pieces)
@@ -248,18 +252,23 @@ def _value(
     data: Mapping[str, Tensor],
     path: str,
     memos: dict[str, dict[str, Tensor]],
+    replaced: Replaced,
     watch: Watch | None = None,
 ) -> Tensor:
     site = tree.sites[path]
     assert site.claim is not None
+    if path in replaced:
+        return replaced[path].of(site.claim.at, data[path])
     if not site.given:
         return activations.rows(site.claim.at, data[path], memos.setdefault(path, {}))
     given = {}
     for name, source in site.given.items():
-        if tree.sites[source].claim is None:
-            given[name] = activations.rows(name, data[source], memos.setdefault(source, {}))
+        if tree.sites[source].claim is not None:
+            given[name] = _value(tree, activations, data, source, memos, replaced)
+        elif source in replaced:
+            given[name] = replaced[source].of(name, data[source])
         else:
-            given[name] = _value(tree, activations, data, source, memos)
+            given[name] = activations.rows(name, data[source], memos.setdefault(source, {}))
     if watch is not None:
         watch(given, data[path])
     return activations.graph.run([site.claim.at], given)[site.claim.at]

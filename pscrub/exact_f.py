@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pscrub.errors import HypothesisError
 from pscrub.exact import CELLS, matched
+from pscrub.replacement import RESAMPLING, Ablation, replacements
 from pscrub.tree import Site, Tree
 from pscrub.wires import first_rows, inputs_partition
 
@@ -22,7 +23,7 @@ SETTINGS = 10_000
 """Most values of shared unimportant draws, all together, to be conditioned on one by one."""
 
 
-def law_of_f(tree: Tree, limit: int = CELLS) -> dict[float, float]:
+def law_of_f(tree: Tree, limit: int = CELLS, ablation: Ablation = RESAMPLING) -> dict[float, float]:
     """{value of f: probability} under the scrubbing law, values told apart exactly.
 
     {value of the graph node: probability} is passed from each tree node to its reader, for each block of its wire:
@@ -32,6 +33,7 @@ def law_of_f(tree: Tree, limit: int = CELLS) -> dict[float, float]:
     Args:
         tree: the treeified hypothesis.
         limit: most combinations (inputs' blocks, and a value of each graph node read) at one node.
+        ablation: what replaces unimportant inputs (and claimed nodes, if it says so): by default what is drawn.
 
     Raises:
         HypothesisError: more combinations, or more values of shared draws, than can be listed: draw instead.
@@ -43,7 +45,7 @@ def law_of_f(tree: Tree, limit: int = CELLS) -> dict[float, float]:
     >>> law_of_f(unroll(Hypothesis("s matters", graph, data, Claim("f", reads=[Claim("s", lambda d: d["x"] % 2)]))))
     {0.0: 0.75, 1.0: 0.125, 2.0: 0.125}
     """
-    messages = _Messages(tree, limit)
+    messages = _Messages(tree, limit, ablation)
     law: dict[float, float] = {}
     for setting, p in messages.settings():
         root = messages.of(tree.sites[tree.root], setting)
@@ -55,17 +57,18 @@ def law_of_f(tree: Tree, limit: int = CELLS) -> dict[float, float]:
     return dict(sorted(law.items()))
 
 
-def scrubbed_expectation(tree: Tree, limit: int = CELLS) -> float:
+def scrubbed_expectation(tree: Tree, limit: int = CELLS, ablation: Ablation = RESAMPLING) -> float:
     """E_scrubbed: the expectation of f under the scrubbing law, exactly.
 
     Args:
         tree: the treeified hypothesis.
         limit: as for `law_of_f`.
+        ablation: as for `law_of_f`.
 
     Raises:
         HypothesisError: as for `law_of_f`.
     """
-    return math.fsum(value * p for value, p in law_of_f(tree, limit).items())
+    return math.fsum(value * p for value, p in law_of_f(tree, limit, ablation).items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,9 +98,11 @@ Setting = Mapping[str, int]
 
 
 class _Messages:
-    def __init__(self, tree: Tree, limit: int) -> None:
+    def __init__(self, tree: Tree, limit: int, ablation: Ablation) -> None:
         self.tree, self.limit = tree, limit
         self.rows = (tree.hypothesis.data.weights > 0).nonzero().flatten()
+        every = torch.arange(tree.hypothesis.data.n)
+        self.replaced = replacements(tree, ablation, lambda name: self._on([name], every)[name])
         self.known: dict[tuple[str, tuple[int, ...]], _Message] = {}
         self.leaf = {path: self._leaf(tree.sites[path]) for path in tree.leaves}
         inner = [site for site in tree.sites.values() if site.given]
@@ -124,22 +129,28 @@ class _Messages:
             return leaf.only(setting[site.path]) if site.path in setting else leaf
         key = site.path, tuple(setting[path] for path in self.below[site.path])
         if key not in self.known:
-            self.known[key] = self._inner(site, setting)
+            self.known[key] = self._leaf(site) if site.path in self.replaced else self._inner(site, setting)
         return self.known[key]
 
     def _leaf(self, site: Site) -> _Message:
-        data, graph = self.tree.hypothesis.data, self.tree.hypothesis.graph
-        source = self.tree.source(site.path)
-        pieces = []
-        for rows in self.rows.split(ROWS):
-            with torch.no_grad():
-                pieces.append(graph.run(source, {name: data[name][rows] for name in graph.inputs}))
-        columns = {name: torch.cat([piece[name] for piece in pieces]) for name in source}
+        data, replaced = self.tree.hypothesis.data, self.replaced.get(site.path)
+        if replaced is None:
+            columns = self._on(self.tree.source(site.path), self.rows)
+        else:
+            columns = {name: replaced.of(name, self.rows) for name in replaced.values}
         value, first = _distinct(list(columns.values()))
         labels = site.partition.labels[self.rows] if site.claim else torch.zeros_like(value)
         p = data.weights[self.rows] / (site.partition.block_weights[labels] if site.claim else 1.0)
         block, value, p = _summed(labels, value, p)
         return _Message(block, value, p, {name: column[first] for name, column in columns.items()})
+
+    def _on(self, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
+        data, graph = self.tree.hypothesis.data, self.tree.hypothesis.graph
+        pieces = []
+        for some in rows.split(ROWS):
+            with torch.no_grad():
+                pieces.append(graph.run(names, {name: data[name][some] for name in graph.inputs}))
+        return {name: torch.cat([piece[name] for piece in pieces]) for name in names}
 
     def _inner(self, site: Site, setting: Setting) -> _Message:
         graph, claim = self.tree.hypothesis.graph, site.claim

@@ -15,12 +15,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pscrub import report, verify_report
+from pscrub.claim_costs import claim_costs
 from pscrub.errors import PscrubError, StudyError
 from pscrub.result import ScrubResult, StudyResult, cells
 from pscrub.scrub import WIDTH, scrub
 from pscrub.studies import load, shipped
 from pscrub.study import Study
 from pscrub.verify import DRAWS, Verification, verify
+
+CLAIM_DRAWS = 4096
+"""Draws with each claim alone, and without it, where `--claims` does not say."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,6 +68,8 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     if result.cut_short and not result.results:
         raise KeyboardInterrupt
+    if arguments.claims and not result.cut_short:
+        result = _with_claims(result, study, arguments.claims, errors)
     if arguments.json:
         print(report.dumps(report.document(result)))
     else:
@@ -77,6 +83,28 @@ def _run(arguments: argparse.Namespace) -> int:
         written = [*report.write(result, arguments.out), _written(result, arguments.out)]
         errors.print("wrote " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
     return 130 if result.cut_short else 0
+
+
+def _with_claims(result: StudyResult, study: Study, draws: int, errors: Console) -> StudyResult:
+    """The result with what each claim costs; on an interrupt, of the hypotheses done so far."""
+    done = list(result.results)
+    try:
+        for i, (each, hypothesis) in enumerate(zip(done, study.hypotheses, strict=True)):
+            if not each.scrubbed.exact:
+                costs = claim_costs(
+                    hypothesis,
+                    draws=draws,
+                    seed=result.seed,
+                    level=result.level,
+                    labels=study.labels,
+                    device=result.device,
+                    randomised=each.randomised,
+                )
+                done[i] = replace(each, claims=tuple(report.claim_figures(cost) for cost in costs))
+                errors.print(f"{each.hypothesis}: {len(costs)} claims", highlight=False, markup=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        return replace(result, results=tuple(done), cut_short=True)
+    return replace(result, results=tuple(done))
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -212,6 +240,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--after", type=Path, metavar="DIR", help="go on from the result there: more draws, one interval")
     run.add_argument(
         "--by", action="append", default=[], metavar="COLUMN", help="break losses down by a dataset column"
+    )
+    run.add_argument(
+        "--claims",
+        type=int,
+        nargs="?",
+        const=CLAIM_DRAWS,
+        default=0,
+        metavar="N",
+        help=f"also find what each claim costs, with N draws of each variant (default: {CLAIM_DRAWS:,})",
     )
     run.add_argument("--json", action="store_true", help="print one JSON document on standard output")
     again = commands.add_parser("report", help="write report.html anew from a saved result")

@@ -8,6 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from pscrub import plots, report
 from pscrub.errors import StudyError
 from pscrub.result import HEAD, StudyResult, cells
@@ -17,6 +19,8 @@ WORST = 3
 """Worst draws shown of each hypothesis."""
 LEAVES = 16
 """Data shown of each of them."""
+SITES = 14
+"""Sites shown of each hypothesis: those for which the fewest data can be drawn."""
 CELL = 64
 """Characters shown of a value."""
 SAID = {
@@ -38,12 +42,14 @@ p { margin: .4rem 0; max-width: 50rem; } .about { color: #555; }
 .fine { border-left: .3rem solid #009E73; background: #eef8f4; padding: .5rem .9rem; margin: 1rem 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .88rem; margin: .5rem 0; }
-th, td { padding: .22rem .6rem; border-bottom: 1px solid #e2e2e2; text-align: right; vertical-align: top; }
+th, td { padding: .22rem .6rem; border-bottom: 1px solid #e2e2e2; text-align: right; vertical-align: top;
+  white-space: nowrap; }
+th[scope=row], td.text { white-space: normal; }
 thead th { border-bottom: 1.5px solid #777; font-weight: 600; }
 th.text, td.text { text-align: left; } tbody th { font-weight: 500; text-align: left; }
 td.data { font-family: ui-monospace, monospace; font-size: .8rem; text-align: left; white-space: pre; }
 tr.first td, tr.first th { border-top: 1.5px solid #999; }
-figure { margin: .6rem 0; } figure svg { max-width: 100%; height: auto; }
+figure { margin: .6rem 0; } figure svg { width: 100%; max-width: 56rem; height: auto; }
 figcaption { color: #555; font-size: .88rem; max-width: 50rem; }
 summary { cursor: pointer; font-weight: 600; margin-top: .6rem; }
 @media print { body { max-width: none; margin: 0; font-size: 11px; } figure, tr { break-inside: avoid; }
@@ -169,57 +175,60 @@ def _groups(result: StudyResult, document: Any) -> Iterable[str]:
 
 
 def _claims(document: Any) -> str:
-    found = [(row["hypothesis"], claim) for row in document["details"] for claim in row.get("claims", ())]
-    if not found:
+    parts = []
+    for row in document["details"]:
+        lines = []
+        for claim in row["claims"]:
+            line = f'<th scope="row">{escape(claim["claim"])}</th>' + _number(len(claim["paths"]), ",")
+            for name in ("alone", "without", "gain"):
+                value, low, high = (claim[key] for key in (name, f"{name}_low", f"{name}_high"))
+                text = "undefined" if value is None else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+                line += _cell(text, [value, low, high])
+            lines.append(f"<tr>{line}</tr>")
+        if lines:
+            head = ("claim", "sites", "only this scrubbed, %", "all but this, %", "gain, points")
+            parts.append(f"<h3>{escape(row['hypothesis'])}</h3>" + _table("claims", head, lines))
+    if not parts:
         return (
             "<h2>What each claim costs</h2><p>Not asked for, since it takes further runs: "
             "<code>pscrub run ... --claims</code>.</p>"
         )
-    head = tuple(dict.fromkeys(name for _, claim in found for name in claim))
-    lines = []
-    for name, claim in found:
-        values = "".join(
-            _number(claim.get(key))
-            if isinstance(claim.get(key), int | float)
-            else _cell(str(claim.get(key, "")), kind="text")
-            for key in head
-        )
-        lines.append(f'<tr><th scope="row">{escape(name)}</th>{values}</tr>')
-    return "<h2>What each claim costs</h2>" + _table("claims", ("hypothesis", *head), lines)
+    return (
+        "<h2>What each claim costs</h2>"
+        "<p>Loss recovered when only this claim is scrubbed and all else is exact, and when "
+        "all but this claim are scrubbed. <em>Gain</em>: how much more is recovered if this claim alone is made exact, "
+        "on the same random numbers. The claim with the largest gain is the weakest. Costs need not add up.</p>"
+        + "".join(parts)
+    )
 
 
 def _nodes(document: Any) -> str:
-    lines = []
+    parts = []
     for row in document["details"]:
-        for i, node in enumerate(row["nodes"]):
-            line = f'<th scope="row">{escape(row["hypothesis"]) if i == 0 else ""}</th>'
-            line += _cell(_cut(node["path"]), kind="text", full=node["path"])
+        every = row["nodes"]
+        kept = {id(node) for node in sorted(every, key=lambda node: node["donors"])[:SITES]}
+        lines = []
+        for node in (node for node in every if id(node) in kept):
+            line = f'<th scope="row" title="{escape(node["path"])}">{escape(_cut(node["path"]))}</th>'
             line += _cell(_cut(", ".join(node["at"])), kind="text") + _cell(_cut(node["feature"]), kind="text")
             low, high = node["smallest"], node["largest"]
             sizes = f"{low:,}" if low == high else f"{low:,} to {high:,}"
             line += _number(node["blocks"], ",") + _cell(sizes, [low, high]) + _number(node["donors"], ",.1f")
             line += _number(node["own"], ".2%") + _number(node["effective"], ",.0f")
-            lines.append(f'<tr class="{"first" if i == 0 else ""}">{line}</tr>')
-    if not lines:
+            lines.append(f"<tr>{line}</tr>")
+        if lines:
+            head = ("site", "stands for", "agrees on", "blocks", "rows a block", "donors", "own datum", "effective")
+            more = len(every) - len(lines)
+            said = f"<p>and {more} sites with more donors, in <code>result.json</code></p>" if more else ""
+            parts.append(f"<h3>{escape(row['hypothesis'])}</h3>" + _table("nodes", head, lines) + said)
+    if not parts:
         return ""
-    head = (
-        "hypothesis",
-        "site",
-        "stands for",
-        "agrees on",
-        "blocks",
-        "rows a block",
-        "donors",
-        "own datum",
-        "effective",
-    )
     return (
         "<h2>Blocks and donors</h2>"
         "<p>Where each site's datum comes from. <em>Donors</em>: effective number of rows that "
         "can be drawn given the datum it must agree with, averaged over D; 1 means that nothing is ever swapped. "
         "<em>Own datum</em>: share of draws that gave that very datum back. <em>Effective</em>: 1 / Σ p² of all rows "
-        "drawn for the site; far fewer than rows in D means that few data stand in for all.</p>"
-        + _table("nodes", head, lines)
+        "drawn for the site; far fewer than rows in D means that few data stand in for all.</p>" + "".join(parts)
     )
 
 
@@ -269,13 +278,13 @@ def _provenance(document: Any) -> str:
     return "<h2>Provenance</h2>" + _table("provenance", (), lines)
 
 
-def _figure(svg: str, label: str, caption: str) -> str:
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+def _figure(figure: Figure, label: str, caption: str) -> str:
+    svg = plots.svg(figure, label).replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _table(name: str, head: Sequence[str], lines: Sequence[str]) -> str:
-    text = {"hypothesis", "site", "stands for", "agrees on", "datum of"}
+    text = {"hypothesis", "claim", "site", "stands for", "agrees on", "datum of"}
     top = "".join(f'<th scope="col"{" class=text" if h in text else ""}>{escape(h)}</th>' for h in head)
     head_row = f"<thead><tr>{top}</tr></thead>" if head else ""
     return (

@@ -1,5 +1,7 @@
-"""Pictures of a result as SVG, for reports and notebooks: colours that colour-blind readers tell apart, and line styles
-and marks beside them, so that they can be read in grey."""
+"""Pictures of a result for reports and notebooks, as matplotlib figures.
+
+Colours are those that colour-blind readers tell apart, with line styles and marks beside them for readers in grey.
+"""
 
 from __future__ import annotations
 
@@ -38,16 +40,15 @@ STYLE: Any = {
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
     "legend.frameon": False,
-    "svg.fonttype": "none",
 }
 STEPS = 300
 """Points to which a distribution's curve is thinned."""
 
 
-def forest(result: StudyResult) -> str:
+def forest(result: StudyResult) -> Figure:
     """Loss recovered of each hypothesis with its interval, between 0 (randomised) and 100 (the model)."""
     shown = [each for each in result.results if each.recovered is not None]
-    with _figure("forest", 1.0 + 0.32 * len(shown)) as (figure, out):
+    with _figure(1.0 + 0.32 * len(shown)) as figure:
         axes = figure.subplots()
         for value, text in ((0, "randomised"), (100, "model")):
             axes.axvline(value, color="0.6", lw=1, ls=":")
@@ -64,10 +65,10 @@ def forest(result: StudyResult) -> str:
         axes.set(ylim=(len(shown) - 0.4, -0.8), xlabel=f"loss recovered, %, with {100 * result.level:g} % interval")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-    return out[0]
+    return figure
 
 
-def convergence(result: StudyResult) -> str:
+def convergence(result: StudyResult) -> Figure:
     """The interval of each hypothesis as draws came in, beside the final one."""
     shown = [each for each in result.results if each.draws.rounds]
 
@@ -90,10 +91,10 @@ def convergence(result: StudyResult) -> str:
             width = max(h - l for l, h in list(zip(low, high, strict=True))[2:])
             axes.set_ylim(final.value - width, final.value + width)
 
-    return _panels("convergence", shown, panel, "draws", "loss recovered, %")
+    return _panels(shown, panel, "draws", "loss recovered, %")
 
 
-def distributions(result: StudyResult) -> str:
+def distributions(result: StudyResult) -> Figure:
     """The share of f at most x under D, under each hypothesis' law and under the baseline."""
     shown = [each for each in result.results if len(each.draws.losses)]
     every = [f[w > 0] for each in shown for f, w in breakdown.samples(result, each).values()]
@@ -110,15 +111,15 @@ def distributions(result: StudyResult) -> str:
             axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(0, 1.02)
 
-    return _panels("distributions", shown, panel, "f", "share at most f", legend=True)
+    return _panels(shown, panel, "f", "share at most f", legend=True)
 
 
-def by_group(result: StudyResult, column: str) -> str:
+def by_group(result: StudyResult, column: str) -> Figure:
     """Mean f by the values of a column, on D and under each hypothesis' law."""
     shown = [each for each in result.results if len(each.draws.losses)]
     names = next(g.names for g in result.reference.groups if g.column == column)
     tables = [[row for row in breakdown.groups(result, each) if row["column"] == column] for each in shown]
-    with _figure(f"by {column}", 1.3 + 0.32 * len(shown)) as (figure, out):
+    with _figure(1.3 + 0.32 * len(shown)) as figure:
         axes = figure.subplots()
         colours = (BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK)
         offsets = np.linspace(-0.22, 0.22, len(names)) if len(names) > 1 else [0.0]
@@ -134,20 +135,19 @@ def by_group(result: StudyResult, column: str) -> str:
         axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="mean f of scrubbed draws (dotted: of the model)")
         axes.tick_params(axis="y", length=0)
         figure.legend(loc="outside upper right", ncols=min(len(names), 6), title=column)
-    return out[0]
+    return figure
 
 
 def _panels(
-    name: str,
     shown: Sequence[ScrubResult],
     panel: Callable[[Axes, ScrubResult], None],
     xlabel: str,
     ylabel: str,
     legend: bool = False,
-) -> str:
+) -> Figure:
     columns = min(3, max(len(shown), 1))
     lines = max(math.ceil(len(shown) / columns), 1)
-    with _figure(name, 0.6 + 1.75 * lines) as (figure, out):
+    with _figure(0.6 + 1.75 * lines) as figure:
         grid = figure.subplots(lines, columns, squeeze=False)
         for axes in grid.flat[len(shown) :]:
             axes.set_visible(False)
@@ -158,21 +158,28 @@ def _panels(
         figure.supylabel(ylabel, fontsize=9)
         if legend and shown:
             figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
-    return out[0]
+    return figure
+
+
+def svg(figure: Figure, name: str) -> str:
+    """A figure as an SVG element for a page.
+
+    Args:
+        figure: one of this module's.
+        name: salts the names of what the figure defines, so that several can stand in one page.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
 
 
 @contextmanager
-def _figure(name: str, height: float) -> Iterator[tuple[Figure, list[str]]]:
-    """A figure, and a list that its SVG is put into at the end. Nothing of pyplot's is touched."""
-    out: list[str] = []
-    # The salt names what a figure defines, so that several can stand in one page.
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        yield figure, out
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    out.append(text[text.index("<svg") :])
+def _figure(height: float) -> Iterator[Figure]:
+    """A figure in this module's style. Nothing of pyplot's is touched."""
+    with matplotlib.rc_context(STYLE):
+        yield Figure(figsize=(WIDTH, height), layout="constrained")
 
 
 def _is_wide(f: Tensor) -> bool:

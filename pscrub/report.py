@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.tree import Tree as RichTree
 
 from pscrub import breakdown
+from pscrub.claim_costs import ClaimCost
 from pscrub.errors import StudyError
 from pscrub.hypothesis import Hypothesis
 from pscrub.program import draw
@@ -58,8 +59,19 @@ def _details(result: StudyResult, each: ScrubResult) -> dict[str, Any]:
         "distributions": breakdown.distributions(result, each),
         "groups": breakdown.groups(result, each),
         "nodes": breakdown.nodes(each),
+        "claims": [dict(claim) for claim in each.claims],
         "worst": breakdown.worst(each, WORST),
     }
+
+
+def claim_figures(cost: ClaimCost) -> dict[str, Any]:
+    """What a claim costs as plain values: per cent of loss recovered, and points."""
+    found: dict[str, Any] = {"claim": cost.claim, "paths": list(cost.paths)}
+    for name, estimate in (("alone", cost.alone), ("without", cost.without), ("gain", cost.gain)):
+        found[name] = None if estimate is None else estimate.value
+        found |= {f"{name}_low": None if estimate is None else estimate.low}
+        found |= {f"{name}_high": None if estimate is None else estimate.high}
+    return found
 
 
 def table(result: StudyResult) -> Table:

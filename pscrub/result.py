@@ -35,6 +35,7 @@ class ScrubResult(Equal):
         draws: the draws themselves; none where the value is exact.
         law_hash: of the graph's names, the sites and their partitions: equal hashes, equal scrubbing laws.
         stopping: "draws" if their number was fixed, "width" if it was found on the way.
+        claims: what each claim costs, as plain figures, if that was asked for (`report.claim_figures`).
     """
 
     hypothesis: str
@@ -48,6 +49,7 @@ class ScrubResult(Equal):
     draws: Draws = field(default_factory=Draws)
     law_hash: str = ""
     stopping: str = "draws"
+    claims: tuple[Mapping[str, Any], ...] = ()
 
     def __repr__(self) -> str:
         name, *values = cells(self)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pscrub.errors import StudyError
-from pscrub.partition import BlockTable, Partition
+from pscrub.partition import BlockTable, Partition, gather
 from pscrub.tree import Site, Tree
 
 Model = Callable[..., dict[str, Tensor]]
@@ -136,7 +136,7 @@ def program(
         if parent is None:
             return Datum(whole, torch.zeros((), dtype=torch.int64, device=device), tables[id(whole)], source)
         key = id(site.partition)
-        return Datum(site.partition, labels[key][parent], tables[key], source)
+        return Datum(site.partition, gather(labels[key], parent), tables[key], source)
 
     def visit(site: Site, data: dict[str, Tensor], given: Mapping[str, Tensor]) -> None:
         parent = None if site.parent is None else data[site.parent]

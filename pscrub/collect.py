@@ -177,7 +177,7 @@ def _site(tree: Tree, site: Site, donors: dict[int, float]) -> SiteDraws:
 def _donors(partition: Partition) -> float:
     squares = torch.bincount(partition.labels, weights=partition.weights.square(), minlength=partition.n_blocks)
     mass = partition.block_weights
-    return float((mass**3 / squares)[mass > 0].sum())
+    return max(float((mass**3 / squares)[mass > 0].sum()), 1.0)
 
 
 def _inputs(tree: Tree, data: Mapping[str, Tensor], draw: int) -> dict[str, tuple[int, dict[str, str]]]:
@@ -186,8 +186,14 @@ def _inputs(tree: Tree, data: Mapping[str, Tensor], draw: int) -> dict[str, tupl
 
 
 def _short(row: Mapping[str, Any]) -> dict[str, str]:
-    texts = {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in row.items()}
+    texts = {name: _text(value) for name, value in row.items()}
     return {name: text if len(text) <= LONGEST else text[: LONGEST - 1] + "…" for name, text in texts.items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_text(each) for each in value[:LONGEST]) + "]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _starts(draws: Draws) -> list[int]:

@@ -22,7 +22,9 @@ LEAVES = 16
 SITES = 14
 """Sites shown of each hypothesis: those for which the fewest data can be drawn."""
 CELL = 64
-"""Characters shown of a value."""
+"""Characters shown of a text."""
+LIST = 40
+"""Characters shown of a list of numbers."""
 SAID = {
     "KL": "KL: divergence of the scrubbed output's distribution from the model's own on the root's datum, in nats.",
     "flipped": "flipped: share of draws whose most likely output is another than the model's own.",
@@ -182,7 +184,7 @@ def _claims(document: Any) -> str:
             line = f'<th scope="row">{escape(claim["claim"])}</th>' + _number(len(claim["paths"]), ",")
             for name in ("alone", "without", "gain"):
                 value, low, high = (claim[key] for key in (name, f"{name}_low", f"{name}_high"))
-                text = "undefined" if value is None else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+                text = "undefined" if value is None else f"{value:z.2f} [{low:z.2f}, {high:z.2f}]"
                 line += _cell(text, [value, low, high])
             lines.append(f"<tr>{line}</tr>")
         if lines:
@@ -243,7 +245,10 @@ def _worst(document: Any) -> str:
             columns = [name for name in data[0][1] if name != "row"]
             lines = []
             for path, datum in data[:LEAVES]:
-                line = "".join(_cell(_cut(datum[c]), kind="data", full=datum[c]) for c in columns)
+                line = "".join(
+                    _cell(_cut(datum[c], LIST if datum[c].startswith("[") else CELL), kind="data", full=datum[c])
+                    for c in columns
+                )
                 lines.append(
                     f'<tr><th scope="row">{escape(_cut(path))}</th>{_cell(str(datum["row"]), datum["row"])}{line}</tr>'
                 )
@@ -255,8 +260,8 @@ def _worst(document: Any) -> str:
         return ""
     return (
         "<h2>The worst draws</h2>"
-        "<p>The draws with the largest f: first the datum whose label f reads, then the data that "
-        "the claims allowed in its place.</p>" + "".join(parts)
+        "<p>The draws with the largest f: first the root's datum, then the data that "
+        "that the claims allowed in its place.</p>" + "".join(parts)
     )
 
 
@@ -285,7 +290,10 @@ def _figure(figure: Figure, label: str, caption: str) -> str:
 
 def _table(name: str, head: Sequence[str], lines: Sequence[str]) -> str:
     text = {"hypothesis", "claim", "site", "stands for", "agrees on", "datum of"}
-    top = "".join(f'<th scope="col"{" class=text" if h in text else ""}>{escape(h)}</th>' for h in head)
+    left = [h in text or (name == "worst" and h != "row") for h in head]
+    top = "".join(
+        f'<th scope="col"{" class=text" if l else ""}>{escape(h)}</th>' for h, l in zip(head, left, strict=True)
+    )
     head_row = f"<thead><tr>{top}</tr></thead>" if head else ""
     return (
         f'<div class="wide"><table data-name="{escape(name)}">{head_row}<tbody>{"".join(lines)}</tbody></table></div>'
@@ -306,5 +314,5 @@ def _cell(text: str, value: Any = None, kind: str = "", full: str | None = None)
     return f"<td{attributes}>{escape(text)}</td>"
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= CELL else text[: CELL - 1] + "…"
+def _cut(text: str, most: int = CELL) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -130,7 +130,8 @@ def by_group(result: StudyResult, column: str) -> Figure:
             half = [row["scrubbed ±"] or 0.0 for row in rows]
             look: Any = {"color": colours[i % len(colours)], "marker": MARKS[i % len(MARKS)], "ms": 4.5}
             axes.errorbar(x, y, xerr=half, ls="", lw=1.4, label=_short(name, 20), **look)
-            axes.axvline(rows[0]["model"], color=look["color"], lw=1, ls=":")
+            for row in rows[:1]:  # the model's own, the same for all
+                axes.axvline(row["model"], color=look["color"], lw=1, ls=":")
         axes.set(yticks=range(len(shown)), yticklabels=[_short(each.hypothesis, 44) for each in shown])
         axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="mean f of scrubbed draws (dotted: of the model)")
         axes.tick_params(axis="y", length=0)

@@ -57,7 +57,15 @@ def inference_data(
 
     if arviz is None:
         import arviz
-    made = {name: dataset(variables, coords, attrs) for name, variables in groups.items()}
+    made = {name: dataset(each, _numbered(each) | dict(coords or {}), attrs) for name, each in groups.items()}
     if int(arviz.__version__.split(".")[0]) < 1:
         return arviz.InferenceData(**made)
     return xarray.DataTree.from_dict({f"/{name}": each for name, each in made.items()})
+
+
+def _numbered(variables: Variables) -> dict[str, Any]:
+    """Labels for "chain" and "draw", as ArviZ's own converters give them."""
+    import numpy
+
+    sizes = {dim: size for dims, v in variables.values() for dim, size in zip(dims, numpy.shape(v), strict=True)}
+    return {dim: numpy.arange(size) for dim, size in sizes.items() if dim in ("chain", "draw")}

@@ -136,10 +136,10 @@ class _FromHeads(nn.Module):
 def _direction(model: BracketClassifier, head: int) -> Tensor:
     """float32 [56]: v, half of what "(" rather than ")" adds through a first-layer head's values.
 
-    Embeddings are averaged over the positions 1 to 40 before the LayerNorm.
+    LayerNormed embeddings are averaged over the positions 1 to 40.
     """
     weights = model.state_dict()
-    place = weights["pos_embed.W_pos"][1 : CONTEXT - 1].mean(0)
-    opened, closed = (features.first_layer_reads(model, token, place) for token in (OPEN, CLOSE))
+    place = weights["pos_embed.W_pos"][1 : CONTEXT - 1]
+    opened, closed = (features.first_layer_reads(model, token, place).mean(0) for token in (OPEN, CLOSE))
     direction: Tensor = (opened - closed) @ weights["blocks.0.attn.W_V"][head] @ weights["blocks.0.attn.W_O"][head] / 2
     return direction

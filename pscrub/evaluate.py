@@ -143,10 +143,10 @@ class Activations:
     def _value(self, name: str, rows: Tensor, memo: dict[str, Tensor]) -> Tensor:
         store = self._columns.get(name, self._kept.get(name))
         if store is not None:
-            return store[rows]
+            return store.index_select(0, rows)
         node = self.graph.nodes[name]
         if node.view and (whole := self._kept.get(node.inputs[0])) is not None:
-            return node.fn(whole)[rows]
+            return node.fn(whole).index_select(0, rows)
         return node.fn(*(self.rows(each, rows, memo) for each in node.inputs))
 
     def _stores(self, names: Iterable[str]) -> list[str]:
@@ -178,9 +178,9 @@ class Activations:
         self._kept |= made
 
     def _pass(self, rows: Tensor, names: list[str]) -> dict[str, Tensor]:
-        given = {name: column[rows] for name, column in self._columns.items()}
+        given = {name: column.index_select(0, rows) for name, column in self._columns.items()}
         for name, value in self._kept.items():
-            given[name] = value[rows]
+            given[name] = value.index_select(0, rows)
         with torch.no_grad():
             return self.graph.run(names, given)
 

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from torch import Tensor
+
 from pscrub.collect import joined
+from pscrub.data_uncertainty import data_uncertainty, pooled_gradient
 from pscrub.draws import Draws
 from pscrub.errors import StudyError
-from pscrub.estimate import Estimate, mean_of_pairs, recovered, widened
+from pscrub.estimate import Estimate, choose, concerns, mean_of_pairs, recovered, widened
 from pscrub.measures import Baseline
 from pscrub.result import ScrubResult, StudyResult
 
+Population = tuple[Sequence[Tensor | Sequence[Tensor]], Tensor]
+"""Gradients of E_scrubbed, E_model and E_randomised, and D's weights, as in `data_uncertainty`."""
 
-def estimated(draws: Draws, level: float, stopping: str) -> Estimate:
-    """E_scrubbed from all rounds; where the first one set how many draws to make, no narrower than that one allows."""
-    estimate = mean_of_pairs(draws.losses, level)
-    if stopping == "width":
+
+def estimated(
+    draws: Draws,
+    level: float,
+    stopping: str,
+    interval: str = "auto",
+    bounds: tuple[float, float] | None = None,
+    zero_one: bool = False,
+) -> Estimate:
+    """E_scrubbed from all rounds, with the interval that suits the losses or was asked for (`estimate.choose`).
+
+    Where the first round set how many draws to make, a t interval is no narrower than that round allows. Betting and
+    empirical-Bernstein intervals have room to spare, and a confidence sequence allows any stopping.
+    """
+    estimate = choose(draws.losses, level, interval, bounds, zero_one=zero_one)
+    if stopping == "width" and estimate.method.startswith("t,"):
         pilot = mean_of_pairs(draws.by_round[0], level)
         half = pilot.width / 2 * math.sqrt(pilot.draws / estimate.draws)
         estimate = widened(estimate, half, estimate.method + ", two-stage")
@@ -36,6 +53,10 @@ def concluded(
     seconds: Mapping[str, float] | None = None,
     cut_short: bool = False,
     warnings: tuple[str, ...] = (),
+    interval: str = "auto",
+    bounds: tuple[float, float] | None = None,
+    zero_one: bool = False,
+    population: Population | None = None,
 ) -> ScrubResult:
     """The result of one hypothesis.
 
@@ -51,12 +72,29 @@ def concluded(
         seconds: by phase.
         cut_short: drawing was interrupted.
         warnings: those that the numbers do not show.
+        interval: its name, as in `estimate.choose`.
+        bounds: the least and greatest loss there can be, if known.
+        zero_one: f is 0/1 on D.
+        population: what the data's uncertainty is made from, if it was asked for.
     """
-    estimate = estimated(draws, level, stopping) if exact is None else exact
+    estimate = estimated(draws, level, stopping, interval, bounds, zero_one) if exact is None else exact
     score = recovered(estimate, model, randomised)
-    found = (*_warnings(draws, estimate, score, model, randomised), *warnings)
-    spent = dict(seconds or {})
-    return ScrubResult(hypothesis, estimate, model, randomised, score, spent, cut_short, found, draws, law, stopping)
+    data = None if population is None else data_uncertainty(estimate, model, randomised, *population)
+    found = (*_warnings(draws, estimate, score, model, randomised), *(data.warnings if data else ()), *warnings)
+    about = (
+        hypothesis,
+        estimate,
+        model,
+        randomised,
+        score,
+        dict(seconds or {}),
+        cut_short,
+        found,
+        draws,
+        law,
+        stopping,
+    )
+    return ScrubResult(*about, interval=interval, bounds=bounds, data=data)
 
 
 def merge(a: StudyResult, b: StudyResult) -> StudyResult:
@@ -83,7 +121,7 @@ def merge(a: StudyResult, b: StudyResult) -> StudyResult:
         faults += unlike(one, other)
     if faults:
         raise StudyError(faults)
-    pairs = {one.hypothesis: _merged(one, other, a.level) for one, other in shared}
+    pairs = {one.hypothesis: _merged(one, other, a) for one, other in shared}
     kept = [pairs.get(each.hypothesis, each) for each in a.results]
     kept += [each for each in b.results if each.hypothesis not in pairs]
     seconds = _added(a.seconds, b.seconds)
@@ -109,19 +147,33 @@ def unlike(one: ScrubResult, other: ScrubResult) -> list[str]:
     return faults
 
 
-def _merged(one: ScrubResult, other: ScrubResult, level: float) -> ScrubResult:
+def is_zero_one(f: Tensor) -> bool:
+    """Whether f on D takes no other values than 0 and 1."""
+    return len(f) > 0 and bool(((f == 0) | (f == 1)).all())
+
+
+def _merged(one: ScrubResult, other: ScrubResult, study: StudyResult) -> ScrubResult:
     if one.scrubbed.exact or other.scrubbed.exact:
         return one
+    population: Population | None = None
+    if one.data is not None and other.data is not None:
+        halves = [each.data.gradients[0] for each in (one, other) if each.data is not None]
+        gradient = pooled_gradient(halves, (one.scrubbed.draws, other.scrubbed.draws))
+        population = ((gradient, *one.data.gradients[1:]), study.reference.weights)
     return concluded(
         one.hypothesis,
         one.law_hash,
         joined((one.draws, other.draws)),
         one.model,
         _pooled(one.randomised, other.randomised),
-        level,
+        study.level,
         "width" if "width" in (one.stopping, other.stopping) else "draws",
         seconds=_added(one.seconds, other.seconds),
         cut_short=one.cut_short or other.cut_short,
+        interval=one.interval,
+        bounds=one.bounds,
+        zero_one=is_zero_one(study.reference.losses),
+        population=population,
     )
 
 
@@ -137,21 +189,16 @@ def _pooled(a: Baseline, b: Baseline) -> Baseline:
 def _warnings(
     draws: Draws, estimate: Estimate, score: Estimate | None, model: Baseline, randomised: Baseline
 ) -> Iterator[str]:
-    if not math.isfinite(estimate.value):
-        yield f"non-finite loss: the scrubbed expected loss is {estimate.value}; f is infinite or NaN on some draws"
+    if estimate.exact and not math.isfinite(estimate.value):
+        yield f"non-finite loss: the scrubbed expected loss is {estimate.value}; f is infinite or NaN on some rows"
+    elif not estimate.exact:
+        yield from concerns(draws.losses, estimate)
     if not math.isfinite(model.value):
         yield f"non-finite loss: E_model is {model.value}"
     if score is None and math.isfinite(estimate.value):
         yield (
             f"baselines coincide: E_model {model.value:.6g} and E_randomised {randomised.value:.6g} cannot be told "
             "apart, so loss recovered is undefined"
-        )
-    if not estimate.exact and estimate.se == 0:
-        yield f"no variation: f was the same within every pair of {estimate.draws:,} draws; rare values may be missed"
-    elif estimate.draws and estimate.df < 30:
-        yield (
-            f"too few draws: the error rests on {estimate.df:.0f} degrees of freedom ({estimate.draws:,} draws), "
-            "from few or rare large losses"
         )
     for site in draws.sites:
         if site.vacuous:

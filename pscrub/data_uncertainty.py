@@ -28,6 +28,7 @@ from scipy import stats
 from torch import Tensor
 
 from pscrub.dataset import Dataset
+from pscrub.draws import Equal
 from pscrub.estimate import Estimate
 from pscrub.evaluate import MEMORY, Activations, scrubbed
 from pscrub.hypothesis import Hypothesis
@@ -52,20 +53,27 @@ class Figures:
 
 
 @dataclass(frozen=True, eq=False)
-class DataUncertainty:
+class DataUncertainty(Equal):
     """The uncertainty of the data, apart and together with that of the draws.
 
     Args:
         data: intervals for D as a sample, the draws' errors left out.
         both: intervals for both.
-        covariance: float64 [3, 3], of E_scrubbed, E_model and E_randomised over samples D, in f's units squared.
+        gradients: of E_scrubbed, E_model and E_randomised, two float64 [N] each, from which all else was made.
+        covariances: of the three over samples D, in f's units squared, row by row.
         warnings: what to know before believing them.
     """
 
     data: Figures
     both: Figures
-    covariance: Tensor
+    gradients: tuple[tuple[Tensor, Tensor], ...]
+    covariances: tuple[float, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def covariance(self) -> Tensor:
+        """float64 [3, 3]: of E_scrubbed, E_model and E_randomised over samples D."""
+        return torch.tensor(self.covariances, dtype=torch.float64).reshape(3, 3)
 
 
 class Scores:
@@ -176,7 +184,11 @@ def _sampled_gradient(
 
 
 def data_uncertainty(
-    scrubbed: Estimate, model: Baseline, randomised: Baseline, gradients: Sequence[Tensor], weights: Tensor
+    scrubbed: Estimate,
+    model: Baseline,
+    randomised: Baseline,
+    gradients: Sequence[Tensor | Sequence[Tensor]],
+    weights: Tensor,
 ) -> DataUncertainty:
     """The uncertainty of the data for all four figures jointly, apart and together with the draws'.
 
@@ -191,7 +203,7 @@ def data_uncertainty(
         gradients: of the three, float64 [2, N] each: `Scores.gradient`, `exact_gradient`, `randomised_gradient`.
         weights: float64 [N], D's. Rows, with their weights, are taken to be independent of one another.
     """
-    halves = torch.stack([g.double() for g in gradients])  # [3, 2, N]
+    halves = torch.stack([torch.stack([half.double() for half in g]) for g in gradients])  # [3, 2, N]
     rows = 1 / float(weights.square().sum())
     small = rows / (rows - 1) if rows > 1 else math.inf
     covariance = torch.einsum("in,jn->ij", halves[:, 0], halves[:, 1])
@@ -227,7 +239,8 @@ def data_uncertainty(
             )
         score = _score(values, covariance, own, middle, rows, figures[0])
         found[kind] = Figures(figures[0], figures[1], figures[2], score)
-    return DataUncertainty(found["data"], found["draws and data"], covariance, warnings)
+    kept = tuple((first.clone(), second.clone()) for first, second in halves)
+    return DataUncertainty(found["data"], found["draws and data"], kept, tuple(covariance.flatten().tolist()), warnings)
 
 
 def bootstrap(
@@ -263,6 +276,12 @@ def bootstrap(
         baselines = (model_loss(activations).value, randomised_loss(activations, labels, seed=seed).value)
         found.append([float(f.mean()), *baselines])
     return torch.tensor(found, dtype=torch.float64)
+
+
+def pooled_gradient(gradients: Sequence[Tensor | Sequence[Tensor]], draws: Sequence[int]) -> Tensor:
+    """float64 [2, N]: the gradient of several sets of draws together, each weighing as it has draws."""
+    each = [torch.stack([half.double() for half in g]) * n for g, n in zip(gradients, draws, strict=True)]
+    return torch.stack(each).sum(0) / sum(draws)
 
 
 def _add_score(out: Tensor, tree: Tree, path: str, rows: Tensor, parent: Tensor | None, factor: Tensor) -> None:

@@ -91,12 +91,14 @@ def choose(
     interval: str = "auto",
     bounds: tuple[float, float] | None = None,
     best: int = BEST,
+    zero_one: bool = False,
 ) -> Estimate:
     """The mean of f with the interval that suits it; the method says which was taken, and why.
 
     Of itself ("auto"): t within root strata, unless the loss is bounded (0/1 losses are recognised) and the normal law
     is not to be trusted: fewer than RARE draws of the rarer of two losses, or an error that rests on fewer than RARE
-    degrees of freedom. Then a betting interval, which covers whatever the losses are.
+    degrees of freedom. Then a betting interval, which covers whatever the losses are. A confidence sequence is made by
+    betting in the same cases.
 
     Args:
         f: float64 [2 P], pair by pair.
@@ -104,6 +106,7 @@ def choose(
         interval: "auto", "t", "betting", "bernstein" or "sequence".
         bounds: the least and greatest loss there can be, if known; (0, 1) where f takes these two values and no other.
         best: draws at which a confidence sequence is to be narrowest; fixed before drawing.
+        zero_one: f is 0/1 on D, so that draws of all 0 (or all 1) are taken for a rare event's that was not seen.
 
     Raises:
         StudyError: an unknown interval, bounds that f does not keep, or an interval that needs bounds without any.
@@ -116,7 +119,8 @@ def choose(
     """
     check_interval(interval, bounds)
     finite = bool(f.isfinite().all())
-    binary = finite and f.unique().tolist() == ([0.0, 1.0] if bounds is None else sorted(map(float, bounds)))
+    seen, ends = set(f.unique().tolist()), {0.0, 1.0} if bounds is None else set(map(float, bounds))
+    binary = finite and (seen == ends or (zero_one and seen <= ends))
     if bounds is not None and not bool(((f >= bounds[0]) & (f <= bounds[1]) | ~f.isfinite()).all()):
         raise StudyError(
             f"losses from {float(f.min()):g} to {float(f.max()):g} were drawn outside the bounds "
@@ -126,16 +130,20 @@ def choose(
     array, n = f.double().numpy(), len(f)
     t = intervals.t_ends(array, level)
     name, why = interval, "asked for"
+    picked, reason = _pick(f, float(t.df), float(t.se), known, binary)
     if interval == "auto":
-        name, why = _pick(f, float(t.df), float(t.se), known, binary)
+        name, why = picked, f"picked: {reason}"
     elif not finite:
         name, why = "t", f"instead of {interval}: losses are not finite"
     if name == "t":
         return _estimate(t, level, n, f"t, within root strata ({why})")
+    if name == "sequence" and picked == "betting" and known is not None:
+        made = intervals.betting_ends(array, level, known, binary, best)
+        return _estimate(made, level, n, f"confidence sequence by betting, suited to {best:,} draws ({why}; {reason})")
     if name == "sequence":
-        ends = intervals.sequence_ends(array, level, best)
+        made = intervals.sequence_ends(array, level, best)
         return _estimate(
-            ends, level, n, f"confidence sequence, within root strata, narrowest at {best:,} draws ({why})"
+            made, level, n, f"confidence sequence, within root strata, narrowest at {best:,} draws ({why})"
         )
     if known is None:
         raise StudyError(f"a {name} interval needs the loss's bounds, and f is not 0/1; give bounds=(least, greatest)")
@@ -210,17 +218,18 @@ def _pick(
     """Which interval suits, and why."""
     n = len(f)
     if not bool(f.isfinite().all()):
-        return "t", "picked: losses are not finite, so no interval means anything"
-    if se == 0:
-        return "t", "picked: f did not vary within pairs"
+        return "t", "losses are not finite, so no interval means anything"
     if known is None:
-        return "t", f"picked: the loss has no known bounds; {df:,.0f} degrees of freedom"
+        return (
+            "t",
+            f"the loss has no known bounds; {df:,.0f} degrees of freedom" if se else "f did not vary within pairs",
+        )
     if binary:
-        rarer = int(torch.minimum((f == f.min()).sum(), (f == f.max()).sum()))
-        return "betting" if rarer < RARE else "t", f"picked: 0/1 losses, {rarer:,} of the rarer in {n:,} draws"
-    if df < RARE:
-        return "betting", f"picked: bounded losses, whose error rests on {df:.0f} degrees of freedom"
-    return "t", f"picked: {df:,.0f} degrees of freedom"
+        rarer = int(torch.minimum((f == known[0]).sum(), (f == known[1]).sum()))
+        return "betting" if rarer < RARE else "t", f"0/1 losses, {rarer:,} of the rarer in {n:,} draws"
+    if df < RARE or not se:
+        return "betting", f"bounded losses, whose error rests on {df:.0f} degrees of freedom"
+    return "t", f"{df:,.0f} degrees of freedom"
 
 
 def recovered(scrubbed: Estimate, model: Baseline, randomised: Baseline) -> Estimate | None:

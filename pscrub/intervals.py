@@ -111,7 +111,9 @@ def bernstein_ends(f: Array, level: float, bounds: tuple[float, float]) -> Ends:
     return Ends(value, np.maximum(value - half, bounds[0]), np.minimum(value + half, bounds[1]), se, df)
 
 
-def betting_ends(f: Array, level: float, bounds: tuple[float, float], binary: bool = False) -> Ends:
+def betting_ends(
+    f: Array, level: float, bounds: tuple[float, float], binary: bool = False, best: int | None = None
+) -> Ends:
     """An interval by betting: covers at its level for any number of draws of a loss within the bounds.
 
     A gambler who doubts that the mean is m multiplies the capital by 1 + lambda (x - m) at each draw. For a fixed
@@ -123,7 +125,8 @@ def betting_ends(f: Array, level: float, bounds: tuple[float, float], binary: bo
     sqrt(2 log(2 / (1 - level)) / (n m (1 - m))) suits the largest variance that a loss of mean m can have. Each
     gambler's capital falls as m moves away from what is betted on (|lambda_0'| (1 - m) < lambda_0), so ends are roots.
     For losses that only take the two bounds all capital is on the best single lambda: the interval of all m with
-    n KL(mean || m) <= log(2 / (1 - level)).
+    n KL(mean || m) <= log(2 / (1 - level)). With `best` in place of n, bets do not depend on when one stops, and by
+    Ville's inequality the interval holds at the ends of all rounds of strata at once.
 
     Source: Waudby-Smith and Ramdas, Estimating means of bounded random variables by betting (2024), section 4, with a
     mixture of constant bets, since predictable ones need draws that are alike.
@@ -133,14 +136,15 @@ def betting_ends(f: Array, level: float, bounds: tuple[float, float], binary: bo
         level: least coverage.
         bounds: least and greatest loss that can be.
         binary: the loss takes no other values than the bounds.
+        best: draws that the bets suit, for a sequence; the draws there are by default.
     """
     value, se, df = _moments(f)
     span, n = bounds[1] - bounds[0], f.shape[-1]
     flat = ((f - bounds[0]) / span).reshape(-1, n)
-    if binary:
+    if binary and best is None:
         ends = np.array([_binary(round(float(x.sum())), n, level) for x in flat])
     else:
-        ends = np.array([(_lower(x, level), 1 - _lower(1 - x, level)) for x in flat])
+        ends = np.array([(_lower(x, level, best or n), 1 - _lower(1 - x, level, best or n)) for x in flat])
     ends = bounds[0] + span * ends.reshape(*value.shape, 2)
     return Ends(value, ends[..., 0], ends[..., 1], se, df)
 
@@ -186,27 +190,48 @@ def _binary(ones: int, n: int, level: float) -> tuple[float, float]:
     return low, high
 
 
-def _lower(x: Array, level: float) -> float:
+def log_capital(values: Array, counts: Array | None, m: float, level: float, n: int) -> Array:
+    """The logarithm of what the bets on a mean above m have made of 1, see `betting_ends`.
+
+    Args:
+        values: float64 [k], losses in [0, 1].
+        counts: float64 [..., k], how often each was drawn; once each if None.
+        m: the mean that is doubted, in (0, 1).
+        level: of the interval that the bets are made for.
+        n: draws that they suit.
+    """
+    first, most = math.sqrt(2 * math.log(2 / (1 - level)) / (n * m * (1 - m))), FULL / m
+    total = np.asarray(-math.inf)
+    left, j = 1.0, 0
+    while left > 0:
+        bet = min(first * 2**j, most)
+        weight = 1 / ((j + 1) * (j + 2)) if bet < most else left  # all larger bets are the largest
+        factors = 1 + bet * (values - m)
+        if counts is not None:
+            capital = counts @ np.log(factors)
+        else:
+            capital = np.log(
+                np.nanprod(np.append(factors, [np.nan] * (-len(values) % BLOCK)).reshape(-1, BLOCK), 1)
+            ).sum()
+        total = np.logaddexp(total, math.log(weight) + capital)
+        left, j = (left - weight if bet < most else 0.0), j + 1
+    return np.asarray(total)
+
+
+def _lower(x: Array, level: float, n: int) -> float:
     """The least m in [0, 1] against which the bets on more do not win."""
-    n, mean = len(x), float(x.mean())
+    mean = float(x.mean())
     if mean <= 0:
         return 0.0
+    distinct, how_often = np.unique(x, return_counts=True)
+    few = len(distinct) <= len(x) // 2
+    values, counts = (distinct, how_often.astype(float)) if few else (x, None)
     wanted = math.log(2 / (1 - level))
-    padded = np.concatenate([x, np.full(-n % BLOCK, np.nan)]).reshape(-1, BLOCK)
 
     def excess(m: float) -> float:
-        first, most = math.sqrt(2 * wanted / (n * m * (1 - m))) if m < 1 else math.inf, FULL / m
-        logs, left, j = [], 1.0, 0
-        while left > 0:
-            bet = min(first * 2**j, most)
-            weight = 1 / ((j + 1) * (j + 2)) if bet < most else left  # all larger bets are the largest
-            factors = 1 + bet * (padded - m)
-            capital = float(np.log(np.nanprod(factors, axis=1)).sum())
-            logs.append(math.log(weight) + capital)
-            left, j = (left - weight if bet < most else 0.0), j + 1
-        return float(np.logaddexp.reduce(logs)) - wanted
+        return float(log_capital(values, counts, m, level, n)) - wanted
 
-    tiny = mean * 1e-9
+    tiny, top = mean * 1e-9, min(mean, 1 - 1e-12)
     if excess(tiny) <= 0:
         return 0.0
-    return float(optimize.brentq(excess, tiny, mean, xtol=1e-9 * mean, rtol=1e-6))
+    return float(optimize.brentq(excess, tiny, top, xtol=1e-9 * mean, rtol=1e-6)) if excess(top) < 0 else top

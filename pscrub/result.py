@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pscrub import store, to_arviz
+from pscrub.data_uncertainty import DataUncertainty, Figures
 from pscrub.draws import Draws, Equal, Extreme, Groups, Reference, Round, SiteDraws
 from pscrub.estimate import Estimate
 from pscrub.measures import Baseline
@@ -36,6 +37,9 @@ class ScrubResult(Equal):
         law_hash: of the graph's names, the sites and their partitions: equal hashes, equal scrubbing laws.
         stopping: "draws" if their number was fixed, "width" if it was found on the way.
         claims: what each claim costs, as plain figures, if that was asked for (`report.claim_figures`).
+        interval: which interval was asked for; "auto" picks one, and the estimate's method says which.
+        bounds: the least and greatest loss there can be, if they were given.
+        data: the uncertainty of D as a sample, apart and together with the draws', if that was asked for.
     """
 
     hypothesis: str
@@ -50,6 +54,9 @@ class ScrubResult(Equal):
     law_hash: str = ""
     stopping: str = "draws"
     claims: tuple[Mapping[str, Any], ...] = ()
+    interval: str = "auto"
+    bounds: tuple[float, float] | None = None
+    data: DataUncertainty | None = None
 
     def __repr__(self) -> str:
         name, *values = cells(self)
@@ -217,7 +224,7 @@ class StudyResult(Equal):
 
 _CLASSES: tuple[type[Any], ...] = (
     *(Round, SiteDraws, Extreme, Draws, Groups, Reference, ScrubResult, StudyResult),
-    *(Estimate, Baseline, RewriteCheck),
+    *(Estimate, Baseline, RewriteCheck, DataUncertainty, Figures),
 )
 HEAD = ("hypothesis", "E_model", "E_randomised", "E_scrubbed", "recovered %", "interval", "draws")
 """What the cells of a table's line are."""
@@ -240,6 +247,12 @@ def cells(each: ScrubResult) -> tuple[str, ...]:
 def as_row(each: ScrubResult) -> dict[str, Any]:
     """One result as plain values by name; `recovered`, `low` and `high` in per cent, None where undefined."""
     score = each.recovered
+    population: dict[str, Any] = {}
+    for kind, figures in (("data", each.data and each.data.data), ("draws_and_data", each.data and each.data.both)):
+        for name in ("scrubbed", "model", "randomised", "recovered") if figures else ():
+            found = getattr(figures, name)
+            population[f"{name}_{kind}_low"] = None if found is None else found.low
+            population[f"{name}_{kind}_high"] = None if found is None else found.high
     return {
         "hypothesis": each.hypothesis,
         "scrubbed": each.scrubbed.value,
@@ -257,7 +270,7 @@ def as_row(each: ScrubResult) -> dict[str, Any]:
         "cut_short": each.cut_short,
         "warnings": list(each.warnings),
         "seconds": {phase: round(spent, 3) for phase, spent in each.seconds.items()},
-    }
+    } | population
 
 
 def _loss(value: float) -> str:

@@ -12,12 +12,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pscrub import collect
-from pscrub.conclude import concluded, estimated, unlike
+from pscrub.conclude import concluded, estimated, is_zero_one, unlike
+from pscrub.data_uncertainty import Scores, exact_gradient, pooled_gradient, randomised_gradient
 from pscrub.draws import Draws, Reference, Round
 from pscrub.errors import StudyError
-from pscrub.estimate import exactly, mean_of_pairs, recovered
+from pscrub.estimate import check_interval, exactly, mean_of_pairs, recovered
 from pscrub.evaluate import MEMORY, Activations, Progress, gathered, quiet, scrubbed
 from pscrub.hypothesis import Hypothesis
 from pscrub.measures import Baseline, OutputDistances, model_loss, randomised_loss
@@ -46,6 +48,9 @@ def scrub(
     memory: int = MEMORY,
     chunk: int | None = None,
     randomised: Baseline | float | None = None,
+    interval: str = "auto",
+    bounds: tuple[float, float] | None = None,
+    data_uncertainty: bool = False,
     progress: Progress = quiet,
     each: Callable[[ScrubResult], None] | None = None,
     save: Callable[[StudyResult], None] | None = None,
@@ -67,6 +72,10 @@ def scrub(
         memory: bytes for activations on D.
         chunk: draws evaluated at a time; by default what the memory allows.
         randomised: the baseline, if not E_randomised as `measures.randomised_loss` computes it.
+        interval: "auto" picks the interval that suits the losses and says so; or "t", "betting", "bernstein" or
+            "sequence", see `estimate.choose`.
+        bounds: the least and greatest f there can be, if known.
+        data_uncertainty: also give the uncertainty of D as a sample of a population, apart and with the draws'.
         progress: told of work as it is done.
         each: told of each result as soon as it is there.
         save: told, after each hypothesis, of the study's result so far, marked as cut short.
@@ -89,6 +98,7 @@ def scrub(
         raise StudyError(f"until-width is {until_width}; expected a positive number of points of loss recovered")
     if draws is not None and until_width is not None:
         raise StudyError("draws and until-width were both given; expected one of them")
+    check_interval(interval, bounds)
     given = Baseline(float(randomised), 0.0, 0, "given") if isinstance(randomised, float | int) else randomised
     clock = _Clock()
     results: list[ScrubResult] = []
@@ -125,9 +135,20 @@ def scrub(
                     if after is not None and after.reference.data_hash != reference.data_hash:
                         raise StudyError("the earlier result is of other data than this study's")
                 distances = OutputDistances(activations, study.labels) if study.by else None
+            gradients: tuple[Tensor, ...] = ()
+            if data_uncertainty:
+                with clock("uncertainty of the data"):
+                    f = activations.on_data(graph.output)
+                    gradients = (exact_gradient(f, study.hypotheses[0].data.weights),)
+                    gradients += (
+                        (torch.zeros_like(gradients[0]),)
+                        if given is not None
+                        else (randomised_gradient(activations, study.labels, seed=seed),)
+                    )
             for tree in trees:
                 before = earlier.get(tree.hypothesis.name)
-                run = _Run(tree, activations, model, baseline, level, seed, chunk, progress, distances, before)
+                about = (tree, activations, model, baseline, level, seed, chunk, progress, distances, before)
+                run = _Run(*about, interval, bounds, gradients)
                 results.append(run.until(draws, WIDTH if until_width is None else until_width))
                 if each is not None:
                     each(results[-1])
@@ -154,9 +175,16 @@ class _Run:
     progress: Progress
     distances: OutputDistances | None
     before: ScrubResult | None
+    interval: str
+    bounds: tuple[float, float] | None
+    gradients: tuple[Tensor, ...]
+    """Of E_model and E_randomised; none if the uncertainty of the data was not asked for."""
 
     def until(self, draws: int | None, width: float) -> ScrubResult:
         clock, self.kept, self.law = _Clock(), collect.sites(self.tree), collect.law_hash(self.tree)
+        self.zero_one = is_zero_one(self.activations.on_data(self.activations.graph.output))
+        self.scores = Scores(self.tree)
+        self.gradient: Tensor | None = None
         if _is_determined(self.tree):
             rows = torch.arange(self.tree.hypothesis.data.n)
             with clock("evaluation"):
@@ -164,6 +192,7 @@ class _Run:
             weights = self.tree.hypothesis.data.weights
             value = float(torch.where(weights > 0, weights * f, 0.0).sum())
             exact = exactly(value, self.level, "exact: nothing can be swapped")
+            self.gradient = exact_gradient(f, weights)
             return self._result(Draws(sites=self.kept), clock, exact=exact)
         made = [] if self.before is None else [self.before.draws]
         stopping = "draws" if draws is not None else "width"
@@ -198,7 +227,7 @@ class _Run:
         if recovered(mean_of_pairs(made[0].by_round[0], self.level), self.model, self.randomised) is None:
             return (f"loss recovered is undefined, so no width can be reached: stopped at {ROUND:,} draws",)
         while True:
-            estimate = estimated(collect.joined(made), self.level, "width")
+            estimate = estimated(collect.joined(made), self.level, "width", self.interval, self.bounds, self.zero_one)
             n = estimate.draws
             needed = n * (estimate.width / wanted) ** 2
             if needed <= n:
@@ -215,12 +244,27 @@ class _Run:
         watch = None if self.distances is None else self.distances.watch
         with clock("evaluation"):
             f = scrubbed(self.tree, self.activations, data, chunk=self.chunk, progress=self.progress, watch=watch)
+            if self.gradients:
+                self.scores.add(data, f)
         distances = {} if self.distances is None else self.distances.taken()
         return collect.collected(self.tree, self.kept, Round(self.seed, index, size), data, f, distances)
 
     def _result(self, draws: Draws, clock: _Clock, stopping: str = "draws", **found: Any) -> ScrubResult:
         about = (self.tree.hypothesis.name, self.law, draws, self.model, self.randomised, self.level, stopping)
+        if self.gradients and (self.scores.draws or self.gradient is not None):
+            population = ((self._gradient(), *self.gradients), self.tree.hypothesis.data.weights)
+            found["population"] = population
+        found |= {"interval": self.interval, "bounds": self.bounds, "zero_one": self.zero_one}
         return concluded(*about, seconds=dict(clock.seconds), **found)
+
+    def _gradient(self) -> Tensor:
+        """Of E_scrubbed, over the draws of this run and of the result that it goes on from."""
+        if self.gradient is not None:
+            return self.gradient
+        own = self.scores.gradient()
+        if self.before is None or self.before.data is None:
+            return own
+        return pooled_gradient((self.before.data.gradients[0], own), (self.before.scrubbed.draws, self.scores.draws))
 
 
 def _is_determined(tree: Tree) -> bool:

@@ -13,15 +13,19 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from pscrub import report, verify_report
 from pscrub.claim_costs import claim_costs
 from pscrub.errors import PscrubError, StudyError
+from pscrub.estimate import INTERVALS
 from pscrub.result import ScrubResult, StudyResult, cells
 from pscrub.scrub import WIDTH, scrub
 from pscrub.studies import load, shipped
 from pscrub.study import Study
 from pscrub.verify import DRAWS, Verification, verify
+from pscrub.worked import DRAWS as FIGURE_DRAWS
+from pscrub.worked import agreements
 
 CLAIM_DRAWS = 4096
 """Draws with each claim alone, and without it, where `--claims` does not say."""
@@ -61,6 +65,9 @@ def _run(arguments: argparse.Namespace) -> int:
             until_width=arguments.until_width,
             seed=arguments.seed,
             device=device,
+            interval=arguments.interval,
+            bounds=arguments.bounds and tuple(arguments.bounds),
+            data_uncertainty=arguments.data_uncertainty,
             progress=bar.progress,
             each=bar.each,
             save=save,
@@ -70,19 +77,27 @@ def _run(arguments: argparse.Namespace) -> int:
         raise KeyboardInterrupt
     if arguments.claims and not result.cut_short:
         result = _with_claims(result, study, arguments.claims, errors)
+    found = agreements(study, result, arguments.draws or FIGURE_DRAWS, arguments.seed)
     if arguments.json:
-        print(report.dumps(report.document(result)))
+        print(report.dumps(report.document(result, found)))
     else:
-        console, table = Console(), report.table(result)
-        needed = Console(width=1000).measure(table)  # no figure is cut off, and in a pipe no line is broken
-        console.width = max(console.width, needed.minimum if console.is_terminal else needed.maximum)
-        console.print(table)
+        console = Console()
+        _print_table(console, report.table(result, found))
         for line in report.below(result):
             console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+        if found:
+            console.print()
+            _print_table(console, report.figures_table(found))
     if arguments.out is not None:
-        written = [*report.write(result, arguments.out), _written(result, arguments.out)]
+        written = [*report.write(result, arguments.out, found), _written(result, arguments.out)]
         errors.print("wrote " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
     return 130 if result.cut_short else 0
+
+
+def _print_table(console: Console, table: Table) -> None:
+    needed = Console(width=1000).measure(table)  # no figure is cut off, and in a pipe no line is broken
+    console.width = max(console.width, needed.minimum if console.is_terminal else needed.maximum)
+    console.print(table)
 
 
 def _with_claims(result: StudyResult, study: Study, draws: int, errors: Console) -> StudyResult:
@@ -232,6 +247,24 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         metavar="W",
         help=f"draw until each interval is W points of loss recovered wide (default: {WIDTH:g})",
+    )
+    run.add_argument(
+        "--interval",
+        choices=INTERVALS,
+        default="auto",
+        help="the kind of interval; auto picks what suits the losses, and says so (default: auto)",
+    )
+    run.add_argument(
+        "--bounds",
+        type=float,
+        nargs=2,
+        metavar=("LEAST", "GREATEST"),
+        help="the least and greatest f there can be, for betting and bernstein (0/1 losses are recognised)",
+    )
+    run.add_argument(
+        "--data-uncertainty",
+        action="store_true",
+        help="also give the uncertainty of the data as a sample, apart and together with the draws'",
     )
     run.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, cuda:1, ...")
     run.add_argument(

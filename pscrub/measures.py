@@ -165,11 +165,24 @@ def _distances(own: Tensor, other: Tensor) -> dict[str, Tensor]:
     if not own.is_floating_point():
         return {"flipped": (own != other).reshape(len(own), -1).double().mean(1)}
     if own[0].numel() == 1:
-        return {"squared error": (own.double() - other.double()).reshape(-1).square()}
+        return {"squared error": squared_error(own, other)}
+    return {"KL": divergence(own, other), "flipped": flipped(own, other)}
+
+
+def squared_error(own: Tensor, other: Tensor) -> Tensor:
+    """float64 [batch]: the squared difference, averaged over a vector's entries."""
+    return (own.double() - other.double()).reshape(len(own), -1).square().mean(1)
+
+
+def divergence(own: Tensor, other: Tensor) -> Tensor:
+    """float64 [batch]: KL of the other's distribution from the own one, in nats, of logits along the last axis."""
     p, q = own.double().log_softmax(-1), other.double().log_softmax(-1)
-    kl = (p.exp() * (p - q)).sum(-1)
-    flipped = (own.argmax(-1) != other.argmax(-1)).double()
-    return {"KL": kl.reshape(len(own), -1).mean(1), "flipped": flipped.reshape(len(own), -1).mean(1)}
+    return (p.exp() * (p - q)).sum(-1).reshape(len(own), -1).mean(1)
+
+
+def flipped(own: Tensor, other: Tensor) -> Tensor:
+    """float64 [batch]: 1 where another entry of the last axis is the largest; over other axes, the share."""
+    return (own.argmax(-1) != other.argmax(-1)).double().reshape(len(own), -1).mean(1)
 
 
 def _labels(graph: Graph, labels: Sequence[str] | None) -> tuple[str, ...]:

@@ -7,6 +7,26 @@ from dataclasses import dataclass
 
 from pscrub.errors import StudyError, close
 from pscrub.hypothesis import Hypothesis
+from pscrub.replacement import RESAMPLING, Ablation
+
+E_SCRUBBED = "E_scrubbed"
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """What a worked example is known to give: the expectation of f under a hypothesis, from a formula.
+
+    Args:
+        hypothesis: one of the study's, or the same claims about another f (`behaviours`).
+        value: the expectation, from the example's own mathematics.
+        figure: what it is.
+        ablation: what replaces unimportant inputs.
+    """
+
+    hypothesis: Hypothesis
+    value: float
+    figure: str = E_SCRUBBED
+    ablation: Ablation = RESAMPLING
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +41,7 @@ class Study:
             that the graph's output node reads itself.
         notes: printed under the table.
         by: columns [N] of the dataset by whose values the report breaks losses and output distances down.
+        expected: of a worked example, what is known beforehand. `pscrub run` prints it beside what was measured.
 
     Raises:
         StudyError: no hypotheses, two of one name, two datasets, or a column that the dataset does not have.
@@ -32,6 +53,7 @@ class Study:
     labels: Sequence[str] | None = None
     notes: Sequence[str] = ()
     by: Sequence[str] = ()
+    expected: Sequence[Expected] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hypotheses", tuple(self.hypotheses))

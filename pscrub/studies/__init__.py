@@ -14,7 +14,17 @@ from typing import Any
 from pscrub.errors import PscrubError, StudyError, close
 from pscrub.study import Study
 
-SHIPPED = ("brackets", "bracket_heads")
+SHIPPED = (
+    "brackets",
+    "bracket_heads",
+    "ablation_ring",
+    "ablation_mean",
+    "ablation_backup",
+    "superposition",
+    "hash_game",
+    "cancellation",
+    "sin_cos",
+)
 
 
 def shipped() -> dict[str, str]:

@@ -1,0 +1,188 @@
+"""Other behaviours of the same model to scrub: how far its output moves, f within a sub-population, a correlation.
+
+Scrubbing explains the expectation of any f. Each function here gives a hypothesis, or a graph, with another f, under
+the same claims and the same law of scrubbed inputs: it can be scrubbed, verified and enumerated as any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pscrub.dataset import Dataset
+from pscrub.errors import GraphError, HypothesisError, close
+from pscrub.graph import Graph, Node
+from pscrub.hypothesis import EXACT, Claim, Hypothesis
+from pscrub.measures import divergence, flipped, squared_error
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""The model's own output and another, each [batch, ...] -> [batch]."""
+DISTANCES: Mapping[str, Distance] = {"squared error": squared_error, "KL": divergence, "flipped": flipped}
+
+
+def output_distance(
+    hypothesis: Hypothesis, distance: str | Distance = "squared error", labels: Sequence[str] | None = None
+) -> Hypothesis:
+    """The hypothesis whose f is the distance of the scrubbed output from the model's own on the root's datum.
+
+    The outputs are what f reads besides its labels; several outputs' distances are added. Labels are not read, so data
+    without labels will do. E_model is 0. The law of the scrubbed inputs stays as it was: to the claims comes one, that
+    the model's own output is that of the root's datum.
+
+    Source: the appendix's comments ("output distance").
+
+    Args:
+        hypothesis: whose claims.
+        distance: "squared error" (mean over a vector's entries), "KL" (nats, of logits along the last axis), "flipped"
+            (1 where another entry is the largest), or a function of own and scrubbed outputs.
+        labels: the columns that are labels; by default the columns that the output node reads itself.
+
+    Raises:
+        HypothesisError: an unknown distance, or an f that reads nothing but labels.
+
+    >>> from pscrub.exact_f import scrubbed_expectation
+    >>> from pscrub.tree import unroll
+    >>> data = Dataset({"x": torch.tensor([-1.0, 1.0]), "y": torch.zeros(2)})
+    >>> graph = Graph.of({"out": lambda x: x, "f": lambda out, y: (out - y) ** 2}, inputs=["x", "y"], output="f")
+    >>> trivial = Hypothesis("x does not matter", graph, data, Claim("f", reads=[Claim("y", "exact")]))
+    >>> scrubbed_expectation(unroll(output_distance(trivial)))
+    2.0
+    """
+    if isinstance(distance, str) and distance not in DISTANCES:
+        raise HypothesisError(
+            f"unknown distance '{distance}'{close(distance, DISTANCES)}; one of {', '.join(DISTANCES)}"
+        )
+    between = DISTANCES[distance] if isinstance(distance, str) else distance
+    graph = hypothesis.graph
+    reads = graph.reads(graph.output)
+    known = [name for name in reads if name in graph.inputs] if labels is None else list(labels)
+    outputs = [name for name in reads if name not in known]
+    if not outputs:
+        raise HypothesisError(
+            f"the output node '{graph.output}' reads {', '.join(reads)}, labels all: no output to compare"
+        )
+    own = [Node(f"own {name}", graph.inputs, _Own(graph, name)) for name in outputs]
+
+    def apart(*values: Tensor) -> Tensor:
+        pairs = zip(values[len(outputs) :], values[: len(outputs)], strict=True)
+        return torch.stack([between(mine, other).double() for mine, other in pairs]).sum(0)
+
+    inputs = (*outputs, *(node.name for node in own))
+    return _other(hypothesis, Node("output distance", inputs, apart), own)
+
+
+def within(hypothesis: Hypothesis, column: str, value: float) -> Hypothesis:
+    """The hypothesis whose f is 0 but where a column has that value, and f / P(value) there: E[f | column = value].
+
+    Args:
+        hypothesis: whose claims and f.
+        column: a column [N] of numbers.
+        value: one that it takes.
+
+    Raises:
+        HypothesisError: a column that is not there or not of numbers, or does not take that value.
+    """
+    graph, data = hypothesis.graph, hypothesis.data
+    found = data.columns.get(column)
+    if not isinstance(found, Tensor) or found.ndim != 1:
+        raise HypothesisError(f"within '{column}': expected a column [N] of numbers{close(column, data.columns)}")
+    share = float(data.weights[found == value].sum())
+    if not share > 0:
+        raise HypothesisError(f"within '{column}': it is {value:g} on no row of positive weight")
+    old = graph.nodes[graph.output]
+    name = f"{column} is {value:g}"
+    here = Node(name, (column,), lambda each: (each == value).double() / share)
+
+    def weighed(*values: Tensor) -> Tensor:
+        f = old.fn(*values[:-1]).double()
+        return torch.where(values[-1] > 0, f * values[-1], 0.0)
+
+    return _other(hypothesis, Node(f"{graph.output} where {name}", (*old.inputs, name), weighed), [here])
+
+
+def correlation(graph: Graph, data: Dataset, node: str, column: str, output: str = "correlation") -> Graph:
+    """The graph whose f has as its expectation over D the correlation of a node with a column, as with a cosine.
+
+    f = z(node) z(column), each with D's mean taken off and divided by D's standard deviation. Scrubbed, the product
+    keeps D's moments, so that what is measured is how much of the correlation is kept.
+
+    Source: appendix, section 1.1 (the curve detectors).
+
+    Args:
+        graph: whose node.
+        data: D, for the moments.
+        node: a node [batch] of the graph.
+        column: a column [N] of numbers.
+        output: name of the new output node.
+
+    Raises:
+        GraphError: values of another shape, or that do not vary.
+    """
+    with torch.no_grad():
+        values = graph.run([node], {name: data[name] for name in graph.inputs})[node]
+    moments = []
+    for name, value in ((node, values), (column, data[column])):
+        if value.ndim != 1:
+            raise GraphError(f"correlation: '{name}' has shape {tuple(value.shape)}; expected one number a row")
+        mean = float((data.weights * value.double()).sum())
+        sd = float((data.weights * (value.double() - mean).square()).sum()) ** 0.5
+        if not sd > 0:
+            raise GraphError(f"correlation: '{name}' does not vary on D")
+        moments.append((mean, sd))
+    (m, s), (n, t) = moments
+    product = Node(output, (node, column), lambda a, b: (a.double() - m) / s * (b.double() - n) / t)
+    return Graph([*graph.nodes.values(), product], tuple(dict.fromkeys((*graph.inputs, column))), output)
+
+
+def accuracy(graph: Graph, logits: str, label: str, output: str = "accuracy") -> Graph:
+    """The graph whose f is 1 where the largest of a node's logits [batch, classes] is the label's, and 0 elsewhere."""
+    right = Node(output, (logits, label), lambda z, y: (z.argmax(-1) == y).double())
+    return Graph([*graph.nodes.values(), right], tuple(dict.fromkeys((*graph.inputs, label))), output)
+
+
+def _other(hypothesis: Hypothesis, f: Node, new: Sequence[Node]) -> Hypothesis:
+    """The claims of a hypothesis about another f, whose new inputs are those of the root's datum."""
+    graph, root = hypothesis.graph, hypothesis.claim
+    kept = [node for node in graph.nodes.values() if node.name != graph.output]
+    other = Graph([*kept, *new, f], graph.inputs, f.name)
+    reached = _reached(other, f, new, {read.at for read in root.reads})
+    reads = [read for read in root.reads if read.at in reached]
+    if not root.reads:  # the old root was taken whole from its datum
+        reads = [Claim(name, EXACT) for name in f.inputs if name not in {node.name for node in new}]
+    extra = [Claim(node.name, EXACT) for node in new]
+    claim = Claim(f.name, reads=[*reads, *extra], paths=root.paths)
+    return Hypothesis(hypothesis.name, other, hypothesis.data, claim, hypothesis.sharing)
+
+
+def _reached(graph: Graph, f: Node, new: Sequence[Node], claimed: set[str]) -> set[str]:
+    """What f depends on, neither through what was added nor through what is claimed (which is reached itself)."""
+    added = {node.name for node in new}
+    seen: set[str] = set()
+    stack = [name for name in f.inputs if name not in added]
+    while stack:
+        name = stack.pop()
+        if name not in seen:
+            seen.add(name)
+            stack += () if name in claimed else graph.reads(name)
+    return seen
+
+
+class _Own(nn.Module):
+    """A node's value from the columns. A module, so that the parameters inside are moved with it."""
+
+    def __init__(self, graph: Graph, name: str) -> None:
+        super().__init__()
+        needed = set(graph.order([name], ()))
+        # Nodes in a list: a module is copied to be moved, and a graph's mapping of them cannot be.
+        self.nodes = [node for node in graph.nodes.values() if node.name in needed]
+        self.parts = nn.ModuleList(node.fn for node in self.nodes if isinstance(node.fn, nn.Module))
+        self.inputs, self.name = graph.inputs, name
+
+    def forward(self, *columns: Tensor) -> Tensor:
+        graph = Graph(self.nodes, self.inputs, self.name)
+        return graph.run([self.name], dict(zip(self.inputs, columns, strict=True)))[self.name]
+
+
+__all__ = ["DISTANCES", "Distance", "accuracy", "correlation", "output_distance", "within"]

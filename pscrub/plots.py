@@ -45,6 +45,15 @@ STEPS = 300
 """Points to which a distribution's curve is thinned."""
 
 
+class Picture(Figure):
+    """A figure that notebooks show, whatever backend matplotlib has."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
+
+
 def forest(result: StudyResult) -> Figure:
     """Loss recovered of each hypothesis with its interval, between 0 (randomised) and 100 (the model)."""
     shown = [each for each in result.results if each.recovered is not None]
@@ -180,7 +189,7 @@ def svg(figure: Figure, name: str) -> str:
 def _figure(height: float) -> Iterator[Figure]:
     """A figure in this module's style. Nothing of pyplot's is touched."""
     with matplotlib.rc_context(STYLE):
-        yield Figure(figsize=(WIDTH, height), layout="constrained")
+        yield Picture(figsize=(WIDTH, height), layout="constrained")
 
 
 def _is_wide(f: Tensor) -> bool:

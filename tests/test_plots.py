@@ -93,6 +93,7 @@ def test_nothing_is_left_behind_and_a_figure_is_always_the_same(result: StudyRes
     before, backend = dict(matplotlib.rcParams), matplotlib.get_backend()
     first = plots.svg(plots.forest(result), "forest")
     assert first == plots.svg(plots.forest(result), "forest")
+    assert plots.forest(result)._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
     assert first.startswith("<svg") and "http://www.w3.org" in first and "<image" not in first
     assert dict(matplotlib.rcParams) == before and matplotlib.get_backend() == backend
 

@@ -192,8 +192,14 @@ class _Run:
             points = in_points(difference, losses.model, losses.randomised)
             bits = before - entropy_budget(option, bits=True).scrubbed
             found.append((replace(move, difference=difference, points=points, bits=bits), option))
-        found.sort(key=lambda pair: pair[0].difference.width / 2 - abs(pair[0].difference.value))
+        found.sort(key=lambda option: _rank(option[0].difference))
         return found
+
+
+def _rank(difference: Estimate) -> tuple[bool, float]:
+    """Clear moves first, by the end of the interval that is nearer to 0; of others, the least like no change."""
+    half, size = difference.width / 2, abs(difference.value)
+    return (False, half - size) if size > half else (True, -size / half if half else 0.0)
 
 
 def _is_asked(tree: Tree, where: str, paths: Sequence[str], nodes: Sequence[str]) -> bool:

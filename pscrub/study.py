@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from pscrub.errors import StudyError, close
 from pscrub.hypothesis import Hypothesis
@@ -41,6 +42,7 @@ class Study:
             that the graph's output node reads itself.
         notes: printed under the table.
         by: columns [N] of the dataset by whose values the report breaks losses and output distances down.
+        features: name -> feature (see `offers.offered`) that `pscrub adversary` tries to claim.
         expected: of a worked example, what is known beforehand. `pscrub run` prints it beside what was measured.
 
     Raises:
@@ -54,6 +56,7 @@ class Study:
     notes: Sequence[str] = ()
     by: Sequence[str] = ()
     expected: Sequence[Expected] = ()
+    features: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hypotheses", tuple(self.hypotheses))

@@ -18,7 +18,7 @@ from pscrub.dataset import Dataset
 from pscrub.errors import StudyError
 from pscrub.studies import bracket_features as features
 from pscrub.studies.bracket_ladders import published_ladder, shipped_ladder
-from pscrub.studies.bracket_model import encode, load_classifier
+from pscrub.studies.bracket_model import CLOSE, encode, load_classifier
 from pscrub.studies.train_brackets import generate
 from pscrub.study import Study
 
@@ -47,7 +47,20 @@ def study(
     model = load_classifier(SHIPPED if weights is None else weights)
     dataset = strings(data, rows, balanced, strings_seed)
     ladder = shipped_ladder(model, dataset) if weights is None else published_ladder(model, dataset, exact_ties)
-    return Study("brackets", ladder, __doc__.split("\n")[0], labels=("balanced",))
+    return Study("brackets", ladder, __doc__.split("\n")[0], labels=("balanced",), features=offers(dataset))
+
+
+def offers(data: Dataset) -> dict[str, torch.Tensor]:
+    """Name -> what a string may be told by [N], for an adversary to claim."""
+    tokens = data["tokens"]
+    return {
+        "count": features.count(tokens),
+        "starts open": features.starts_open(tokens),
+        "ends closed": tokens.gather(1, features.lengths(tokens)[:, None]).squeeze(1) == CLOSE,
+        "horizon": features.horizon(tokens),
+        "p_1 above 1/2": features.open_shares(tokens)[:, 1] > 0.5,
+        "length": features.lengths(tokens),
+    }
 
 
 def strings(path: Path | None, rows: int, balanced: float | None, seed: int) -> Dataset:

@@ -38,7 +38,7 @@ from pscrub.program import draw
 from pscrub.tree import Tree, unroll
 
 BLURRED = 0.25
-"""Share of the data's variance that the draws' noise in it may reach before it is warned of."""
+"""Share of the data's variance that the draws' noise in it may reach before it is warned of and added."""
 _U, _V = torch.tensor([[1.0, 0.0, -1.0], [0.0, -1.0, 1.0]], dtype=torch.float64)
 
 
@@ -194,7 +194,8 @@ def data_uncertainty(
 
     E_scrubbed, E_model and E_randomised move together from one sample D to another; what they share cancels in loss
     recovered, whose interval is Fieller's for their joint covariance. t quantiles, with the degrees of freedom that
-    match the two moments of the sum of squares (and Welch's for the sum of both variances).
+    match the two moments of the sum of squares (and Welch's for the sum of both variances). Where the draws' noise in
+    the variance is not small against it, which a warning says, twice its standard error is added: too wide, not narrow.
 
     Args:
         scrubbed: E_scrubbed with the draws' uncertainty.
@@ -208,10 +209,16 @@ def data_uncertainty(
     small = rows / (rows - 1) if rows > 1 else math.inf
     covariance = torch.einsum("in,jn->ij", halves[:, 0], halves[:, 1])
     covariance = small * (covariance + covariance.T) / 2
+    noise = small * float((halves[0, 0] - halves[0, 1]).square().sum()) / 2 / math.sqrt(rows)
+    warnings = tuple(_warnings(float(covariance[0, 0]), noise))
+    if warnings:
+        covariance[0, 0] = covariance[0, 0].clamp(min=0) + 2 * noise
+    # What noise is left must not make a variance negative, nor eat up that of the draws.
+    spread, axes = torch.linalg.eigh(covariance)
+    covariance = axes @ torch.diag(spread.clamp(min=0)) @ axes.T
     drawn = torch.tensor([scrubbed.se**2, model.se**2, randomised.se**2], dtype=torch.float64)
     values = torch.tensor([scrubbed.value, model.value, randomised.value], dtype=torch.float64)
     middle = halves.mean(1)
-    warnings = tuple(_warnings(halves[0], float(covariance[0, 0]), rows))
     found = {}
     for kind, own in (("data", torch.zeros(3, dtype=torch.float64)), ("draws and data", drawn)):
         figures = []
@@ -329,13 +336,14 @@ def _score(
     return Estimate(100 * ratio, *ends, scrubbed.level, se, freedom, scrubbed.draws, method, scrubbed.kind)
 
 
-def _warnings(halves: Tensor, variance: float, rows: float) -> list[str]:
-    noise = float((halves[0] - halves[1]).square().sum()) / 2 / math.sqrt(rows)
-    if variance <= 0 and noise > 0:
-        return ["data uncertainty not resolved: it drowns in the draws' noise and is given as 0; draw more"]
+def _warnings(variance: float, noise: float) -> list[str]:
+    if variance <= noise and noise > 0:
+        return [
+            "data uncertainty not resolved: it drowns in the draws' noise, and a bound is given in place; draw more"
+        ]
     if noise > BLURRED * variance:
         return [
-            f"data uncertainty blurred: the draws' noise may change its variance by {100 * noise / variance:.0f} %; "
-            "draw more"
+            f"data uncertainty blurred: the draws' noise in its variance is {100 * noise / variance:.0f} % of it, and "
+            "twice that was added; draw more"
         ]
     return []

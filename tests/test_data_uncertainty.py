@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pscrub import Baseline, Claim, Dataset, Graph, Hypothesis, unroll
+from pscrub import Baseline, Claim, Dataset, Graph, Hypothesis, scrub, unroll
+from pscrub.conclude import merge
 from pscrub.data_uncertainty import (
     DataUncertainty,
     Scores,
@@ -203,7 +204,40 @@ def test_noise_that_hides_the_data_is_warned_of_by_name() -> None:
     base = Baseline(0.0, 0.0, 0, "exact"), Baseline(1.0, 0.0, 0, "exact")
     value = exactly(0.5, 0.95, "exact")
     hidden = data_uncertainty(value, *base, (torch.stack([noise[0], -noise[0]]), none, none), weights)
-    assert hidden.warnings[0].startswith("data uncertainty not resolved") and hidden.data.scrubbed.width == 0
+    assert hidden.warnings[0].startswith("data uncertainty not resolved") and hidden.data.scrubbed.width > 0
     signs = 0.8 * (-1.0) ** torch.arange(100)
     blurred = data_uncertainty(value, *base, (torch.stack([1 + signs, 1 - signs]), none, none), weights)
     assert blurred.warnings[0].startswith("data uncertainty blurred")
+    assert float(blurred.covariance[0, 0]) > 100 * 0.36 * 100 / 99  # what the product of the halves gives
+
+
+def test_a_run_gives_it_when_asked_and_runs_on_and_merges() -> None:
+    hypothesis = linear(300)
+    plain, whole = scrub(hypothesis, draws=4000), scrub(hypothesis, draws=4000, data_uncertainty=True)
+    assert plain.results[0].data is None
+    one = whole.results[0]
+    assert one.data is not None and one.scrubbed == plain.results[0].scrubbed
+    assert one.recovered is not None and one.data.both.recovered is not None
+    assert one.data.both.recovered.width > one.recovered.width
+    other = scrub(hypothesis, draws=4000, data_uncertainty=True, seed=1)
+    merged = merge(whole, other).results[0].data
+    going_on = scrub(hypothesis, draws=4000, data_uncertainty=True, seed=1, after=whole).results[0].data
+    assert merged is not None and going_on is not None
+    assert merged.both.scrubbed.se < one.data.both.scrubbed.se
+    torch.testing.assert_close(merged.covariance, going_on.covariance)
+    given = scrub(hypothesis, draws=4000, data_uncertainty=True, randomised=9.0).results[0].data
+    assert given is not None and given.data.randomised.width == 0
+    exact = scrub(replace(hypothesis, claim=Claim("f", "exact")), data_uncertainty=True).results[0].data
+    assert exact is not None and exact.data.scrubbed.se == pytest.approx(exact.data.model.se)
+
+
+def test_noise_never_takes_away_from_the_draws() -> None:
+    """A covariance that noise made negative must not narrow the interval of both below that of the draws."""
+    noise = torch.randn(2, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weights = torch.full((100,), 0.01, dtype=torch.float64)
+    none = torch.zeros(2, 100, dtype=torch.float64)
+    base = Baseline(0.0, 0.0, 0, "exact"), Baseline(10.0, 0.0, 0, "exact")
+    e = mean_of_pairs(torch.randn(400, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+    found = data_uncertainty(e, *base, (0.01 * torch.stack([noise[0], -noise[0]]), none, none), weights)
+    assert found.both.scrubbed.se >= e.se and found.both.recovered is not None
+    assert found.both.recovered.width > 10 * e.width * 0.99

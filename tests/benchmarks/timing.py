@@ -30,31 +30,48 @@ class Timing:
 
 
 def alternate(
-    functions: Mapping[Key, Callable[[], object]], repeats: int, device: torch.device | str = "cpu"
+    functions: Mapping[Key, Callable[[], object]],
+    repeats: int,
+    device: torch.device | str = "cpu",
+    even: bool = False,
 ) -> dict[Key, Timing]:
     """The median time of each function, all called in turn, so that a busy spell of the machine hits all alike.
 
-    Each is called once before, untimed. Every other turn goes backwards.
+    Each is called before, untimed. Every other turn goes backwards.
 
     Args:
         functions: by name.
-        repeats: timed calls of each.
-        device: waited for before and after each call, where work is queued.
+        repeats: timed turns of each.
+        device: waited for before and after each turn, where work is queued.
+        even: call short ones often enough in a turn to take about as long as the longest: a long call is interrupted on
+            a busy machine and a short one is not. Their time is the mean over a turn.
     """
     walls: dict[Key, list[float]] = {name: [] for name in functions}
     cpus: dict[Key, list[float]] = {name: [] for name in functions}
+    calls = _evened(functions, device) if even else dict.fromkeys(functions, 1)
     for function in functions.values():
         function()
     names = list(functions)
     for turn in range(repeats):
         for name in reversed(names) if turn % 2 else names:
-            wait(device)
-            wall, cpu = time.perf_counter(), time.process_time()
-            functions[name]()
-            wait(device)
-            walls[name].append(time.perf_counter() - wall)
-            cpus[name].append(time.process_time() - cpu)
+            wall, cpu = _seconds(functions[name], calls[name], device)
+            walls[name].append(wall)
+            cpus[name].append(cpu)
     return {name: Timing(statistics.median(walls[name]), statistics.median(cpus[name])) for name in names}
+
+
+def _evened(functions: Mapping[Key, Callable[[], object]], device: torch.device | str) -> dict[Key, int]:
+    spent = {name: min(_seconds(function, 1, device)[0] for _ in range(3)) for name, function in functions.items()}
+    return {name: max(1, min(1_000, round(max(spent.values()) / each))) for name, each in spent.items()}
+
+
+def _seconds(function: Callable[[], object], calls: int, device: torch.device | str) -> tuple[float, float]:
+    wait(device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(calls):
+        function()
+    wait(device)
+    return (time.perf_counter() - wall) / calls, (time.process_time() - cpu) / calls
 
 
 def wait(device: torch.device | str) -> None:

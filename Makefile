@@ -25,7 +25,7 @@ test: .venv/.stamp-test
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto
 
 bench: .venv-bench/.stamp
 	.venv-bench/bin/python -m tests.benchmarks

@@ -10,14 +10,17 @@ from pathlib import Path
 import torch
 
 from tests.benchmarks import brackets, draws, memory, rust
-from tests.benchmarks.timing import machine
+from tests.benchmarks.timing import machine, unusable
 
 PARTS = ("draws", "rust", "brackets", "memory")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status."""
+    """The exit status: 2 if the device cannot be had."""
     arguments = _parser().parse_args(argv)
+    if fault := unusable(arguments.device):
+        print(fault, file=sys.stderr)
+        return 2
     lines = [f"{machine(arguments.device)}."]
     print(lines[0], flush=True)
     for name in arguments.parts or PARTS:
@@ -42,9 +45,8 @@ def _report(name: str, arguments: argparse.Namespace) -> Iterator[str]:
         case "brackets":
             yield from brackets.report(chosen, arguments.quick, arguments.device)
         case "memory":
-            if arguments.rows is None:
-                full = brackets.which(arguments.weights, arguments.data, arguments.balanced, memory.ROWS)
-                chosen = full
+            rows = memory.ROWS if arguments.rows is None else arguments.rows
+            chosen = brackets.which(arguments.weights, arguments.data, arguments.balanced, rows)
             yield from memory.report(chosen, arguments.quick, arguments.device)
     torch.set_num_threads(threads)
 
@@ -57,7 +59,11 @@ def parser(base: argparse.ArgumentParser, device: str = "cpu") -> argparse.Argum
         "--weights", type=Path, help="a bracket classifier (default: the published one where it is there)"
     )
     base.add_argument("--data", type=Path, help="its strings")
-    base.add_argument("--balanced", type=float, help="share of balanced strings kept")
+    base.add_argument(
+        "--balanced",
+        type=float,
+        help="share of balanced strings kept (default, of the published: 0.263 without --rows)",
+    )
     base.add_argument("--rows", type=int, help=f"strings read (default: the study's; memory: {memory.ROWS:,})")
     return base
 

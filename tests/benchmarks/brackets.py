@@ -67,7 +67,7 @@ def report(chosen: Which, quick: bool = False, device: str = "cpu") -> Iterator[
         yield rust.SKIPPED
     elif device == "cpu":
         draws = 500 if quick else DRAWS
-        yield f"The draws alone, {draws:,} of each row's hypothesis, beside rust-circuit's sampler:"
+        yield f"The draws alone, {draws:,} of each row's hypothesis, beside rust-circuit's sampler, one thread:"
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         trees = {tree.hypothesis.name: tree for tree in rust.unrolled(study)}

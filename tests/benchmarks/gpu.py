@@ -9,12 +9,10 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-import torch
-
 from pscrub import StudyResult
 from tests.benchmarks import brackets, draws
 from tests.benchmarks.__main__ import parser
-from tests.benchmarks.timing import machine, table
+from tests.benchmarks.timing import machine, table, unusable
 
 TOLERANCE = 0.05
 """Most that an estimate may differ, in standard errors: the draws are the same, only the model's rounding differs."""
@@ -23,10 +21,8 @@ TOLERANCE = 0.05
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 1 if the devices disagree, 2 if the device cannot be had."""
     arguments = parser(argparse.ArgumentParser(description=__doc__.splitlines()[0]), device="cuda").parse_args(argv)
-    try:
-        torch.empty(0, device=arguments.device)
-    except (RuntimeError, AssertionError) as error:
-        print(f"no device '{arguments.device}': {error}", file=sys.stderr)
+    if fault := unusable(arguments.device):
+        print(fault, file=sys.stderr)
         return 2
     print(machine(arguments.device), flush=True)
     agreed = True

@@ -74,6 +74,15 @@ def _seconds(function: Callable[[], object], calls: int, device: torch.device | 
     return (time.perf_counter() - wall) / calls, (time.process_time() - cpu) / calls
 
 
+def unusable(device: str) -> str | None:
+    """Why the device cannot be used, or None if it can."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        return f"no device '{device}': {str(error).splitlines()[0]}"
+    return None
+
+
 def wait(device: torch.device | str) -> None:
     """Return once all work queued on the device is done."""
     if torch.device(device).type == "cuda":

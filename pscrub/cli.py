@@ -161,8 +161,10 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=1000)  # in a pipe no line is cut off
     for hypothesis in load(arguments.study, _parameters(arguments.parameters)).hypotheses:
-        console.print(report.hypothesis_tree(hypothesis, arguments.seed), soft_wrap=True)
+        console.print(report.hypothesis_tree(hypothesis, arguments.seed))
     return 0
 
 

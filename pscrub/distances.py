@@ -102,7 +102,7 @@ def compare_distributions(
     counts = np.bincount(place[len(own) :], minlength=len(support))
     rng, cdf = np.random.default_rng(np.random.SeedSequence((seed, 3))), np.cumsum(p)
 
-    def resampled(law: Array) -> Array:
+    def resampled(law: np.ndarray[Any, Any]) -> Array:
         def some(n: int) -> Array:
             return np.cumsum(rng.multinomial(draws, law / law.sum(), size=n), 1) / draws - cdf
 
@@ -110,7 +110,7 @@ def compare_distributions(
 
     found = _measures(np.cumsum(counts)[None] / draws - cdf, support)[0]
     about = f"{resamples:,} resamples of draws, basic bootstrap; p from draws of D"
-    return _distances(found, resampled(counts.astype(float)), resampled(p), draws, level, about)
+    return _distances(found, resampled(counts / draws), resampled(p), draws, level, about)
 
 
 def compare_samples(

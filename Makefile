@@ -2,6 +2,7 @@
 # make test     formatter, linter, types, imports, doctests and tests; stops at the first fault
 # make bench    speed and memory, beside rust-circuit, in an environment of its own
 # make notebooks  runs the notebooks' sources and writes the notebooks beside them
+# make coverage how often the intervals cover, into docs/coverage.md; goes on where it was cut short (minutes)
 # make format   formats, and mends what the linter can mend
 #
 # Each makes the environment that it needs. PYTHON=... chooses the interpreter: otherwise the first of these that runs.
@@ -34,6 +35,9 @@ notebooks: .venv/.stamp-test
 	.venv/bin/jupytext --quiet --to ipynb notebooks/*.py
 	PYTHONWARNINGS=ignore:IProgress .venv/bin/jupyter nbconvert --log-level=ERROR --to notebook --inplace --execute \
 		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
+coverage: .venv/.stamp-test
+	.venv/bin/python -m tests.coverage
 
 format: .venv/.stamp-test
 	.venv/bin/ruff format .

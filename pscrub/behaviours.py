@@ -63,7 +63,7 @@ def output_distance(
         raise HypothesisError(
             f"the output node '{graph.output}' reads {', '.join(reads)}, labels all: no output to compare"
         )
-    own = [Node(f"own {name}", graph.inputs, _Own(graph, name)) for name in outputs]
+    own = [_own(graph, name) for name in outputs]
 
     def apart(*values: Tensor) -> Tensor:
         pairs = zip(values[len(outputs) :], values[: len(outputs)], strict=True)
@@ -146,14 +146,19 @@ def _other(hypothesis: Hypothesis, f: Node, new: Sequence[Node]) -> Hypothesis:
     """The claims of a hypothesis about another f, whose new inputs are those of the root's datum."""
     graph, root = hypothesis.graph, hypothesis.claim
     kept = [node for node in graph.nodes.values() if node.name != graph.output]
-    other = Graph([*kept, *new, f], graph.inputs, f.name)
+    needed = set(Graph([*kept, *new, f], graph.inputs, f.name).order([f.name], ()))
+    columns = [name for name in graph.inputs if name in needed]
+    other = Graph([node for node in (*kept, *new, f) if node.name in needed], columns, f.name)
     reached = _reached(other, f, new, {read.at for read in root.reads})
     reads = [read for read in root.reads if read.at in reached]
     if not root.reads:  # the old root was taken whole from its datum
         reads = [Claim(name, EXACT) for name in f.inputs if name not in {node.name for node in new}]
     extra = [Claim(node.name, EXACT) for node in new]
     claim = Claim(f.name, reads=[*reads, *extra], paths=root.paths)
-    return Hypothesis(hypothesis.name, other, hypothesis.data, claim, hypothesis.sharing)
+    sharing = hypothesis.sharing
+    if isinstance(sharing, Mapping):
+        sharing = {group: [name for name in members if name in other] for group, members in sharing.items()}
+    return Hypothesis(hypothesis.name, other, hypothesis.data, claim, sharing)
 
 
 def _reached(graph: Graph, f: Node, new: Sequence[Node], claimed: set[str]) -> set[str]:
@@ -169,6 +174,12 @@ def _reached(graph: Graph, f: Node, new: Sequence[Node], claimed: set[str]) -> s
     return seen
 
 
+def _own(graph: Graph, name: str) -> Node:
+    """A node's value by a way of its own, that no claim is about."""
+    columns = tuple(column for column in graph.inputs if column in graph.order([name], ()))
+    return Node(f"own {name}", columns, _Own(graph, name))
+
+
 class _Own(nn.Module):
     """A node's value from the columns. A module, so that the parameters inside are moved with it."""
 
@@ -178,11 +189,12 @@ class _Own(nn.Module):
         # Nodes in a list: a module is copied to be moved, and a graph's mapping of them cannot be.
         self.nodes = [node for node in graph.nodes.values() if node.name in needed]
         self.parts = nn.ModuleList(node.fn for node in self.nodes if isinstance(node.fn, nn.Module))
-        self.inputs, self.name = graph.inputs, name
+        self.columns = tuple(column for column in graph.inputs if column in needed)
+        self.name = name
 
     def forward(self, *columns: Tensor) -> Tensor:
-        graph = Graph(self.nodes, self.inputs, self.name)
-        return graph.run([self.name], dict(zip(self.inputs, columns, strict=True)))[self.name]
+        graph = Graph(self.nodes, self.columns, self.name)
+        return graph.run([self.name], dict(zip(self.columns, columns, strict=True)))[self.name]
 
 
 __all__ = ["DISTANCES", "Distance", "accuracy", "correlation", "output_distance", "within"]

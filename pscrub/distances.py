@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pscrub.behaviours import output_distance
 from pscrub.errors import StudyError
 from pscrub.estimate import Estimate, choose
 from pscrub.evaluate import MEMORY, Activations, scrubbed
@@ -187,7 +188,7 @@ def output_distances(
     device: torch.device | str = "cpu",
     memory: int = MEMORY,
 ) -> tuple[OutputDistance, ...]:
-    """How far the scrubbed output is from the model's own on the same root datum; labels have no part in it.
+    """How far the scrubbed output is from the model's own on the same root datum; data without labels will do.
 
     What is measured goes by the outputs (`measures.OutputDistances`). For another distance, and for exact values, scrub
     `behaviours.output_distance`.
@@ -206,9 +207,11 @@ def output_distances(
     Raises:
         HypothesisError: the hypothesis is not well formed.
     """
-    tree = unroll(hypothesis)
-    activations = Activations(hypothesis.graph, hypothesis.data, device, memory)
-    distances = OutputDistances(activations, labels)
+    apart = output_distance(hypothesis, labels=labels)
+    tree = unroll(apart)
+    activations = Activations(apart.graph, apart.data, device, memory)
+    reads = apart.graph.reads(apart.graph.output)  # outputs, then the model's own
+    distances = OutputDistances(activations, reads[len(reads) // 2 :])
     scrubbed(tree, activations, draw(tree, draws + draws % 2, (seed, 0)), watch=distances.watch)
     return tuple(OutputDistance(name, choose(d, level), d) for name, d in distances.taken().items())
 

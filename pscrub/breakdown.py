@@ -16,7 +16,7 @@ from scipy import stats
 from torch import Tensor
 
 from pscrub.draws import Draws, Groups
-from pscrub.estimate import mean_of_pairs
+from pscrub.estimate import Estimate, mean_of_pairs
 from pscrub.result import ScrubResult, StudyResult
 
 Figures = dict[str, Any]
@@ -27,12 +27,13 @@ def convergence(each: ScrubResult, level: float) -> list[Figures]:
     """The interval as draws came in: E_scrubbed, and loss recovered where the baselines are exact and differ.
 
     Within the first round pairs are taken in random order, and the interval also holds what the pairs left out could
-    have changed (strata are not all there); after it whole rounds are added.
+    have changed (strata are not all there); after it whole rounds are added. These are t intervals; the last is the
+    result's own.
     """
     if not each.draws.rounds:
         return []
     first, *_ = each.draws.by_round
-    points = [*_within(first, level), *_by_rounds(each.draws, level)]
+    points = [*_within(first, level), *_by_rounds(each.draws, level, each.scrubbed)]
     bottom = each.model.value - each.randomised.value
     scale = None if each.recovered is None or bottom == 0 else 100 / bottom
     out = []
@@ -128,10 +129,10 @@ def _within(f: Tensor, level: float) -> list[tuple[int, float, float, float]]:
     return points
 
 
-def _by_rounds(draws: Draws, level: float) -> list[tuple[int, float, float, float]]:
+def _by_rounds(draws: Draws, level: float, final: Estimate) -> list[tuple[int, float, float, float]]:
     ends = np.cumsum([r.size for r in draws.rounds]).tolist()
     kept = ends if len(ends) <= 32 else [ends[i] for i in np.unique(np.linspace(0, len(ends) - 1, 32).astype(int))]
-    estimates = [mean_of_pairs(draws.losses[:end], level) for end in kept]
+    estimates = [*(mean_of_pairs(draws.losses[:end], level) for end in kept[:-1]), final]
     return [(e.draws, e.value, e.low, e.high) for e in estimates]
 
 

@@ -109,11 +109,15 @@ def _warnings(result: StudyResult) -> str:
 
 
 def _headline(result: StudyResult, document: Any) -> str:
+    population = any("recovered_draws_and_data_low" in row for row in document["rows"])
     lines = []
     for each, row in zip(result.results, document["rows"], strict=True):
         name, *shown = cells(each)
         values = [row["model"], row["randomised"], row["scrubbed"], row["recovered"], [row["low"], row["high"]]]
         line = [_cell(text, value) for text, value in zip(shown, [*values, row["draws"]], strict=True)]
+        if population:
+            low, high = row.get("recovered_draws_and_data_low"), row.get("recovered_draws_and_data_high")
+            line.append(_cell("" if low is None or high is None else f"[{low:z.2f}, {high:z.2f}]", [low, high]))
         lines.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(line)}</tr>')
     methods = dict.fromkeys(row["method"] for row in document["rows"])
     said = [
@@ -122,7 +126,11 @@ def _headline(result: StudyResult, document: Any) -> str:
         f"E_scrubbed: {'; '.join(methods)}.",
         *(line for line in report.below(result) if not line.startswith(("Warning, ", "The run was cut short"))),
     ]
-    return "<h2>Loss recovered</h2>" + _table("headline", HEAD, lines) + "".join(f"<p>{escape(s)}</p>" for s in said)
+    return (
+        "<h2>Loss recovered</h2>"
+        + _table("headline", (*HEAD, "of draws and data")[: len(HEAD) + population], lines)
+        + "".join(f"<p>{escape(s)}</p>" for s in said)
+    )
 
 
 def _section_plots(result: StudyResult) -> Iterable[str]:
@@ -133,7 +141,7 @@ def _section_plots(result: StudyResult) -> Iterable[str]:
         yield _figure(
             plots.convergence(result),
             "Intervals as draws came in",
-            "Line and blue band: estimate and interval of the draws so far (a random part of the first round, then "
+            "Line and blue band: estimate and t interval of the draws so far (a random part of the first round, then "
             "whole rounds). Orange: the final interval. The blue band should narrow into the orange one.",
         )
         yield "<h2>How f is spread</h2>"

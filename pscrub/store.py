@@ -52,7 +52,7 @@ def save(value: Any, path: Path) -> None:
                 if kind == "i4" and array.numel() and int(array.max()) >= 2**31:
                     raise StudyError(f"cannot save '{name}': row numbers of 2^31 and more do not fit the file's form")
                 out.createDimension(f"n_{name}", array.numel())
-                out.createVariable(name, kind, (f"n_{name}",))[:] = array.numpy()
+                out.createVariable(name, kind, (f"n_{name}",))[:] = array.reshape(-1).numpy()
 
     try:
         write_whole(path, write)
@@ -113,7 +113,7 @@ def _plain(value: Any, arrays: dict[str, Tensor], name: str) -> Any:
         if not value.numel():
             return {"$empty": str(value.dtype).removeprefix("torch.")}
         arrays[f"a{len(arrays)}{name}"] = value.detach().cpu()
-        return {"$array": f"a{len(arrays) - 1}{name}"}
+        return {"$array": f"a{len(arrays) - 1}{name}", "shape": list(value.shape)}
     if dataclasses.is_dataclass(value):
         fields = {f.name: _plain(getattr(value, f.name), arrays, f"_{f.name}") for f in dataclasses.fields(value)}
         return {"$class": type(value).__name__, **fields}
@@ -134,8 +134,8 @@ def _made(value: Any, arrays: Mapping[str, np.ndarray[Any, Any]], classes: Mappi
     match value:
         case {"$empty": kind}:
             return torch.empty(0, dtype={"float64": torch.float64, "int64": torch.int64}[kind])
-        case {"$array": name}:
-            array = arrays[name]
+        case {"$array": name, "shape": shape}:
+            array = arrays[name].reshape(shape)
             return torch.from_numpy(array.astype(np.int64 if array.dtype.kind == "i" else np.float64))
         case {"$mapping": pairs}:
             return {key: _made(each, arrays, classes) for key, each in pairs}

@@ -292,8 +292,8 @@ def test_more_draws_tighten_the_same_interval(result: StudyResult, tmp_path: Pat
 def test_a_width_is_reached_from_where_a_run_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DRIVER, "ROUND", 400)
     first = scrub(study().hypotheses[2], draws=400)
-    more = scrub(study().hypotheses[2], until_width=25.0, after=first).results[0]
-    assert more.scrubbed.draws > 400 and more.recovered is not None and more.recovered.width <= 25
+    more = scrub(study().hypotheses[2], until_width=10.0, after=first).results[0]
+    assert more.scrubbed.draws > 400 and more.recovered is not None and more.recovered.width <= 10
     assert more.stopping == "width" and more.draws.losses[:400].equal(first.results[0].draws.losses)
 
 

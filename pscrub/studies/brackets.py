@@ -47,7 +47,8 @@ def study(
     model = load_classifier(SHIPPED if weights is None else weights)
     dataset = strings(data, rows, balanced, strings_seed)
     ladder = shipped_ladder(model, dataset) if weights is None else published_ladder(model, dataset, exact_ties)
-    return Study("brackets", ladder, __doc__.split("\n")[0], labels=("balanced",), features=offers(dataset))
+    summary = __doc__.split("\n")[0]
+    return Study("brackets", ladder, summary, labels=("balanced",), by=("balanced",), features=offers(dataset))
 
 
 def offers(data: Dataset) -> dict[str, torch.Tensor]:

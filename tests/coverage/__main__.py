@@ -22,6 +22,7 @@ import torch
 from scipy import stats
 
 from pscrub import Baseline, unroll
+from pscrub.compare import draw_losses, ladder
 from pscrub.conclude import estimated
 from pscrub.data_uncertainty import Scores, data_uncertainty, exact_gradient, randomised_gradient
 from pscrub.draws import Draws, Round
@@ -30,6 +31,7 @@ from pscrub.evaluate import Activations, scrubbed
 from pscrub.intervals import Ends, bernstein_ends, betting_ends, log_capital, sequence_ends, sequence_factor, t_ends
 from pscrub.measures import model_loss, randomised_loss
 from pscrub.program import draw
+from pscrub.studies import load
 from tests.coverage.situations import LAWS, POPULATION, expectation, sample_of_population
 from tests.coverage.table import FEWER, LEVEL, SIZES, TIMES, Row, table
 
@@ -189,6 +191,24 @@ def population(rows: int, draws: int) -> Row:
     }
 
 
+def common_numbers(draws: int) -> Row:
+    """Steps of the bracket ladder: the paired difference's width on common random numbers, and unpaired."""
+    losses = draw_losses(load("brackets"), draws=draws)
+    steps = ladder(losses, LEVEL, "none")
+    return {
+        f"{s.first} → {s.second}": {
+            "difference": s.points.value if s.points else math.nan,
+            "low": s.points.low if s.points else math.nan,
+            "high": s.points.high if s.points else math.nan,
+            "paired": s.difference.width,
+            "unpaired": s.unpaired,
+            "correlation": s.correlation,
+        }
+        for s in steps
+        if s.unpaired > 0
+    }
+
+
 def cells() -> Iterator[tuple[str, Callable[[], Row]]]:
     """(name, work) of every cell."""
     for name in LAWS:
@@ -213,6 +233,7 @@ def cells() -> Iterator[tuple[str, Callable[[], Row]]]:
             yield f"watched/{name}/{best}", lambda law=law, best=best: watched(law, best)  # type: ignore[misc]
     for rows in (200, 1000):
         yield f"population/{rows}", lambda rows=rows: population(rows, 4000)  # type: ignore[misc]
+    yield "ladder/brackets", lambda: common_numbers(8192)
 
 
 def _rng(*seed: Any) -> np.random.Generator:

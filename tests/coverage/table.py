@@ -78,6 +78,11 @@ def table(found: Mapping[str, Row], seconds: float) -> str:
         the draws' error out, and so does not cover alone where that is not small; *both* is for use
         (`--data-uncertainty`).""",
         "\n".join(_population(found)),
+        "## Common random numbers on the bracket ladder",
+        """Each step of `pscrub run brackets`, 8,192 draws of each hypothesis (`compare.ladder`): the difference in points
+        of loss recovered, and the widths of the interval of the paired difference and of that of independent draws, in
+        nats.""",
+        "\n".join(_ladder(found)),
     ]
     return "\n\n".join(_wrapped(part) for part in parts) + "\n"
 
@@ -149,6 +154,18 @@ def _population(found: Mapping[str, Row]) -> Iterator[str]:
         for kind, row in cell.items():
             names = ("E_scrubbed", "E_model", "E_randomised", "recovered")
             yield f"| {int(key[0]):,} | {kind} | {' | '.join(_share(row.get(n)) for n in names)} | {row['width']:.2f} |"
+
+
+def _ladder(found: Mapping[str, Row]) -> Iterator[str]:
+    yield "| step | difference, points | interval | paired | unpaired | unpaired / paired | correlation |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for _key, cell in _of("ladder", found):
+        for step, row in cell.items():
+            paired, unpaired = row["paired"], row["unpaired"]
+            yield (
+                f"| {step} | {row['difference']:.2f} | [{row['low']:.2f}, {row['high']:.2f}] | {paired:.3f} "
+                f"| {unpaired:.3f} | {unpaired / paired:.2f} | {row['correlation']:.2f} |"
+            )
 
 
 def _of(kind: str, found: Mapping[str, Row]) -> Iterator[tuple[list[str], Row]]:

@@ -92,7 +92,8 @@ def adversary(
     """Which additional claims, of those tried, move E_scrubbed: by how much, how surely, and whether fresh draws agree.
 
     A claim is tried at each claim that reads nothing and at the unimportant inputs of each reader, which keep their
-    common datum; deeper ones alone, and carried on every node from the output to there; and on all nodes at once.
+    common datum; deeper ones alone, and carried on every node from the output to there; at claims that are alike
+    together; and on all nodes at once.
     Unimportant inputs drawn apart are also tried drawn together. The move surest to be away from 0 is joined, then the
     next, as long as one is clear. All moves of a search share their random numbers, and their intervals hold together.
     The winner has been picked, so that its own interval flatters it: it is tried again on fresh draws.

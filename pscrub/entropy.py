@@ -78,7 +78,7 @@ def entropy_budget(tree: Tree, bits: bool = False) -> EntropyBudget:
     for path, site in tree.sites.items():
         if not site.is_leaf and site.claim not in known:
             known[site.claim] = inputs_partition(tree, path).entropy / unit
-        output = site.partition.entropy / unit if site.claim else 0.0
+        output = site.partition.entropy / unit  # 0 for unimportant inputs, whose draw agrees on nothing
         rows.append(EntropyRow(path, whole if site.is_leaf else known[site.claim], output))
     root = next(row for row in rows if row.path == tree.root)
     scrubbed = root.output + math.fsum(row.lost for row in rows)

@@ -139,8 +139,8 @@ class _Messages:
         else:
             columns = {name: replaced.of(name, self.rows) for name in replaced.values}
         value, first = _distinct(list(columns.values()))
-        labels = site.partition.labels[self.rows] if site.claim else torch.zeros_like(value)
-        p = data.weights[self.rows] / (site.partition.block_weights[labels] if site.claim else 1.0)
+        labels = site.partition.labels[self.rows]  # of unimportant inputs, one block, unless an adversary claims more
+        p = data.weights[self.rows] / site.partition.block_weights[labels]
         block, value, p = _summed(labels, value, p)
         return _Message(block, value, p, {name: column[first] for name, column in columns.items()})
 
@@ -163,7 +163,7 @@ class _Messages:
         for path in dict.fromkeys(site.given.values()):
             child = self.tree.sites[path]
             message = messages[path] = self.of(child, setting)
-            wire = child.partition.labels[row[joint]] if child.claim else torch.zeros_like(joint)
+            wire = child.partition.labels[row[joint]]
             cell, k = matched(wire, message.block, self.limit, f"no exact law of f: what '{site.path}' reads")
             joint, p = joint[cell], p[cell] * message.p[k]
             places = {name: place[cell] for name, place in places.items()} | {path: message.value[k]}

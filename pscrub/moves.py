@@ -130,9 +130,10 @@ def options(
         paths = tuple(path for path in paths if path in tree.sites)  # draws that were put together are gone
         for name, partition in {**given, **local.get(where, {})}.items():
             finer = refined(tree, paths, partition)
-            changed = tuple((p, finer.sites[p].partition) for p in paths if finer.sites[p] != tree.sites[p])
+            changed = [(p, finer.sites[p].partition) for p in paths]
+            changed = [(p, new) for p, new in changed if new != tree.sites[p].partition]
             mark = frozenset((p, new.labels.numpy().tobytes()) for p, new in changed)
-            if mark not in seen and any(new != tree.sites[p].partition for p, new in changed):
+            if changed and mark not in seen:
                 seen.add(mark)
                 yield Move(name, where, partition, paths, nothing), finer
     free = [path for path, site in tree.sites.items() if site.claim is None and site.parent is None]
@@ -164,13 +165,35 @@ def places(tree: Tree) -> Iterator[tuple[str, tuple[str, ...]]]:
         else:
             rest = (of_draw or "")[1:] or "all that is unimportant"
             words = f"{rest}, to {of.name}" if of is not None else f"{rest}, unimportant"
-        yield words, tuple(paths)
+        determined = _determined(tree, paths)
+        yield words, (*determined, *paths)
         on_the_way = {tree.sites[up].claim for path in paths for up in _above(path) if up != tree.root}
         if on_the_way:
             carried = [p for p in every if tree.sites[p].claim in on_the_way]
             yield f"{words}, carried from the output", (*carried, *paths)
+    alike: dict[Partition, list[Claim]] = {}
+    for of, of_draw in groups:
+        if of is not None and of_draw is None:
+            alike.setdefault(tree.hypothesis.partitions[of], []).append(of)
+    for partition, claims in alike.items():
+        if len(claims) > 1 and int(partition.sizes.max()) > 1:
+            words = " and ".join(claim.name for claim in claims[:3]) + (", ..." if len(claims) > 3 else "")
+            paths = [path for claim in claims for path in groups[claim, None]]
+            yield words, (*_determined(tree, paths), *paths)
     if len(groups) > 1:
         yield EVERYWHERE, tuple(every)
+
+
+def _determined(tree: Tree, paths: Sequence[str]) -> tuple[str, ...]:
+    """The sites above some whose claims are what their inputs determine, and so become finer with them."""
+    claims: set[Claim] = set()
+    for path in paths:
+        for up in _above(path):
+            claim = tree.sites[up].claim
+            if up == tree.root or claim is None or claim.feature is not None:
+                break
+            claims.add(claim)
+    return tuple(path for path, site in tree.sites.items() if site.claim in claims)
 
 
 def _above(path: str) -> Iterator[str]:

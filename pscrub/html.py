@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -118,8 +119,10 @@ def _headline(result: StudyResult, document: Any) -> str:
         if population:
             low, high = row.get("recovered_draws_and_data_low"), row.get("recovered_draws_and_data_high")
             line.append(_cell("" if low is None or high is None else f"[{low:z.2f}, {high:z.2f}]", [low, high]))
-        lines.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(line)}</tr>')
-    methods = dict.fromkeys(row["method"] for row in document["rows"])
+        method = escape(row["method"])
+        lines.append(f'<tr title="{method}"><th scope="row">{escape(name)}</th>{"".join(line)}</tr>')
+    # Each row's own degrees of freedom are in its tooltip.
+    methods = dict.fromkeys(re.sub(r"; [\d,]+ degrees of freedom", "", row["method"]) for row in document["rows"])
     said = [
         "Loss recovered is 100 (E_scrubbed − E_randomised) / (E_model − E_randomised): 100 if scrubbing as the "
         "hypothesis allows leaves the expected loss as it is, 0 if it is as bad as shuffled labels.",

@@ -30,10 +30,10 @@ def report(quick: bool = False, device: str = "cpu") -> Iterator[str]:
     sizes, repeats, draws = ((1_000, 4_000), 3, 1_024) if quick else (SIZES, 31, ROUND)
     yield "### Draws per second"
     yield (
-        f"One thread, calls of {draws:,} draws, medians of {repeats} calls made in turn. *Program*: {_whole(device)} of a tree of "
-        "two sites, the child agreeing with the root on a feature of so many blocks; millions of draws of the whole "
-        "tree a second. *Site*: the child's datum alone, given the root's. *Set up*: the feature read into blocks and "
-        "its table made, once for a hypothesis."
+        f"One thread, calls of {draws:,} draws, medians of {repeats} calls made in turn. *Program*: {_whole(device)} "
+        "of a tree of two sites, the child agreeing with the root on a feature of so many blocks; millions of draws of "
+        "the whole tree a second. *Site*: the child's datum alone, given the root's. *Set up*: the feature read into "
+        "blocks and its table made, once for a hypothesis."
     )
     rows, ratios = [], []
     for n in sizes:

@@ -74,6 +74,15 @@ def claim_costs(
     Raises:
         HypothesisError: the hypothesis is not well formed.
         StudyError: unknown claims.
+
+    >>> from pscrub.dataset import Dataset
+    >>> from pscrub.graph import Graph
+    >>> from pscrub.hypothesis import Claim
+    >>> data = Dataset({"x": torch.arange(8), "y": torch.arange(8) % 2})
+    >>> graph = Graph.of({"out": lambda x: x % 4, "f": lambda out, y: (out - y) ** 2.0}, ["x", "y"], "f")
+    >>> claim = Claim("f", reads=[Claim("out", lambda d: d["x"] % 2), Claim("y", "exact")])
+    >>> [(cost.claim, cost.without.value) for cost in claim_costs(Hypothesis("parity", graph, data, claim), draws=400)]
+    [('out', 100.0)]
     """
     tree = unroll(hypothesis)
     groups = _claims(tree)

@@ -101,6 +101,10 @@ def bernstein_ends(f: Array, level: float, bounds: tuple[float, float]) -> Ends:
         f: float64 [..., 2 P].
         level: least coverage.
         bounds: least and greatest loss that can be.
+
+    >>> ends = bernstein_ends(np.tile([0.4, 0.6], 5000), 0.95, (0.0, 1.0))
+    >>> round(float(ends.low), 4), round(float(ends.high), 4)
+    (0.4954, 0.5046)
     """
     value, se, df = _moments(f)
     span, n = bounds[1] - bounds[0], f.shape[-1]
@@ -137,6 +141,10 @@ def betting_ends(
         bounds: least and greatest loss that can be.
         binary: the loss takes no other values than the bounds.
         best: draws that the bets suit, for a sequence; the draws there are by default.
+
+    >>> ends = betting_ends(np.zeros(1000), 0.95, (0.0, 1.0), binary=True)  # 1 - 0.025 ** (1 / 1000)
+    >>> float(ends.low), round(float(ends.high), 5)
+    (0.0, 0.00368)
     """
     value, se, df = _moments(f)
     span, n = bounds[1] - bounds[0], f.shape[-1]

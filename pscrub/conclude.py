@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from pscrub.collect import joined
 from pscrub.data_uncertainty import data_uncertainty, pooled_gradient
-from pscrub.draws import Draws
+from pscrub.draws import Draws, Reference
 from pscrub.errors import StudyError
 from pscrub.estimate import Estimate, choose, concerns, mean_of_pairs, recovered, widened
 from pscrub.measures import Baseline
@@ -74,7 +75,7 @@ def concluded(
         warnings: those that the numbers do not show.
         interval: its name, as in `estimate.choose`.
         bounds: the least and greatest loss there can be, if known.
-        zero_one: f is 0/1 on D.
+        zero_one: f is 0/1 on D and under the baseline.
         population: what the data's uncertainty is made from, if it was asked for.
     """
     estimate = estimated(draws, level, stopping, interval, bounds, zero_one) if exact is None else exact
@@ -147,9 +148,10 @@ def unlike(one: ScrubResult, other: ScrubResult) -> list[str]:
     return faults
 
 
-def is_zero_one(f: Tensor) -> bool:
-    """Whether f on D takes no other values than 0 and 1."""
-    return len(f) > 0 and bool(((f == 0) | (f == 1)).all())
+def is_zero_one(reference: Reference) -> bool:
+    """Whether f takes the values 0 and 1 on D and under the baseline, both of them, and no other."""
+    f = torch.cat([reference.losses, reference.randomised])
+    return bool(f.unique().tolist() == [0.0, 1.0])
 
 
 def _merged(one: ScrubResult, other: ScrubResult, study: StudyResult) -> ScrubResult:
@@ -172,7 +174,7 @@ def _merged(one: ScrubResult, other: ScrubResult, study: StudyResult) -> ScrubRe
         cut_short=one.cut_short or other.cut_short,
         interval=one.interval,
         bounds=one.bounds,
-        zero_one=is_zero_one(study.reference.losses),
+        zero_one=is_zero_one(study.reference),
         population=population,
     )
 

@@ -148,7 +148,7 @@ def scrub(
             for tree in trees:
                 before = earlier.get(tree.hypothesis.name)
                 about = (tree, activations, model, baseline, level, seed, chunk, progress, distances, before)
-                run = _Run(*about, interval, bounds, gradients)
+                run = _Run(*about, interval, bounds, is_zero_one(reference), gradients)
                 results.append(run.until(draws, WIDTH if until_width is None else until_width))
                 if each is not None:
                     each(results[-1])
@@ -177,12 +177,12 @@ class _Run:
     before: ScrubResult | None
     interval: str
     bounds: tuple[float, float] | None
+    zero_one: bool
     gradients: tuple[Tensor, ...]
     """Of E_model and E_randomised; none if the uncertainty of the data was not asked for."""
 
     def until(self, draws: int | None, width: float) -> ScrubResult:
         clock, self.kept, self.law = _Clock(), collect.sites(self.tree), collect.law_hash(self.tree)
-        self.zero_one = is_zero_one(self.activations.on_data(self.activations.graph.output))
         self.scores = Scores(self.tree)
         self.gradient: Tensor | None = None
         if _is_determined(self.tree):

@@ -241,6 +241,19 @@ def test_a_run_of_rare_errors_is_betted_on_and_says_so() -> None:
         scrub(hypothesis, interval="normal")
 
 
+def test_a_loss_that_happens_to_be_0_is_not_taken_for_0_or_1() -> None:
+    """Squared error, 0 on D and on every draw, and 4 under the baseline: no bounds are known."""
+    data = Dataset({"x": X, "y": 2 * (X % 2)})
+    graph = Graph.of({"out": lambda x: 2 * (x % 2), "f": lambda out, y: (out - y) ** 2.0}, ["x", "y"], "f")
+    claims = [Claim("out", lambda d: d["x"] % 2), Claim("y", "exact")]
+    (found,) = scrub(Hypothesis("parity", graph, data, Claim("f", reads=claims)), draws=200).results
+    assert found.scrubbed.method.startswith("t,") and any(w.startswith("no variation") for w in found.warnings)
+    same = Graph.of({"out": lambda x: x % 2, "f": lambda out, y: (out != y).double()}, ["x", "y"], "f")
+    data = Dataset({"x": X, "y": X % 2})
+    (found,) = scrub(Hypothesis("parity", same, data, Claim("f", reads=claims)), draws=200).results
+    assert found.scrubbed.method.startswith("betting") and 0 < found.scrubbed.high < 0.02
+
+
 def test_a_confidence_sequence_may_stop_when_it_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DRIVER, "ROUND", 1000)
     data = Dataset({"x": X, "y": X % 25})

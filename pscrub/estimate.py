@@ -106,7 +106,8 @@ def choose(
         interval: "auto", "t", "betting", "bernstein" or "sequence".
         bounds: the least and greatest loss there can be, if known; (0, 1) where f takes these two values and no other.
         best: draws at which a confidence sequence is to be narrowest; fixed before drawing.
-        zero_one: f is known to be 0/1 (on D and under the baseline), so that draws of all 0 (or all 1) are taken for a rare event's that was not seen.
+        zero_one: f is known to be 0/1 (on D and under the baseline), so that draws of all 0 (or all 1) are taken for a
+            rare event's that was not seen.
 
     Raises:
         StudyError: an unknown interval, bounds that f does not keep, or an interval that needs bounds without any.

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pscrub import report, verify_report
+from pscrub import questions, report, tables, verify_report
 from pscrub.claim_costs import claim_costs
 from pscrub.errors import PscrubError, StudyError
 from pscrub.estimate import INTERVALS
@@ -168,6 +168,21 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _ask(arguments: argparse.Namespace) -> int:
+    console = Console()
+    for title, rows, lines in arguments.ask(load(arguments.study, _parameters(arguments.parameters)), arguments):
+        table = tables.rich(rows, title)
+        needed = Console(width=1000).measure(table)
+        console.width = max(console.width, needed.minimum if console.is_terminal else needed.maximum)
+        if arguments.markdown:
+            print(tables.markdown(rows))
+        else:
+            console.print(table)
+        for line in lines:
+            console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    return 0
+
+
 def _verify(arguments: argparse.Namespace) -> int:
     if arguments.draws < 0:
         raise StudyError(f"draws is {arguments.draws}; expected 0 (none) or more")
@@ -297,7 +312,11 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_verify)
     check.add_argument("--draws", type=int, default=DRAWS, help=f"where exact checks cannot reach (default: {DRAWS:,})")
     check.add_argument("--json", action="store_true", help="print one JSON document on standard output")
-    for command in (run, show, check):
+    asking = questions.add(commands)
+    for command in asking:
+        command.set_defaults(command=_ask)
+        command.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    for command in (run, show, check, *asking):
         command.add_argument("study", metavar="STUDY", help="a shipped study's name, or a Python file that defines one")
         command.add_argument("--seed", type=int, default=0, help="names the draws (default: 0)")
         command.add_argument(

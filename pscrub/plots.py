@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pscrub import breakdown
 from pscrub.result import ScrubResult, StudyResult
+from pscrub.specificity import Frontier
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7"),
@@ -145,6 +146,30 @@ def by_group(result: StudyResult, column: str) -> Figure:
         axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="mean f of scrubbed draws (dotted: of the model)")
         axes.tick_params(axis="y", length=0)
         figure.legend(loc="outside upper right", ncols=min(len(names), 6), title=column)
+    return figure
+
+
+def frontier(found: Frontier) -> Figure:
+    """Loss recovered against scrubbed entropy: each hypothesis with its interval, the frontier joined by a line."""
+    shown = [row for row in found.rows if row.recovered is not None]
+    with _figure(2.2 + 0.26 * len(shown)) as figure:
+        axes = figure.subplots()
+        best = sorted((row for row in shown if row.on_frontier), key=lambda row: row.bits)
+        heights = [row.recovered.value for row in best if row.recovered is not None]
+        axes.step([row.bits for row in best], heights, color="0.7", lw=1, where="pre")
+        for i, row in enumerate(shown):
+            score = row.recovered
+            assert score is not None
+            colour = BLUE if row.on_frontier else ORANGE
+            label = _short(row.name, 44)
+            half = [[score.value - score.low], [score.high - score.value]]
+            inside = colour if row.on_frontier else "white"
+            look: Any = {"color": colour, "marker": MARKS[i % len(MARKS)], "ms": 6, "mfc": inside}
+            axes.errorbar([row.bits], [score.value], yerr=half, ls="", lw=1.4, label=label, **look)
+        axes.set(xlabel="entropy of the scrubbed inputs, bits", ylabel="loss recovered, %")
+        if shown and max(r.bits for r in shown) > 8 * min(r.bits for r in shown):
+            axes.set_xscale("log")
+        figure.legend(loc="outside lower center", ncols=2, title="filled: on the frontier")
     return figure
 
 

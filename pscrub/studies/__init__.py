@@ -24,6 +24,7 @@ SHIPPED = (
     "hash_game",
     "cancellation",
     "sin_cos",
+    "specificity",
 )
 
 

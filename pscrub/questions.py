@@ -1,0 +1,101 @@
+"""The commands that ask more of a study than its losses: what a claim leaves out, permits, and takes for granted."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pscrub import tables
+from pscrub.adversary import adversary
+from pscrub.compare import ROUND
+from pscrub.errors import StudyError, close
+from pscrub.hypothesis import Hypothesis
+from pscrub.sharing import sharing_table
+from pscrub.specificity import frontier
+from pscrub.study import Study
+
+Answer = tuple[str, tables.Rows, list[str]]
+"""A title, a table and the lines under it."""
+
+
+def add(commands: Any) -> tuple[argparse.ArgumentParser, ...]:
+    """The parsers of these commands, each with `ask`: a study and the arguments -> answers to be printed.
+
+    Args:
+        commands: the subparsers of the command line.
+    """
+    against = commands.add_parser("adversary", help="look for claims whose join with a hypothesis moves its loss")
+    against.set_defaults(ask=_adversary)
+    against.add_argument("--no-data", action="store_true", help="try the study's features only, none made from data")
+    against.add_argument("--at", action="append", metavar="NODE", help="try these claims or nodes only")
+    against.add_argument("--steps", type=int, default=2, help="most claims joined one after another (default: 2)")
+    against.add_argument("--rows", type=int, default=20, help="lines of the table (default: 20)")
+    plot = commands.add_parser("frontier", help="loss recovered against the entropy of the scrubbed inputs, in bits")
+    plot.set_defaults(ask=_frontier)
+    plot.add_argument("--out", type=Path, metavar="FILE", help="also write the picture there, as SVG")
+    ways = commands.add_parser("sharing", help="each hypothesis under every way of sharing unimportant inputs")
+    ways.set_defaults(ask=_sharing)
+    for parser in (against, ways):
+        parser.add_argument("--hypothesis", metavar="NAME", help="one of the study's, or the start of its name")
+    for parser in (against, plot, ways):
+        parser.add_argument("--draws", type=int, default=ROUND, help=f"of each hypothesis tried (default: {ROUND:,})")
+        parser.add_argument("--level", type=float, default=0.95, help="of all intervals together (default: 0.95)")
+    return against, plot, ways
+
+
+def _adversary(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
+    for hypothesis in _chosen(study, arguments.hypothesis):
+        try:
+            found = adversary(
+                hypothesis,
+                study.features,
+                from_data=not arguments.no_data,
+                nodes=arguments.at,
+                draws=arguments.draws,
+                steps=arguments.steps,
+                seed=arguments.seed,
+                level=arguments.level,
+                labels=study.labels,
+            )
+        except StudyError as error:
+            if arguments.hypothesis:
+                raise
+            yield f"'{hypothesis.name}'", (("claim",), []), list(error.faults)
+            continue
+        yield f"against '{hypothesis.name}'", tables.moves(found, arguments.rows), tables.below_moves(found)
+
+
+def _frontier(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
+    found = frontier(study, draws=arguments.draws, seed=arguments.seed, level=arguments.level)
+    lines = [
+        f"Frontier: no other hypothesis permits as many bits and recovers more, the intervals of all "
+        f"{len(found.rows)} holding together at level {found.level:g} ({found.draws:,} draws of each)."
+    ]
+    if arguments.out is not None:
+        from pscrub import plots  # matplotlib takes a second that other commands need not wait
+
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(plots.svg(plots.frontier(found), "frontier"), encoding="utf-8")
+        lines.append(f"Picture: {arguments.out}")
+    yield study.name, tables.frontier(found), lines
+
+
+def _sharing(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
+    for hypothesis in _chosen(study, arguments.hypothesis):
+        found = sharing_table(
+            hypothesis, draws=arguments.draws, seed=arguments.seed, level=arguments.level, labels=study.labels
+        )
+        yield study.name, tables.sharing(found), list(found.warnings)
+
+
+def _chosen(study: Study, name: str | None) -> tuple[Hypothesis, ...]:
+    every = tuple(study.hypotheses)
+    if name is None:
+        return every
+    found = [h for h in every if h.name == name] or [h for h in every if h.name.startswith(name)]
+    if len(found) != 1:
+        known = close(name, [h.name for h in every]) if not found else ": several begin so"
+        raise StudyError(f"study '{study.name}' has no hypothesis '{name}'{known}")
+    return tuple(found)

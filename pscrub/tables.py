@@ -1,0 +1,114 @@
+"""Tables of what an adversary found, of a frontier, and of the ways of sharing, for the terminal and for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from pscrub.adversary import AdversaryResult
+from pscrub.estimate import Estimate
+from pscrub.sharing import SharingTable
+from pscrub.specificity import Frontier
+
+Rows = tuple[Sequence[str], list[Sequence[str]]]
+"""A heading and lines."""
+
+
+def moves(found: AdversaryResult, most: int = 20) -> Rows:
+    """The moves of the first search, surest first."""
+    head = ("claim", "at", "change of E_scrubbed", "interval", "points", "bits given up")
+    rows = [
+        (
+            move.feature,
+            move.where,
+            f"{move.difference.value:+.4g}",
+            _interval(move.difference),
+            "–" if move.points is None else f"{move.points.value:+.2f}",
+            f"{move.bits:.2f}",
+        )
+        for move in found.moves[:most]
+    ]
+    return head, list(rows)
+
+
+def below_moves(found: AdversaryResult) -> list[str]:
+    """What to know under the table: the verdict, and what fresh draws say."""
+    lines = [found.verdict + "."]
+    e, p = found.confirmed, found.points
+    lines.append(
+        f"On {found.draws:,} fresh draws: E_scrubbed {e.value:+.4g} {_interval(e)}"
+        + ("." if p is None else f", {p.value:+.2f} points {_interval(p)}.")
+    )
+    lines.append(
+        f"{len(found.moves):,} claims tried; the table's intervals hold together at level {found.level:g}. "
+        "What was not offered was not tried."
+    )
+    return lines
+
+
+def frontier(found: Frontier) -> Rows:
+    """Loss recovered against scrubbed entropy, hypothesis by hypothesis."""
+    head = (
+        "hypothesis",
+        "scrubbed entropy, bits",
+        "above H(D)",
+        "inputs",
+        "E_scrubbed",
+        "recovered, %",
+        "interval",
+        "",
+    )
+    rows = [
+        (
+            row.name,
+            f"{row.bits:.2f}",
+            f"{row.excess:.2f}",
+            str(row.copies),
+            f"{row.scrubbed.value:.4g}",
+            "–" if row.recovered is None else f"{row.recovered.value:.2f}",
+            "–" if row.recovered is None else _interval(row.recovered),
+            "frontier" if row.on_frontier else f"below {row.dominated[0]}",
+        )
+        for row in found.rows
+    ]
+    return head, list(rows)
+
+
+def sharing(found: SharingTable) -> Rows:
+    """A hypothesis under every way of sharing unimportant inputs."""
+    head = ("hypothesis", "sharing", "draws", "bits", "E_scrubbed", "interval", "recovered, %", "change", "interval")
+    rows = [
+        (
+            found.hypothesis if i == 0 else "",
+            row.mode,
+            str(row.draws),
+            f"{row.bits:.2f}",
+            f"{row.scrubbed.value:.4g}",
+            _interval(row.scrubbed),
+            "–" if row.recovered is None else f"{row.recovered.value:.2f}",
+            "" if row.change is None else f"{row.change.difference.value:+.4g}",
+            "" if row.change is None else _interval(row.change.difference),
+        )
+        for i, row in enumerate(found.rows)
+    ]
+    return head, list(rows)
+
+
+def markdown(rows: Rows) -> str:
+    """The table as Markdown."""
+    head, lines = rows
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
+
+
+def rich(rows: Rows, title: str) -> Table:
+    """The table for a terminal."""
+    head, lines = rows
+    table = Table(*head, title=title, title_justify="left")
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def _interval(e: Estimate) -> str:
+    return "exact" if e.exact else f"[{e.low:.4g}, {e.high:.4g}]"

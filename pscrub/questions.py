@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pscrub import tables
+from pscrub.ablation import compare_ablations
 from pscrub.adversary import adversary
 from pscrub.compare import ROUND
-from pscrub.errors import StudyError, close
+from pscrub.errors import HypothesisError, StudyError, close
+from pscrub.graph import Graph
 from pscrub.hypothesis import Hypothesis
+from pscrub.measures import Baseline
 from pscrub.sharing import sharing_table
 from pscrub.specificity import frontier
 from pscrub.study import Study
@@ -31,18 +34,21 @@ def add(commands: Any) -> tuple[argparse.ArgumentParser, ...]:
     against.add_argument("--no-data", action="store_true", help="try the study's features only, none made from data")
     against.add_argument("--at", action="append", metavar="NODE", help="try these claims or nodes only")
     against.add_argument("--steps", type=int, default=2, help="most claims joined one after another (default: 2)")
+    against.add_argument("--per-bit", action="store_true", help="prefer claims that forbid little for what they move")
     against.add_argument("--rows", type=int, default=20, help="lines of the table (default: 20)")
     plot = commands.add_parser("frontier", help="loss recovered against the entropy of the scrubbed inputs, in bits")
     plot.set_defaults(ask=_frontier)
     plot.add_argument("--out", type=Path, metavar="FILE", help="also write the picture there, as SVG")
     ways = commands.add_parser("sharing", help="each hypothesis under every way of sharing unimportant inputs")
     ways.set_defaults(ask=_sharing)
-    for parser in (against, ways):
+    instead = commands.add_parser("ablations", help="each hypothesis under resampling, mean and zero ablation")
+    instead.set_defaults(ask=_ablations)
+    for parser in (against, ways, instead):
         parser.add_argument("--hypothesis", metavar="NAME", help="one of the study's, or the start of its name")
-    for parser in (against, plot, ways):
+    for parser in (against, plot, ways, instead):
         parser.add_argument("--draws", type=int, default=ROUND, help=f"of each hypothesis tried (default: {ROUND:,})")
         parser.add_argument("--level", type=float, default=0.95, help="of all intervals together (default: 0.95)")
-    return against, plot, ways
+    return against, plot, ways, instead
 
 
 def _adversary(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
@@ -55,6 +61,7 @@ def _adversary(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
                 nodes=arguments.at,
                 draws=arguments.draws,
                 steps=arguments.steps,
+                per_bit=arguments.per_bit,
                 seed=arguments.seed,
                 level=arguments.level,
                 labels=study.labels,
@@ -88,6 +95,24 @@ def _sharing(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
             hypothesis, draws=arguments.draws, seed=arguments.seed, level=arguments.level, labels=study.labels
         )
         yield study.name, tables.sharing(found), list(found.warnings)
+
+
+def _ablations(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
+    baselines: dict[Graph, Baseline] = {}
+    for hypothesis in _chosen(study, arguments.hypothesis):
+        try:
+            found = compare_ablations(
+                hypothesis,
+                arguments.draws,
+                arguments.seed,
+                labels=study.labels,
+                randomised=baselines.get(hypothesis.graph),
+            )
+        except HypothesisError as error:
+            yield hypothesis.name, (("ablation",), []), list(error.faults)
+            continue
+        baselines[hypothesis.graph] = found.randomised
+        yield hypothesis.name, tables.ablations(found, arguments.level), []
 
 
 def _chosen(study: Study, name: str | None) -> tuple[Hypothesis, ...]:

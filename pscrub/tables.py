@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from pscrub.adversary import AdversaryResult
+from pscrub.compare import Losses, compare
 from pscrub.estimate import Estimate
 from pscrub.sharing import SharingTable
 from pscrub.specificity import Frontier
@@ -92,6 +93,25 @@ def sharing(found: SharingTable) -> Rows:
         )
         for i, row in enumerate(found.rows)
     ]
+    return head, list(rows)
+
+
+def ablations(found: Losses, level: float) -> Rows:
+    """A hypothesis under each ablation on the same draws; changes are from the first."""
+    head = ("ablation", "E_scrubbed", "recovered, %", "interval", "change", "interval")
+    rows = []
+    for name, f, score in zip(found.names, found.f, found.scores(level), strict=True):
+        change = None if name == found.names[0] else compare(found, found.names[0], name, level).difference
+        rows.append(
+            (
+                name,
+                f"{float(f.mean()):.4g}",
+                "undefined" if score is None else f"{score.value:.2f}",
+                "" if score is None else _interval(score),
+                "" if change is None else f"{change.value:+.4g}",
+                "" if change is None else _interval(change),
+            )
+        )
     return head, list(rows)
 
 

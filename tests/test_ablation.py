@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pscrub import Claim, Dataset, Graph, Hypothesis, HypothesisError, StudyError, unroll
 from pscrub.ablation import compare_ablations
+from pscrub.cli import main
 from pscrub.compare import compare
 from pscrub.evaluate import Activations, scrubbed
 from pscrub.exact_f import law_of_f, scrubbed_expectation
@@ -147,3 +148,12 @@ def test_what_cannot_be_ablated_is_named(kind: str, claimed: object, said: str) 
 def test_draws_are_needed() -> None:
     with pytest.raises(StudyError, match="draws is 0"):
         compare_ablations(example(), 0)
+
+
+def test_the_command_compares_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ablations", "ablation_backup", "--draws", "1024", "--hypothesis", "M2", "--markdown"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert [line.split("|")[1].strip() for line in lines] == ["ablation", "---", *KINDS]
+    assert [line.split("|")[3].strip() for line in lines[3:]] == ["99.75", "99.75"]
+    assert main(["ablations", "hash_game", "--draws", "64"]) == 0
+    assert "have no mean" in capsys.readouterr().out

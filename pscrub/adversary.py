@@ -22,6 +22,8 @@ from pscrub.tree import Tree, unroll
 
 FRESH = 1_000_003
 """What is added to the seed for the draws that confirm a winner."""
+LEAST = 0.05
+"""Bits that a claim counts as giving up at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +82,7 @@ def adversary(
     nodes: Sequence[str] | None = None,
     draws: int = ROUND,
     steps: int = 2,
+    per_bit: bool = False,
     seed: int = 0,
     level: float = 0.95,
     family: Family = "max-t",
@@ -107,6 +110,8 @@ def adversary(
         nodes: claim names or graph nodes (of a reader, for its unimportant inputs) to try; all by default.
         draws: of each move, and of the confirmation.
         steps: most moves joined one after another.
+        per_bit: prefer what moves E_scrubbed most for each bit of scrubbed entropy that it gives up, so that a claim
+            which forbids little goes before one that forbids much.
         seed: names the draws, and the clusters.
         level: of a search's intervals together, and of the confirmation.
         family: how intervals are made to hold together.
@@ -151,7 +156,7 @@ def adversary(
         tried = list(options(tree, at, given, local, nodes is None))
         if not tried and step == 0:
             raise StudyError(f"nothing to try on '{hypothesis.name}': no feature splits a block of its claims")
-        moves = run.search(tree, tried, level, family)
+        moves = run.search(tree, tried, level, family, per_bit)
         first = first or tuple(move for move, _ in moves)
         if not moves or (step and not moves[0][0].clear):
             break
@@ -179,7 +184,9 @@ class _Run:
         about = (self.labels, self.draws, seed, self.device, self.memory, None, self.randomised, self.progress)
         return losses_of(trees, *about)
 
-    def search(self, tree: Tree, options: Sequence[Option], level: float, family: Family) -> list[Option]:
+    def search(
+        self, tree: Tree, options: Sequence[Option], level: float, family: Family, per_bit: bool
+    ) -> list[Option]:
         """The moves with what they do, the surest first."""
         if not options:
             return []
@@ -193,14 +200,16 @@ class _Run:
             points = in_points(difference, losses.model, losses.randomised)
             bits = before - entropy_budget(option, bits=True).scrubbed
             found.append((replace(move, difference=difference, points=points, bits=bits), option))
-        found.sort(key=lambda option: _rank(option[0].difference))
+        found.sort(key=lambda option: _rank(option[0], per_bit))
         return found
 
 
-def _rank(difference: Estimate) -> tuple[bool, float]:
+def _rank(move: Move, per_bit: bool) -> tuple[bool, float]:
     """Clear moves first, by the end of the interval that is nearer to 0; of others, the least like no change."""
-    half, size = difference.width / 2, abs(difference.value)
-    return (False, half - size) if size > half else (True, -size / half if half else 0.0)
+    half, size = move.difference.width / 2, abs(move.difference.value)
+    if size > half:
+        return False, (half - size) / (max(move.bits, LEAST) if per_bit else 1.0)
+    return True, -size / half if half else 0.0
 
 
 def _is_asked(tree: Tree, where: str, paths: Sequence[str], nodes: Sequence[str]) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from pscrub import fragile
 from pscrub.collect import joined
 from pscrub.data_uncertainty import data_uncertainty, pooled_gradient
 from pscrub.draws import Draws, Reference
@@ -176,6 +177,7 @@ def _merged(one: ScrubResult, other: ScrubResult, study: StudyResult) -> ScrubRe
         bounds=one.bounds,
         zero_one=is_zero_one(study.reference),
         population=population,
+        warnings=tuple(warning for warning in one.warnings if warning.startswith(fragile.OF_TREE)),
     )
 
 
@@ -202,9 +204,7 @@ def _warnings(
             f"baselines coincide: E_model {model.value:.6g} and E_randomised {randomised.value:.6g} cannot be told "
             "apart, so loss recovered is undefined"
         )
-    for site in draws.sites:
-        if site.vacuous:
-            yield f"vacuous claim: every block of '{site.path}' has a single row, so nothing is ever swapped there"
+    yield from fragile.of_sites(draws.sites)
 
 
 def _added(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:

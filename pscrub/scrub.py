@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pscrub import collect
+from pscrub import collect, fragile
 from pscrub.conclude import concluded, estimated, is_zero_one, unlike
 from pscrub.data_uncertainty import Scores, exact_gradient, pooled_gradient, randomised_gradient
 from pscrub.draws import Draws, Reference, Round
@@ -255,6 +255,7 @@ class _Run:
             population = ((self._gradient(), *self.gradients), self.tree.hypothesis.data.weights)
             found["population"] = population
         found |= {"interval": self.interval, "bounds": self.bounds, "zero_one": self.zero_one}
+        found["warnings"] = (*fragile.of_tree(self.tree), *found.get("warnings", ()))
         return concluded(*about, seconds=dict(clock.seconds), **found)
 
     def _gradient(self) -> Tensor:

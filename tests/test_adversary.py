@@ -123,3 +123,19 @@ def test_nothing_to_try_is_said():
     graph = Graph.of({"f": lambda x: 1.0 * x}, ["x"], "f")
     with pytest.raises(StudyError, match="nothing to try"):
         adversary(Hypothesis("exact", graph, data, Claim("f", "exact")))
+
+
+def test_per_bit_prefers_claims_that_forbid_little():
+    data = Dataset({"a": torch.arange(64) % 2, "b": torch.arange(64)})
+    graph = Graph.of(
+        {"h": lambda a, b: 3.0 * a + b / 64, "f": lambda h, a, b: (h - 3 * a - b / 64) ** 2}, ["a", "b"], "f"
+    )
+    h = Hypothesis(
+        "nothing", graph, data, Claim("f", reads=[Claim("h", torch.zeros(64)), Claim("a", "a"), Claim("b", "b")])
+    )
+    offers = {"a": "a", "b": "b"}
+    first = [
+        adversary(h, offers, from_data=False, draws=512, steps=1, nodes=["h"], per_bit=per_bit).chosen[0].feature
+        for per_bit in (False, True)
+    ]
+    assert first == ["b", "a"]

@@ -18,7 +18,7 @@ PAIRS = 100
 MODES = ("reader", "each", "all", "reader")
 
 
-def _refeatured(rng: random.Random, h: Hypothesis) -> Hypothesis:
+def refeatured(rng: random.Random, h: Hypothesis) -> Hypothesis:
     """The same nodes, other features."""
     n, made = h.data.n, {}
     for claim in reversed(h.claims):
@@ -41,7 +41,7 @@ def pairs() -> tuple[tuple[Hypothesis, Hypothesis], ...]:
         case = random_case(rng, MODES[k % 4], size=100)
         a = build(case, "a")
         if len(found) % 2:
-            b = _refeatured(rng, a)
+            b = refeatured(rng, a)
         else:
             b = build(replace(case, claims=_random_claims(rng, case, 0.3)), "b")
             b = replace(b, graph=a.graph, data=a.data, claim=b.claim)
@@ -132,7 +132,7 @@ def _refines(fine, claim, coarse, other):
 def test_a_join_is_associative():
     tried = 0
     for k, (a, b) in enumerate(pairs()):
-        third = _refeatured(random.Random(k), b)
+        third = refeatured(random.Random(k), b)
         try:
             left, right = join(join(a, b), third), join(a, join(b, third))
         except HypothesisError:

@@ -45,11 +45,11 @@ def report(quick: bool = False) -> Iterator[str]:
     n, counts, repeats = (1_000, (2, 10, 100), 3) if quick else (10_000, (2, 10, 1_000, 10_000), 11)
     yield (
         f"One thread. A row of |D| = {n:,}, uniform, for each of {n:,} parents that agrees with it on a feature; "
-        f"medians of {repeats} turns, pscrub being called as often in its turn as takes the same time. Both return the rows' "
-        "columns, and were checked to stay within blocks. rust-circuit's `FuncSampler` finds the rows of each value in "
-        "parents and data anew. For parents that it has seen before it remembers them (*again*), but a node's parents "
-        "are new whenever they are themselves drawn. pscrub does it once for a hypothesis (*set up*). In brackets: by "
-        "processor time, which contention for the cores distorts less."
+        f"medians of {repeats} turns, pscrub being called as often in its turn as takes the same time. Both return the "
+        "rows' columns, and were checked to stay within blocks. rust-circuit's `FuncSampler` finds the rows of "
+        "each value in parents and data anew. For parents that it has seen before it remembers them (*again*), but "
+        "a node's parents are new whenever they are themselves drawn. pscrub does it once for a hypothesis (*set "
+        "up*). In brackets: by processor time, which contention for the cores distorts less."
     )
     yield _one_site(n, counts, repeats)
     sites = 10

@@ -274,6 +274,8 @@ def as_row(each: ScrubResult) -> dict[str, Any]:
 
 
 def _loss(value: float) -> str:
+    if 0 < abs(value) < 5e-4:
+        return f"{value:.1e}"
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.4g}"
 
 

@@ -105,8 +105,12 @@ def permits(hypothesis: Hypothesis, node: str, x: int, y: int) -> bool:
         node: a claim's name, or the graph node that it is at; one without a claim permits every swap.
         x: a row of D.
         y: another.
+
+    Raises:
+        GraphError: neither a claim nor a node of that name.
     """
-    hypothesis.graph.known(node) if node not in {c.name for c in hypothesis.claims} else node
+    if node not in {claim.name for claim in hypothesis.claims}:
+        hypothesis.graph.known(node)
     for claim in hypothesis.claims:
         if node in (claim.name, claim.at):
             labels = hypothesis.partitions[claim].labels

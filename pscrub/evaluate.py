@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
+from pscrub._threads import side_by_side
 from pscrub.dataset import Dataset
 from pscrub.errors import GraphError
 from pscrub.graph import Graph
@@ -62,6 +63,7 @@ class Activations:
         ]
         if faults:
             raise GraphError(faults)
+        self._empty = {name: value[:0] for name, value in probe.items()}
         self._row_bytes = {name: value.element_size() * value[0].numel() for name, value in probe.items()}
 
     @property
@@ -167,14 +169,17 @@ class Activations:
     def _fill(self, names: list[str], progress: Progress) -> None:
         if not names:
             return
-        made: dict[str, Tensor] = {}
-        size = self.chunk(self.graph.order(names, self._kept))
-        for rows in torch.arange(self.data.n, device=self.device).split(size):
+        n, device = self.data.n, self.device
+        made = {name: self._empty[name].new_empty((n, *self._empty[name].shape[1:])) for name in names}
+
+        def fill(rows: Tensor) -> int:
             for name, value in self._pass(rows, names).items():
-                if name not in made:
-                    made[name] = torch.empty((self.data.n, *value.shape[1:]), dtype=value.dtype, device=self.device)
                 made[name][rows[0] : rows[-1] + 1] = value
-            progress("activations on D", int(rows[-1]) + 1, self.data.n)
+            return int(rows[-1]) + 1
+
+        chunks = torch.arange(n, device=device).split(self.chunk(self.graph.order(names, self._kept)))
+        for done in side_by_side(fill, chunks, device):
+            progress("activations on D", done, n)
         self._kept |= made
 
     def _pass(self, rows: Tensor, names: list[str]) -> dict[str, Tensor]:
@@ -216,13 +221,22 @@ def scrubbed(
     replaced = replacements(tree, ablation, activations.on_data)
     draws = len(data[tree.root])
     size = chunk or activations.chunk([*sources, *_inner_nodes(tree)])
-    pieces = []
-    for start in range(0, draws, size):
+
+    def evaluate(start: int) -> tuple[Tensor, list[tuple[Mapping[str, Tensor], Tensor]]]:
         part = {path: rows[start : start + size] for path, rows in data.items()}
+        seen: list[tuple[Mapping[str, Tensor], Tensor]] = []
+        note = None if watch is None else lambda given, datum: seen.append((given, datum))
         with torch.no_grad():
-            value = _value(tree, activations, part, at or tree.root, {}, replaced, watch)
-        pieces.append(value.double().cpu() if at is None else value)
-        progress("draws", min(start + size, draws), draws)
+            value = _value(tree, activations, part, at or tree.root, {}, replaced, note)
+        return value.double().cpu() if at is None else value, seen
+
+    pieces = []
+    for value, seen in side_by_side(evaluate, range(0, draws, size), activations.device):
+        pieces.append(value)
+        for given, datum in seen:
+            assert watch is not None
+            watch(given, datum)
+        progress("draws", min(len(pieces) * size, draws), draws)
     return torch.cat(pieces)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pscrub._threads import side_by_side
 from pscrub.dataset import Dataset
 from pscrub.errors import GraphError, close
 from pscrub.graph import Function, Graph, Node, Rewrite
@@ -177,7 +178,6 @@ class RewriteCheck:
     row: int
 
 
-@torch.no_grad()
 def check_rewrites(graph: Graph, data: Dataset, tolerance: float = 1e-4, chunk: int = 128) -> tuple[RewriteCheck, ...]:
     """How far each rewrite of a graph changed f on D, first to last; all versions are run side by side.
 
@@ -195,9 +195,14 @@ def check_rewrites(graph: Graph, data: Dataset, tolerance: float = 1e-4, chunk: 
         chain.append(chain[-1].rewrite.before)
     chain.reverse()
     worst, where, scale = [0.0] * len(chain), [0] * len(chain), 1.0
-    for start in range(0, data.n if len(chain) > 1 else 0, chunk):
+
+    def run(start: int) -> list[Tensor]:
         given = {name: data[name][start : start + chunk].to(graph.device) for name in graph.inputs}
-        values = [f.double() for f in _runs(chain, given)]
+        with torch.no_grad():
+            return [f.double() for f in _runs(chain, given)]
+
+    starts = range(0, data.n if len(chain) > 1 else 0, chunk)
+    for start, values in zip(starts, side_by_side(run, starts, graph.device), strict=True):
         scale = max(scale, float(values[0].nan_to_num(0, 0, 0).abs().max()))
         for i in range(1, len(chain)):
             same = (values[i] == values[i - 1]) | (values[i].isnan() & values[i - 1].isnan())

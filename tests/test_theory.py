@@ -1,6 +1,7 @@
 """`python -m theory` on fewer cases: bounds hold, every planted fault is caught, and what is wrong makes it fail."""
 
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,8 @@ def test_planted_faults_are_caught(k: int) -> None:
     found = report(k)
     assert found.faults
     for fault in found.faults:
+        if fault.name.endswith("Clarabel") and find_spec("cvxpy") is None:
+            continue
         assert fault.planted > 0 and fault.holds, table([found])
         assert fault.expected or fault.note  # what a check cannot catch has its reason beside it
 

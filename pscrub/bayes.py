@@ -16,6 +16,7 @@ from pyro.infer import MCMC, NUTS
 from pyro.ops.stats import split_gelman_rubin
 from torch import Tensor
 
+from pscrub import to_arviz
 from pscrub.errors import StudyError
 from pscrub.estimate import Estimate
 from pscrub.measures import Baseline
@@ -54,6 +55,20 @@ class Posterior:
         tail = (1 - level) / 2
         low, high = np.quantile(self.samples[name], [tail, 1 - tail])
         return float(low), float(high)
+
+    def to_arviz(self) -> Any:
+        """ArviZ data: group `posterior` with dimensions chain and draw, and `observed_data` with the losses."""
+        groups: dict[str, to_arviz.Variables] = {
+            "posterior": {name: (("chain", "draw"), values) for name, values in self.samples.items()},
+            "observed_data": {"losses": (("loss",), self.losses)},
+        }
+        about = {
+            "model": self.model,
+            "uncertainty": self.uncertainty,
+            **self.diagnostics,
+            "notes": "; ".join(self.notes),
+        }
+        return to_arviz.inference_data(groups, attrs=about)
 
     def probability(self, at_least: float, name: str = "loss_recovered") -> float:
         """The posterior probability that a figure is at least so much."""

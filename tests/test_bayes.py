@@ -110,3 +110,12 @@ def test_skewed_losses_are_noted_under_the_student_t_model() -> None:
     f = torch.from_numpy(np.random.default_rng(2).lognormal(0, 1.5, 400))
     found = student_t(f, *BASE, samples=60, warmup=60, chains=1)
     assert any(note.startswith("skewed losses") for note in found.notes)
+
+
+def test_a_posterior_becomes_arviz_data() -> None:
+    f = torch.rand(200, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    found = bayesian_bootstrap(f, Baseline(0.0, 0.0, 0, "exact"), Baseline(1.0, 0.0, 0, "exact"), samples=64)
+    data = found.to_arviz()
+    assert data["posterior"]["loss_recovered"].dims == ("chain", "draw")
+    assert np.array_equal(data["posterior"]["E_scrubbed"].to_numpy(), found.samples["E_scrubbed"])
+    assert data["observed_data"]["losses"].size == len(found.losses) and data["posterior"].attrs["model"] == found.model

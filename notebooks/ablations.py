@@ -22,10 +22,8 @@
 import matplotlib.pyplot as plt
 import torch
 
-from pscrub.ablation import compare_ablations
-from pscrub.compare import compare
+from pscrub.questions import agreements, compare, compare_ablations
 from pscrub.studies import load
-from pscrub.worked import agreements
 
 # %% [markdown]
 # ## Off the ring

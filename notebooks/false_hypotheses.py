@@ -21,11 +21,10 @@
 import matplotlib.pyplot as plt
 
 from pscrub import Claim, Graph, Hypothesis, check_rewrites, scrub, unroll
-from pscrub.entropy import entropy_budget
-from pscrub.equality import constant, equal_on, lookup_table
-from pscrub.exact_f import law_of_f, scrubbed_expectation
+from pscrub.graph import constant, equal_on, lookup_table
+from pscrub.law import entropy_budget, law_of_f, scrubbed_expectation
+from pscrub.questions import agreements
 from pscrub.studies import load
-from pscrub.worked import agreements
 
 # %% [markdown]
 # ## The hash game

@@ -28,9 +28,10 @@ import torch
 from torch import nn
 
 import pscrub
-from pscrub import Claim, Dataset, Hypothesis, Node, Study, html, plots, scrub
-from pscrub.claim_costs import claim_costs
-from pscrub.trace import trace
+from pscrub import Claim, Dataset, Hypothesis, Node, Study, scrub
+from pscrub.graph import trace
+from pscrub.questions import claim_costs
+from pscrub.report import html, plots
 
 # %% [markdown]
 # ## A model

@@ -24,9 +24,10 @@ import matplotlib.pyplot as plt
 import torch
 
 from pscrub import Claim, Dataset, Graph, Hypothesis, scrub, unroll
-from pscrub.behaviours import correlation, output_distance
-from pscrub.distances import compare_distributions, exact_distances, output_distances
-from pscrub.exact_f import scrubbed_expectation
+from pscrub.graph import correlation
+from pscrub.hypothesis import output_distance
+from pscrub.law import scrubbed_expectation
+from pscrub.questions import compare_distributions, exact_distances, output_distances
 from pscrub.studies import load
 
 # %% [markdown]

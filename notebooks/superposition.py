@@ -25,11 +25,10 @@
 import matplotlib.pyplot as plt
 
 from pscrub import check_rewrites, scrub, unroll
-from pscrub.entropy import entropy_budget
-from pscrub.equality import equal_on
-from pscrub.exact_f import scrubbed_expectation
+from pscrub.graph import equal_on
+from pscrub.law import entropy_budget, scrubbed_expectation
+from pscrub.questions import agreements
 from pscrub.studies import load
-from pscrub.worked import agreements
 
 study = load("superposition")
 model, whole, together, apart = study.hypotheses

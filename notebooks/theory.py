@@ -30,9 +30,8 @@ import scipy.linalg
 import scipy.optimize
 import torch
 
-from pscrub import Claim, Dataset, Graph, Hypothesis, exact, maxent, unroll
-from pscrub.entropy import entropy_budget
-from pscrub.maxent import Wire
+from pscrub import Claim, Dataset, Graph, Hypothesis, unroll
+from pscrub.law import Wire, certify, entropy_budget, list_constraints, log_prob, minimal_cuts, solve_newton
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"  # told apart whatever one's colour vision
 plt.rcParams.update({"figure.dpi": 110, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
@@ -65,7 +64,7 @@ s = Claim("s", lambda d: (d["x"] % 2 + d["x"] // 3) % 2, reads=[a, b])
 t = Claim("t", lambda d: d["x"] % 3)
 hypothesis = Hypothesis("s and t", graph, data, Claim("f", reads=[s, t]))
 tree = unroll(hypothesis)
-print("leaves:", ", ".join(tree.leaves), "   minimal cuts:", sum(1 for _ in maxent.minimal_cuts(hypothesis)))
+print("leaves:", ", ".join(tree.leaves), "   minimal cuts:", sum(1 for _ in minimal_cuts(hypothesis)))
 
 # %% [markdown]
 # ## The law grows as the cut moves
@@ -110,10 +109,10 @@ def consistent(found):
 
 laws = {}
 for name, wires in MOVES.items():
-    found = maxent.constraints(hypothesis, (DRAW, *wires))
-    laws[name] = (found, maxent.solve_newton(found).p, consistent(found))
-found = maxent.constraints(hypothesis)
-laws["through ~"] = (found, maxent.solve_newton(found).p, consistent(found))
+    found = list_constraints(hypothesis, (DRAW, *wires))
+    laws[name] = (found, solve_newton(found).p, consistent(found))
+found = list_constraints(hypothesis)
+laws["through ~"] = (found, solve_newton(found).p, consistent(found))
 
 # %%
 sizes = [(2, 3), (2, 6), (4, 6), (12, 6), (36, 6)]
@@ -304,12 +303,12 @@ _ = side.legend(frameon=False, loc="lower left")
 # scrubbed and half f-consistent meets Lemma 1 just as exactly, and is refused.
 
 # %%
-at_leaves = maxent.constraints(hypothesis)
+at_leaves = list_constraints(hypothesis)
 paths = [wire.path for wire in at_leaves.cut]
 leaf_rows = torch.from_numpy(at_leaves.cells[:, [paths.index(path) for path in tree.leaves]])
-log_p = exact.log_prob(tree, leaf_rows).numpy()
-right = maxent.certify(at_leaves, log_p)
-wrong = maxent.certify(at_leaves, np.log(np.exp(log_p) / 2 + consistent(at_leaves) / 2))
+log_p = log_prob(tree, leaf_rows).numpy()
+right = certify(at_leaves, log_p)
+wrong = certify(at_leaves, np.log(np.exp(log_p) / 2 + consistent(at_leaves) / 2))
 for name, c in (("scrubbed", right), ("half f-consistent", wrong)):
     print(
         f"{name:18} Lemma 1 to {c.feasibility:.0e}; log p off the row space by {c.residual:.0e}; "

@@ -1,29 +1,66 @@
-"""Causal scrubbing as a probabilistic program."""
+"""Causal scrubbing as a probabilistic program.
 
-from pscrub._version import VERSION
-from pscrub.conclude import merge
-from pscrub.dataset import Dataset
-from pscrub.errors import (
-    DatasetError,
-    GraphError,
-    HypothesisError,
-    PscrubError,
-    StudyError,
-    TraceError,
-)
-from pscrub.estimate import Estimate
-from pscrub.graph import Graph, Node
-from pscrub.hypothesis import EXACT, Claim, Hypothesis
-from pscrub.measures import Baseline
-from pscrub.partition import Partition
-from pscrub.program import Datum, program
-from pscrub.result import ScrubResult, StudyResult
-from pscrub.rewrites import check_rewrites, estimate, inline, own_copy, split
-from pscrub.scrub import scrub
-from pscrub.study import Study
-from pscrub.tree import Tree, unroll
+The folders are the method's steps, in this order: `data`, `graph`, `hypothesis`, `law`, `evaluate`, `estimate` and
+`result`; `scrub` is the algorithm, `questions` what more can be asked, `report` what is shown, `studies` the worked
+examples. Each is loaded when it is first touched, so that a command which needs no model does not wait for torch.
+"""
 
-__version__ = VERSION
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pscrub.data import Dataset, Partition
+    from pscrub.errors import DatasetError, GraphError, HypothesisError, PscrubError, StudyError, TraceError
+    from pscrub.estimate import Baseline, Estimate
+    from pscrub.graph import (
+        Graph,
+        Node,
+        check_rewrites,
+        inline,
+        input_of,
+        output_of,
+        own_copy,
+        replace,
+        split,
+        trace,
+        with_estimate,
+    )
+    from pscrub.hypothesis import EXACT, Claim, Hypothesis, Study, Tree, unroll
+    from pscrub.law import Datum, program
+    from pscrub.result import ScrubResult, StudyResult, merge
+    from pscrub.scrub import scrub
+
+_HOMES = {
+    "data": ("Dataset", "Partition"),
+    "errors": ("DatasetError", "GraphError", "HypothesisError", "PscrubError", "StudyError", "TraceError"),
+    "estimate": ("Baseline", "Estimate"),
+    "evaluate": (),
+    "graph": (
+        *(
+            "Graph",
+            "Node",
+            "check_rewrites",
+            "inline",
+            "input_of",
+            "output_of",
+            "own_copy",
+            "replace",
+            "split",
+            "trace",
+        ),
+        "with_estimate",
+    ),
+    "hypothesis": ("EXACT", "Claim", "Hypothesis", "Study", "Tree", "unroll"),
+    "law": ("Datum", "program"),
+    "questions": (),
+    "report": (),
+    "result": ("ScrubResult", "StudyResult", "merge"),
+    "scrub": ("scrub",),
+    "studies": (),
+}
+"""Each stage, and its names that stand here too."""
 
 __all__ = [
     "EXACT",
@@ -47,12 +84,44 @@ __all__ = [
     "TraceError",
     "Tree",
     "check_rewrites",
-    "estimate",
     "inline",
+    "input_of",
     "merge",
+    "output_of",
     "own_copy",
     "program",
+    "replace",
     "scrub",
     "split",
+    "trace",
     "unroll",
+    "with_estimate",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pscrub")
+    for stage, names in _HOMES.items():
+        if name in names:
+            globals()[name] = getattr(importlib.import_module(f"pscrub.{stage}"), name)
+            return globals()[name]
+    if name in _HOMES:
+        return importlib.import_module(f"pscrub.{name}")
+    raise AttributeError(f"module 'pscrub' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, *__all__})
+
+
+class _Face(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing the file pscrub.scrub, which Python then binds here, must not hide the function of that name.
+        if not (name == "scrub" and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Face

@@ -15,17 +15,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pscrub import questions, report, tables, verify_report
-from pscrub.claim_costs import claim_costs
+from pscrub import commands as questions
 from pscrub.errors import PscrubError, StudyError
-from pscrub.estimate import INTERVALS
-from pscrub.result import ScrubResult, StudyResult, cells
+from pscrub.estimate.estimate import INTERVALS
+from pscrub.hypothesis.study import Study
+from pscrub.questions.claims import claim_costs
+from pscrub.questions.verification import DRAWS, Verification, verify
+from pscrub.questions.worked import DRAWS as FIGURE_DRAWS
+from pscrub.questions.worked import agreements
+from pscrub.report import answers, tables, trees
+from pscrub.report import document as report
+from pscrub.result.result import ScrubResult, StudyResult, cells
 from pscrub.scrub import WIDTH, scrub
 from pscrub.studies import load, shipped
-from pscrub.study import Study
-from pscrub.verify import DRAWS, Verification, verify
-from pscrub.worked import DRAWS as FIGURE_DRAWS
-from pscrub.worked import agreements
 
 CLAIM_DRAWS = 4096
 """Draws with each claim alone, and without it, where `--claims` does not say."""
@@ -82,12 +84,12 @@ def _run(arguments: argparse.Namespace) -> int:
         print(report.dumps(report.document(result, found)))
     else:
         console = Console()
-        _print_table(console, report.table(result, found))
-        for line in report.below(result):
+        _print_table(console, tables.table(result, found))
+        for line in tables.below(result):
             console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
         if found:
             console.print()
-            _print_table(console, report.figures_table(found))
+            _print_table(console, tables.figures_table(found))
     if arguments.out is not None:
         written = [*report.write(result, arguments.out, found), _written(result, arguments.out)]
         errors.print("wrote " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
@@ -130,7 +132,8 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _written(result: StudyResult, folder: Path) -> Path:
-    from pscrub import html  # matplotlib takes a second that other commands need not wait
+
+    from pscrub.report import html  # matplotlib takes a second that other commands need not wait
 
     return html.write(result, folder)
 
@@ -164,18 +167,18 @@ def _show(arguments: argparse.Namespace) -> int:
     if not console.is_terminal:
         console = Console(width=1000)  # in a pipe no line is cut off
     for hypothesis in load(arguments.study, _parameters(arguments.parameters)).hypotheses:
-        console.print(report.hypothesis_tree(hypothesis, arguments.seed))
+        console.print(trees.hypothesis_tree(hypothesis, arguments.seed))
     return 0
 
 
 def _ask(arguments: argparse.Namespace) -> int:
     console = Console()
     for title, rows, lines in arguments.ask(load(arguments.study, _parameters(arguments.parameters)), arguments):
-        table = tables.rich(rows, title)
+        table = answers.rich(rows, title)
         needed = Console(width=1000).measure(table)
         console.width = max(console.width, needed.minimum if console.is_terminal else needed.maximum)
         if arguments.markdown:
-            print(tables.markdown(rows))
+            print(answers.markdown(rows))
         else:
             console.print(table)
         for line in lines:
@@ -190,14 +193,14 @@ def _verify(arguments: argparse.Namespace) -> int:
 
     def show(found: Verification) -> None:
         if not arguments.json:
-            console.print(verify_report.budget_table(found), soft_wrap=not console.is_terminal)
-            for line in verify_report.lines(found):
+            console.print(answers.budget_table(found), soft_wrap=not console.is_terminal)
+            for line in answers.below_verification(found):
                 console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
             console.print()
 
     result = verify(study, arguments.draws, arguments.seed, show)
     if arguments.json:
-        print(report.dumps(verify_report.document(result)))
+        print(report.dumps(report.verification_document(result)))
     for failure in result.failures:
         print(f"pscrub: {failure}", file=sys.stderr)
     return 1 if result.failures else 0

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,20 +12,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pscrub import collect, fragile
-from pscrub.conclude import concluded, estimated, is_zero_one, unlike
-from pscrub.data_uncertainty import Scores, exact_gradient, pooled_gradient, randomised_gradient
-from pscrub.draws import Draws, Reference, Round
 from pscrub.errors import StudyError
-from pscrub.estimate import check_interval, exactly, mean_of_pairs, recovered
-from pscrub.evaluate import MEMORY, Activations, Progress, gathered, quiet, scrubbed
-from pscrub.hypothesis import Hypothesis
-from pscrub.measures import Baseline, OutputDistances, model_loss, randomised_loss
-from pscrub.program import draw
-from pscrub.result import ScrubResult, StudyResult
-from pscrub.rewrites import RewriteCheck, check_rewrites
-from pscrub.study import Study
-from pscrub.tree import Tree, unroll
+from pscrub.estimate.baselines import Baseline, model_loss, randomised_loss
+from pscrub.estimate.distances import OutputDistances
+from pscrub.estimate.estimate import check_interval, exact_estimate, mean_of_pairs
+from pscrub.estimate.population import Scores, exact_gradient, pool_gradients, randomised_gradient
+from pscrub.estimate.recovered import loss_recovered
+from pscrub.evaluate.reference import run_scrubbed, sources_of
+from pscrub.evaluate.values import MEMORY, Activations
+from pscrub.graph.equal import RewriteCheck, check_rewrites
+from pscrub.hypothesis.hypothesis import Hypothesis
+from pscrub.hypothesis.study import Study
+from pscrub.hypothesis.tree import Tree, unroll
+from pscrub.law.drawing import draw
+from pscrub.progress import Clock, Progress, quiet
+from pscrub.result import warnings as fragile
+from pscrub.result.collect import collect_round, make_reference, sites_of
+from pscrub.result.conclude import conclude, estimate_from, is_zero_one
+from pscrub.result.draws import Draws, Reference, Round, join_draws
+from pscrub.result.merging import tell_apart
+from pscrub.result.provenance import law_hash, versions
+from pscrub.result.result import ScrubResult, StudyResult
 
 ROUND = 16_384
 """Draws in a round: stratified, evaluated and added to the estimate together, so that stopping early stays unbiased."""
@@ -100,7 +105,7 @@ def scrub(
         raise StudyError("draws and until-width were both given; expected one of them")
     check_interval(interval, bounds)
     given = Baseline(float(randomised), 0.0, 0, "given") if isinstance(randomised, float | int) else randomised
-    clock = _Clock()
+    clock = Clock()
     results: list[ScrubResult] = []
     rewrites: tuple[RewriteCheck, ...] = ()
     reference = Reference()
@@ -113,7 +118,7 @@ def scrub(
             for phase, spent in result.seconds.items():
                 seconds[phase] = seconds.get(phase, 0.0) + spent
         about = (study.name, tuple(results), seed, str(device), level, rewrites, seconds, cut_short)
-        return StudyResult(*about, tuple(study.notes), reference, collect.versions(), started)
+        return StudyResult(*about, tuple(study.notes), reference, versions(), started)
 
     try:
         with clock("checks"):
@@ -126,12 +131,12 @@ def scrub(
             with clock("activations on D"):
                 activations = Activations(graph, study.hypotheses[0].data, device, memory)
                 output = (graph.output, *graph.reads(graph.output))
-                activations.foresee([output, *(gathered(tree) for tree in trees)], progress)
+                activations.foresee([output, *(sources_of(tree) for tree in trees)], progress)
             with clock("baselines"):
                 model = model_loss(activations, progress)
                 baseline = given or randomised_loss(activations, study.labels, seed=seed, progress=progress)
                 if not results:
-                    reference = collect.reference(activations, study.labels, study.by, baseline, seed, progress)
+                    reference = make_reference(activations, study.labels, study.by, baseline, seed, progress)
                     if after is not None and after.reference.data_hash != reference.data_hash:
                         raise StudyError("the earlier result is of other data than this study's")
                 distances = OutputDistances(activations, study.labels) if study.by else None
@@ -182,22 +187,22 @@ class _Run:
     """Of E_model and E_randomised; none if the uncertainty of the data was not asked for."""
 
     def until(self, draws: int | None, width: float) -> ScrubResult:
-        clock, self.kept, self.law = _Clock(), collect.sites(self.tree), collect.law_hash(self.tree)
+        clock, self.kept, self.law = Clock(), sites_of(self.tree), law_hash(self.tree)
         self.scores = Scores(self.tree)
         self.gradient: Tensor | None = None
         if _is_determined(self.tree):
             rows = torch.arange(self.tree.hypothesis.data.n)
             with clock("evaluation"):
-                f = scrubbed(self.tree, self.activations, dict.fromkeys(self.tree.sites, rows), chunk=self.chunk)
+                f = run_scrubbed(self.tree, self.activations, dict.fromkeys(self.tree.sites, rows), chunk=self.chunk)
             weights = self.tree.hypothesis.data.weights
             value = float(torch.where(weights > 0, weights * f, 0.0).sum())
-            exact = exactly(value, self.level, "exact: nothing can be swapped")
+            exact = exact_estimate(value, self.level, "exact: nothing can be swapped")
             self.gradient = exact_gradient(f, weights)
             return self._result(Draws(sites=self.kept), clock, exact=exact)
         made = [] if self.before is None else [self.before.draws]
         stopping = "draws" if draws is not None else "width"
         if self.before is not None:
-            faults = unlike(self.before, self._result(self.before.draws, clock))
+            faults = tell_apart(self.before, self._result(self.before.draws, clock))
             if faults:
                 raise StudyError(faults)
             stopping = "width" if "width" in (stopping, self.before.stopping) else "draws"
@@ -213,9 +218,9 @@ class _Run:
             if not made:
                 raise
             cut_short = True
-        return self._result(collect.joined(made), clock, stopping, cut_short=cut_short, warnings=warnings)
+        return self._result(join_draws(made), clock, stopping, cut_short=cut_short, warnings=warnings)
 
-    def _until_narrow(self, made: list[Draws], width: float, clock: _Clock) -> tuple[str, ...]:
+    def _until_narrow(self, made: list[Draws], width: float, clock: Clock) -> tuple[str, ...]:
         """Stein's two-stage rule: the first round sets how many draws reach the width, whatever later rounds show.
 
         The interval is the first round's, scaled to all draws, which covers at its level for normal means however many
@@ -224,10 +229,10 @@ class _Run:
         if not made:
             made.append(self._round(made, ROUND, clock))
         wanted = width * abs(self.model.value - self.randomised.value) / 100
-        if recovered(mean_of_pairs(made[0].by_round[0], self.level), self.model, self.randomised) is None:
+        if loss_recovered(mean_of_pairs(made[0].by_round[0], self.level), self.model, self.randomised) is None:
             return (f"loss recovered is undefined, so no width can be reached: stopped at {ROUND:,} draws",)
         while True:
-            estimate = estimated(collect.joined(made), self.level, "width", self.interval, self.bounds, self.zero_one)
+            estimate = estimate_from(join_draws(made), self.level, "width", self.interval, self.bounds, self.zero_one)
             n = estimate.draws
             needed = n * (estimate.width / wanted) ** 2
             if needed <= n:
@@ -237,26 +242,26 @@ class _Run:
             for size in _sizes(math.ceil((min(needed, MOST) - n) / 2) * 2):
                 made.append(self._round(made, size, clock))
 
-    def _round(self, made: Sequence[Draws], size: int, clock: _Clock) -> Draws:
+    def _round(self, made: Sequence[Draws], size: int, clock: Clock) -> Draws:
         index = 1 + max((r.index for each in made for r in each.rounds if r.seed == self.seed), default=-1)
         with clock("drawing"):
             data = draw(self.tree, size, (self.seed, index))
         watch = None if self.distances is None else self.distances.watch
         with clock("evaluation"):
-            f = scrubbed(self.tree, self.activations, data, chunk=self.chunk, progress=self.progress, watch=watch)
+            f = run_scrubbed(self.tree, self.activations, data, chunk=self.chunk, progress=self.progress, watch=watch)
             if self.gradients:
                 self.scores.add(data, f)
         distances = {} if self.distances is None else self.distances.taken()
-        return collect.collected(self.tree, self.kept, Round(self.seed, index, size), data, f, distances)
+        return collect_round(self.tree, self.kept, Round(self.seed, index, size), data, f, distances)
 
-    def _result(self, draws: Draws, clock: _Clock, stopping: str = "draws", **found: Any) -> ScrubResult:
+    def _result(self, draws: Draws, clock: Clock, stopping: str = "draws", **found: Any) -> ScrubResult:
         about = (self.tree.hypothesis.name, self.law, draws, self.model, self.randomised, self.level, stopping)
         if self.gradients and (self.scores.draws or self.gradient is not None):
             population = ((self._gradient(), *self.gradients), self.tree.hypothesis.data.weights)
             found["population"] = population
         found |= {"interval": self.interval, "bounds": self.bounds, "zero_one": self.zero_one}
-        found["warnings"] = (*fragile.of_tree(self.tree), *found.get("warnings", ()))
-        return concluded(*about, seconds=dict(clock.seconds), **found)
+        found["warnings"] = (*fragile.warn_of_tree(self.tree), *found.get("warnings", ()))
+        return conclude(*about, seconds=dict(clock.seconds), **found)
 
     def _gradient(self) -> Tensor:
         """Of E_scrubbed, over the draws of this run and of the result that it goes on from."""
@@ -265,7 +270,7 @@ class _Run:
         own = self.scores.gradient()
         if self.before is None or self.before.data is None:
             return own
-        return pooled_gradient((self.before.data.gradients[0], own), (self.before.scrubbed.draws, self.scores.draws))
+        return pool_gradients((self.before.data.gradients[0], own), (self.before.scrubbed.draws, self.scores.draws))
 
 
 def _is_determined(tree: Tree) -> bool:
@@ -283,18 +288,3 @@ def _as_study(study: Study | Hypothesis | Sequence[Hypothesis]) -> Study:
         return study
     hypotheses = (study,) if isinstance(study, Hypothesis) else tuple(study)
     return Study("study", hypotheses)
-
-
-class _Clock:
-    """Seconds spent by phase."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start

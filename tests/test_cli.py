@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 import pscrub
-from pscrub.trace import trace
+from pscrub import trace
 
 
 class Net(nn.Module):

@@ -12,8 +12,9 @@ from scipy import stats
 from torch import Tensor
 
 from pscrub import EXACT, Baseline, Claim, Dataset, Graph, Hypothesis, ScrubResult, Study, StudyError, scrub, unroll
-from pscrub.evaluate import Activations, scrubbed
-from pscrub.rewrites import replace
+from pscrub.evaluate.reference import run_scrubbed
+from pscrub.evaluate.values import Activations
+from pscrub.graph.rewrites import replace
 from pscrub.scrub import ROUND
 from tests.false_alarm import PER_CHECK, Z
 
@@ -107,7 +108,7 @@ def test_the_root_datum_everywhere_is_the_model(data: Dataset, sharing: Any) -> 
     rows = torch.arange(N)
     for hypothesis in hypotheses("real", data, sharing):
         tree = unroll(hypothesis)
-        f = scrubbed(tree, Activations(GRAPH, data), dict.fromkeys(tree.sites, rows))
+        f = run_scrubbed(tree, Activations(GRAPH, data), dict.fromkeys(tree.sites, rows))
         assert float((data.weights * f).sum()) == pytest.approx(e_model(data), rel=1e-12), hypothesis.name
 
 

@@ -10,7 +10,8 @@ import torch
 
 from theory import closed_form, fun_fact_3, lemma_1, own_datum, product_reading, theorem_2, trace_entropy
 from theory.brute import leaves, sites
-from theory.cases import Case, cases, depth, read_twice
+from theory.case import Case
+from theory.cases import cases, depth, read_twice
 from theory.routes import Tried
 from theory.table import table
 

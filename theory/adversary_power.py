@@ -17,8 +17,8 @@ import torch
 from scipy import stats
 
 from pscrub import Claim, Dataset, Graph, Hypothesis
-from pscrub.adversary import AdversaryResult, adversary
-from pscrub.studies import cancellation, hash_game, superposition
+from pscrub.questions import AdversaryResult, adversary
+from pscrub.studies.worked import cancellation, hash_game, superposition
 
 Case = tuple[Hypothesis, Mapping[str, Any], str]
 """A hypothesis, the features offered, and the feature whose claim is missing ("" if none is)."""

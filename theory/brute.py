@@ -11,10 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from theory.cases import Case
+from theory.case import Case
 
 Law = dict[tuple[Any, ...], Fraction]
 Rows = tuple[int, ...]

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from pscrub import Claim, Dataset, Graph, Hypothesis, Node, Partition, Tree, unroll
-from pscrub.entropy import entropy_budget
-from pscrub.goodness import NodeTest, entropy_from_draws, goodness_of_fit, independence_given_output
-from pscrub.program import draw
-from pscrub.tree import Site
+from pscrub.hypothesis import Site
+from pscrub.law import draw, entropy_budget
+from pscrub.questions import NodeTest, entropy_from_draws, goodness_of_fit, independence_given_output
 
 LEVEL = 0.05
 REPETITIONS = 500

@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from pscrub import exact
+from pscrub.law import leaf_law, log_prob, log_prob_by_summation
 from theory import brute
 from theory.fun_fact_3 import product
 from theory.routes import Enumerated, Tried
@@ -98,12 +98,12 @@ def check(tries: Sequence[Tried], least: int = 20) -> Report:
         ordered = {tuple(data[i] for i in places): p for data, p in law.items()}
         rows, true = torch.tensor(list(ordered)), [float(p) for p in ordered.values()]
         for found, route in (
-            (exact.log_prob(tried.tree, rows), package),
-            (exact.log_prob_by_summation(tried.tree, rows), slow),
+            (log_prob(tried.tree, rows), package),
+            (log_prob_by_summation(tried.tree, rows), slow),
         ):
             for p, q in zip(found.exp().tolist(), true, strict=True):
                 route.see(abs(p - q))
-        listed = exact.leaf_law(tried.tree).as_dict()
+        listed = leaf_law(tried.tree).as_dict()
         for data in {**ordered, **listed}:
             table.see(abs(listed.get(data, 0.0) - float(ordered.get(data, 0))))
         joint = Enumerated(tried).joint()

@@ -24,8 +24,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from pscrub import maxent
-from pscrub.entropy import cut_entropy, entropy_budget
+from pscrub.law import cut_entropy, entropy_budget, list_constraints, solve_newton
 from theory import brute
 from theory.routes import Tried
 from theory.table import Fault, Report, Route, progress
@@ -64,9 +63,9 @@ def check(tries: Sequence[Tried], least: int = 20) -> Report:
         found = entropy_budget(tried.tree).scrubbed
         counts.see(abs(entropy_by_counts(tried) - truth))
         package.see(abs(found - truth))
-        newton.see(abs(maxent.solve_newton(maxent.constraints(tried.hypothesis)).entropy - found))
+        newton.see(abs(solve_newton(list_constraints(tried.hypothesis)).entropy - found))
         for cut in tried.cuts(MOST_CUTS):
-            opened = set(maxent.constraints(tried.hypothesis, cut).nodes)
+            opened = set(list_constraints(tried.hypothesis, cut).nodes)
             table = brute.at_cut(tried.case, tried.leaf_law, [(wire.path, wire.datum) for wire in cut])
             at_cuts.see(abs(cut_entropy(tried.tree, opened) - brute.entropy(table)))
         for what, wrong in _faulty(tried).items():

@@ -32,8 +32,8 @@ import torch
 from torch import Tensor
 
 from pscrub import Partition
-from pscrub.exact import drawn
-from pscrub.exact import lemma_1 as by_messages
+from pscrub.law import lemma_1 as by_messages
+from pscrub.law import pass_on
 from theory import brute
 from theory.brute import Kernel, Site
 from theory.routes import Enumerated, Tried, agreeing, expected_inputs, without_own_row
@@ -143,7 +143,7 @@ def named_by_messages(tried: Tried, planted: Plant) -> frozenset[str]:
     kernel = torch.tensor([[float(p) for p in row] for row in planted.kernel], dtype=torch.float64)
 
     def step(message: Tensor, partition: Partition) -> Tensor:
-        return message @ kernel if partition is marked else drawn(message, partition)
+        return message @ kernel if partition is marked else pass_on(message, partition)
 
     rows = by_messages(replace(tried.tree, sites=sites), step)
     return frozenset(row.path for row in rows if row.inputs > BOUND)

@@ -19,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from pscrub.exact import leaf_law
+from pscrub.law import leaf_law
 from theory import brute
-from theory.cases import Case, Claimed
+from theory.case import Case, Claimed
 from theory.fun_fact_3 import product
 from theory.routes import Tried
 from theory.table import Fault, Report, Route, progress

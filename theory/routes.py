@@ -17,10 +17,12 @@ from pyro.distributions import Categorical
 from pyro.ops.contract import einsum
 from torch import Tensor
 
-from pscrub import Hypothesis, Tree, maxent, program, unroll
+from pscrub import Hypothesis, Tree, program, unroll
+from pscrub.law import Constraints, Cut, leaves_of, minimal_cuts
 from theory import brute
 from theory.brute import Kernel, Law
-from theory.cases import Case, hypothesis
+from theory.case import Case
+from theory.cases import hypothesis
 
 JOINT_CELLS = 20_000
 """Most cells of X^n, possible or not, of which Pyro is asked to make a table."""
@@ -72,14 +74,14 @@ class Tried:
             for site in brute.sites(self.case)
         }
 
-    def cuts(self, most: int) -> Iterator[maxent.Cut]:
+    def cuts(self, most: int) -> Iterator[Cut]:
         """Every minimal cut, if there are at most so many; else the leaves, the root's inputs and others at random."""
-        found = list(islice(maxent.minimal_cuts(self.hypothesis), 20_000))
+        found = list(islice(minimal_cuts(self.hypothesis), 20_000))
         if len(found) > most:
-            found = [found[0], *self.rng("cuts").sample(found[1:], most - 2), maxent.leaves(self.hypothesis)]
+            found = [found[0], *self.rng("cuts").sample(found[1:], most - 2), leaves_of(self.hypothesis)]
         return iter(dict.fromkeys(found))
 
-    def probabilities(self, found: maxent.Constraints, table: Law) -> np.ndarray[Any, Any]:
+    def probabilities(self, found: Constraints, table: Law) -> np.ndarray[Any, Any]:
         """float64 [cells]: a law of a cut's wires, given in rationals, in the order of the constraints' cells.
 
         Raises:

@@ -35,7 +35,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from pscrub import maxent
+from pscrub.law import Constraints, certify, list_constraints, minimal_cuts, perturb, solve_conic, solve_newton
 from theory import brute
 from theory.brute import Law, Site
 from theory.cases import hypothesis
@@ -134,20 +134,20 @@ def check(tries: Sequence[Tried], least: int = 20) -> Report:
     for tried in progress(tries, "theorem_2"):
         for k, (found, p) in enumerate(_at_cuts(tried, cells)):
             of_cuts += 1
-            certified = maxent.certify(found, np.log(p))
+            certified = certify(found, np.log(p))
             row_space.see(certified.residual)
             feasible.see(certified.feasibility)
-            newton.see(float(np.abs(maxent.solve_newton(found).p - p).max()))
-            moved = maxent.perturb(found, p)
+            newton.see(float(np.abs(solve_newton(found).p - p).max()))
+            moved = perturb(found, p)
             moves.see(moved.freedom > 0 and not moved.highest < 0)
             if conic_there and len(p) <= CONIC_CELLS and k < CONIC_CUTS:
-                conic.see(float(np.abs(maxent.solve_conic(found).p - p).max()))
+                conic.see(float(np.abs(solve_conic(found).p - p).max()))
         for what, fault in faults.items():
             if fault.planted < MOST_PLANTED or what == "half scrubbed, half f-consistent":
                 _see(tried, LAWS[what](tried), fault)
         if not tried.case.uniform:
             _see_another_d(tried, another_d, another_conic if conic_there and another_conic.planted < 30 else None)
-    total = sum(1 for tried in tries for _ in maxent.minimal_cuts(tried.hypothesis))
+    total = sum(1 for tried in tries for _ in minimal_cuts(tried.hypothesis))
     says = "the scrubbed inputs have the largest entropy that Lemma 1 allows, at every minimal cut; no other law has it"
     cells.note = (
         f"{of_cuts:,} cuts of {total:,}: all of a case that has at most {MOST_CUTS}; else its leaves, its root's "
@@ -161,13 +161,13 @@ def check(tries: Sequence[Tried], least: int = 20) -> Report:
     return Report("Theorem 2", says, len(tries), routes, [*faults.values(), another_d, another_conic])
 
 
-def _at_cuts(tried: Tried, cells: Route) -> list[tuple[maxent.Constraints, np.ndarray]]:
+def _at_cuts(tried: Tried, cells: Route) -> list[tuple[Constraints, np.ndarray]]:
     """The constraints of each cut that is looked at, the leaves' first, and the scrubbing law [cells] of its wires."""
     run = brute.interpreter(tried.case)
     reached = [(run(data), p) for data, p in tried.leaf_law.items()]
     listed = []
     for cut in reversed(list(tried.cuts(MOST_CUTS))):
-        found = maxent.constraints(tried.hypothesis, cut)
+        found = list_constraints(tried.hypothesis, cut)
         table = brute.tally(
             (tuple((inputs if wire.datum else output)[wire.path] for wire in cut), p) for (inputs, output), p in reached
         )
@@ -179,16 +179,16 @@ def _at_cuts(tried: Tried, cells: Route) -> list[tuple[maxent.Constraints, np.nd
 def _see(tried: Tried, law: Law | None, fault: Fault) -> None:
     if law is None or law == tried.leaf_law or brute.failing(tried.case, law):
         return  # too large to list; the same law; or not one that meets Lemma 1
-    found = maxent.constraints(tried.hypothesis)
+    found = list_constraints(tried.hypothesis)
     p = tried.probabilities(found, _in_order(tried, law, found))
     with np.errstate(divide="ignore"):
-        certified = maxent.certify(found, np.log(p))
+        certified = certify(found, np.log(p))
     true = tried.probabilities(found, _in_order(tried, tried.leaf_law, found))
     lower = certified.entropy < -math.fsum(true * np.log(true))
     fault.see(certified.feasibility <= CERTIFICATE and certified.residual > CERTIFICATE and lower)
 
 
-def _in_order(tried: Tried, law: Law, found: maxent.Constraints) -> Law:
+def _in_order(tried: Tried, law: Law, found: Constraints) -> Law:
     """A law of the leaves, its tuples in the order of the cut's wires."""
     leaves = brute.leaves(tried.case)
     places = [leaves.index(wire.path) for wire in found.cut]
@@ -197,8 +197,8 @@ def _in_order(tried: Tried, law: Law, found: maxent.Constraints) -> Law:
 
 def _see_another_d(tried: Tried, by_newton: Fault, by_conic: Fault | None) -> None:
     equal = replace(tried.case, weights=tuple(int(weight > 0) for weight in tried.case.weights))
-    found = maxent.constraints(hypothesis(equal))
+    found = list_constraints(hypothesis(equal))
     p = tried.probabilities(found, _in_order(tried, tried.leaf_law, found))
-    by_newton.see(bool(np.abs(maxent.solve_newton(found).p - p).max() > NEWTON))
+    by_newton.see(bool(np.abs(solve_newton(found).p - p).max() > NEWTON))
     if by_conic is not None and len(p) <= CONIC_CELLS:
-        by_conic.see(bool(np.abs(maxent.solve_conic(found).p - p).max() > CONIC))
+        by_conic.see(bool(np.abs(solve_conic(found).p - p).max() > CONIC))

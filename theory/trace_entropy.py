@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pscrub.entropy import entropy_budget
+from pscrub.law import entropy_budget
 from theory import brute
 from theory.routes import Tried
 from theory.table import Fault, Report, Route, progress

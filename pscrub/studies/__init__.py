@@ -12,20 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from pscrub.errors import PscrubError, StudyError, close
-from pscrub.study import Study
+from pscrub.hypothesis.study import Study
 
-SHIPPED = (
-    "brackets",
-    "bracket_heads",
-    "ablation_ring",
-    "ablation_mean",
-    "ablation_backup",
-    "superposition",
-    "hash_game",
-    "cancellation",
-    "sin_cos",
-    "specificity",
-)
+SHIPPED = {
+    "brackets": "brackets.study",
+    "bracket_heads": "brackets.heads",
+    "ablation_ring": "worked.ablation_ring",
+    "ablation_mean": "worked.ablation_mean",
+    "ablation_backup": "worked.ablation_backup",
+    "superposition": "worked.superposition",
+    "hash_game": "worked.hash_game",
+    "cancellation": "worked.cancellation",
+    "sin_cos": "worked.sin_cos",
+    "specificity": "worked.specificity",
+}
+"""Name of each shipped study -> its module below this one."""
 
 
 def shipped() -> dict[str, str]:
@@ -64,7 +65,7 @@ def load(name: str, parameters: Mapping[str, str] | None = None) -> Study:
 
 
 def _module(name: str) -> types.ModuleType:
-    return importlib.import_module(f"pscrub.studies.{name}")
+    return importlib.import_module(f"pscrub.studies.{SHIPPED[name]}")
 
 
 def _from_file(name: str) -> types.ModuleType:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pscrub import Claim, Dataset, Graph, Hypothesis, Tree, unroll
-from pscrub.graph import Node
+from pscrub.graph.graph import Node
 
 
 def dataset(n: int, blocks: int, weighted: bool, seed: int = 0) -> Dataset:

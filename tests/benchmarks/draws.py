@@ -9,7 +9,7 @@ import pyro
 import torch
 
 from pscrub import Datum, Partition, Tree, program
-from pscrub.program import draw
+from pscrub.law.drawing import draw
 from pscrub.scrub import ROUND
 from tests.benchmarks.cases import binary_tree, dataset
 from tests.benchmarks.timing import Timing, alternate, short, table
@@ -119,4 +119,4 @@ def _tree_sizes(n: int, blocks: int, draws: int, repeats: int, device: str) -> s
 
 
 def _whole(device: str) -> str:
-    return "`pscrub.program.draw`" if device == "cpu" else "the Pyro model on the device"
+    return "`pscrub.law.drawing.draw`" if device == "cpu" else "the Pyro model on the device"

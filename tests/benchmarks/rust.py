@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from pscrub import Datum, Partition, Study, Tree, unroll
-from pscrub.partition import gather
-from pscrub.program import draw
+from pscrub.data.blocks import gather
+from pscrub.law.drawing import draw
 from tests.benchmarks.cases import binary_tree, dataset
 from tests.benchmarks.timing import alternate, short, table
 
@@ -54,7 +54,7 @@ def report(quick: bool = False) -> Iterator[str]:
     yield _one_site(n, counts, repeats)
     sites = 10
     yield (
-        f"The data of a whole tree of {sites} sites, |D| = {n:,}, {n:,} draws: `pscrub.program.draw` (not stratified) "
+        f"The data of a whole tree of {sites} sites, |D| = {n:,}, {n:,} draws: `pscrub.law.draw` (not stratified) "
         "and rust-circuit's `InterpNode.sample`, reference data and unimportant inputs included."
     )
     # Blocks of one row would be claimed exact, which draws nothing in either.

@@ -22,15 +22,25 @@ import torch
 from scipy import stats
 
 from pscrub import Baseline, unroll
-from pscrub.compare import draw_losses, ladder
-from pscrub.conclude import estimated
-from pscrub.data_uncertainty import Scores, data_uncertainty, exact_gradient, randomised_gradient
-from pscrub.draws import Draws, Round
-from pscrub.estimate import RARE, choose, mean_of_pairs, recovered
-from pscrub.evaluate import Activations, scrubbed
-from pscrub.intervals import Ends, bernstein_ends, betting_ends, log_capital, sequence_ends, sequence_factor, t_ends
-from pscrub.measures import model_loss, randomised_loss
-from pscrub.program import draw
+from pscrub.estimate.baselines import model_loss, randomised_loss
+from pscrub.estimate.estimate import RARE, choose, mean_of_pairs
+from pscrub.estimate.intervals import (
+    Ends,
+    bernstein_ends,
+    betting_ends,
+    log_capital,
+    sequence_ends,
+    sequence_factor,
+    t_ends,
+)
+from pscrub.estimate.population import Scores, data_uncertainty, exact_gradient, randomised_gradient
+from pscrub.estimate.recovered import loss_recovered
+from pscrub.evaluate.reference import run_scrubbed
+from pscrub.evaluate.values import Activations
+from pscrub.law.drawing import draw
+from pscrub.questions.comparison import draw_losses, ladder
+from pscrub.result.conclude import estimate_from
+from pscrub.result.draws import Draws, Round
 from pscrub.studies import load
 from tests.coverage.situations import LAWS, POPULATION, expectation, sample_of_population
 from tests.coverage.table import FEWER, LEVEL, SIZES, TIMES, Row, table
@@ -76,7 +86,7 @@ def near_zero(errors: float, draws: int) -> Row:
         sample = bottom + rng.standard_normal(draws)
         chance = Baseline(float(sample.mean()), float(sample.std(ddof=1)) / math.sqrt(draws), draws, "sampled")
         f = torch.from_numpy(bottom / 2 + 0.5 * rng.standard_normal(draws))
-        score = recovered(mean_of_pairs(f, LEVEL), Baseline(0.0, 0.0, 0, "exact"), chance)
+        score = loss_recovered(mean_of_pairs(f, LEVEL), Baseline(0.0, 0.0, 0, "exact"), chance)
         if score is None:
             undefined += 1
         else:
@@ -100,7 +110,7 @@ def stopping(name: str, pilot: int, share: float) -> Row:
         rounds = [torch.from_numpy(law.draw(rng, 1, pilot)[0])]
         while True:
             sizes = tuple(Round(0, i, len(f)) for i, f in enumerate(rounds))
-            estimate = estimated(Draws(sizes, torch.cat(rounds)), LEVEL, "width")
+            estimate = estimate_from(Draws(sizes, torch.cat(rounds)), LEVEL, "width")
             needed = estimate.draws * (estimate.width / wanted) ** 2
             if needed <= estimate.draws:
                 break
@@ -165,14 +175,14 @@ def population(rows: int, draws: int) -> Row:
         hypothesis = sample_of_population(rng, rows)
         tree, activations = unroll(hypothesis), Activations(hypothesis.graph, hypothesis.data)
         data = draw(tree, draws, (repetition,))
-        f = scrubbed(tree, activations, data)
+        f = run_scrubbed(tree, activations, data)
         scores = Scores(tree)
         scores.add(data, f)
         estimate, model, chance = choose(f, LEVEL), model_loss(activations), randomised_loss(activations)
         on_data, weights = activations.on_data("f"), hypothesis.data.weights
         gradients = scores.gradient(), exact_gradient(on_data, weights), randomised_gradient(activations)
         found = data_uncertainty(estimate, model, chance, gradients, weights)
-        naive = recovered(estimate, model, chance)
+        naive = loss_recovered(estimate, model, chance)
         for kind, figures in (("data", found.data), ("both", found.both)):
             for name, field in names.items():
                 e = getattr(figures, field)

@@ -1,3 +1,0 @@
-"""The version, which results carry."""
-
-VERSION = "0.1.0"

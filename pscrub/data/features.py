@@ -1,0 +1,88 @@
+"""Features that an adversary may claim: those offered, and those made from the data and from activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from pscrub.data.dataset import Dataset
+from pscrub.data.partition import Partition
+from pscrub.errors import DatasetError, PscrubError
+
+FEW = 16
+"""Distinct values up to which a column is a feature as it is; a longer one is cut into quantiles."""
+WIDE = 8
+"""Columns of more entries a row are left alone."""
+QUANTILES = (2, 4)
+
+
+def read_features(data: Dataset, features: Mapping[str, Any] | Sequence[Any]) -> dict[str, Partition]:
+    """Name -> partition of D by each feature offered.
+
+    Args:
+        data: D.
+        features: name -> values [N] or [N, k], a function of the dataset, the name of a column or a Partition; or a
+            list of columns' names and functions, named after themselves.
+
+    Raises:
+        DatasetError: with every feature that cannot be read.
+
+    >>> import torch
+    >>> data = Dataset({"x": torch.arange(4)})
+    >>> {name: p.n_blocks for name, p in read_features(data, {"parity": lambda d: d["x"] % 2, "x": "x"}).items()}
+    {'parity': 2, 'x': 4}
+    """
+    if not isinstance(features, Mapping):
+        features = {f if isinstance(f, str) else str(getattr(f, "__name__", f)): f for f in features}
+    made: dict[str, Partition] = {}
+    faults: list[str] = []
+    for name, feature in features.items():
+        try:
+            if isinstance(feature, Partition):
+                made[name] = Partition(feature.labels, data.weights)
+                continue
+            values = data[feature] if isinstance(feature, str) else feature(data) if callable(feature) else feature
+            made[name] = Partition.of(values, data, f"feature '{name}'")
+        except PscrubError as error:
+            faults += error.faults
+        except Exception as error:  # the user's own function
+            faults.append(f"feature '{name}' raised {type(error).__name__}: {error}")
+    if faults:
+        raise DatasetError(faults)
+    return made
+
+
+def features_of_columns(data: Dataset, quantiles: Sequence[int] = QUANTILES) -> dict[str, Partition]:
+    """Name -> partition of D by each column of few values, and by quantiles of those of many; constants left out.
+
+    Args:
+        data: D. Strings of many values, and columns of more than WIDE entries a row, are left out.
+        quantiles: numbers of parts of equal size.
+
+    >>> import torch
+    >>> data = Dataset({"bit": torch.arange(40) % 2, "x": torch.arange(40.0)})
+    >>> {name: p.n_blocks for name, p in features_of_columns(data).items()}
+    {'bit': 2, 'x in 2 parts': 2, 'x in 4 parts': 4}
+    """
+    made: dict[str, Partition] = {}
+    for column in data:
+        values = data[column].cpu().numpy() if isinstance(data[column], Tensor) else data[column]
+        flat = values.reshape(len(values), -1)
+        if flat.shape[1] > WIDE:
+            continue
+        for i, one in enumerate(flat.T):
+            name = column if values.ndim == 1 else f"{column}[{i}]"
+            made |= dict(_told_apart(name, one, data, quantiles))
+    return {name: partition for name, partition in made.items() if partition.n_blocks > 1}
+
+
+def _told_apart(name: str, values: Any, data: Dataset, quantiles: Sequence[int]) -> Iterator[tuple[str, Partition]]:
+    if len(np.unique(values)) <= FEW:
+        yield name, Partition.of(values, data)
+    elif values.dtype.kind in "iuf" and np.isfinite(values).all():
+        for k in quantiles:
+            edges = np.quantile(values, np.arange(1, k) / k)
+            yield f"{name} in {k} parts", Partition.of(np.searchsorted(edges, values, side="right"), data)

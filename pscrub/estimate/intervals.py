@@ -1,0 +1,287 @@
+"""Ends of intervals for a mean of losses drawn in pairs from root strata: arrays in, arrays out.
+
+Draws come two by two (`program.stratified_rows`): independent of one another, the two of a pair from the same stratum,
+different pairs from different strata. What is estimated is the mean of the strata's means. The last axis runs over
+draws, pair by pair; axes before it are separate samples, so that a coverage study runs the very code that users run.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from scipy import optimize, stats
+from torch import Tensor
+
+from pscrub.errors import StudyError
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+FULL = 0.99
+"""Largest share of the capital that a bet may lose."""
+BLOCK = 8
+"""Factors multiplied before a logarithm is taken."""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Value, ends, standard error and degrees of freedom of the means of samples, arrays [...]."""
+
+    value: Array
+    low: Array
+    high: Array
+    se: Array
+    df: Array
+
+
+def t_ends(f: Array, level: float) -> Ends:
+    """The t interval from the differences within pairs.
+
+    With v_i = (a_i - b_i)^2 / 4, the variance of the mean of P pairs is estimated by sum v_i / P^2 without bias,
+    whatever the strata's means. Its degrees of freedom match the first two moments of that sum,
+    2 (sum v)^2 / (sum v^2 - (sum v)^2 / P): P for normal draws, fewer for heavy tails.
+
+    Args:
+        f: float64 [..., 2 P].
+        level: nominal coverage.
+
+    >>> ends = t_ends(np.array([1.0, 3.0, 2.0, 4.0, 0.0, 1.0]), 0.95)
+    >>> round(float(ends.value), 4), round(float(ends.se), 4), float(ends.df)
+    (1.8333, 0.5, 3.0)
+    """
+    value, se, df = _moments(f)
+    return _around(value, _t_quantile((1 + level) / 2, df) * se, se, df)
+
+
+def sequence_ends(f: Array, level: float, best: int) -> Ends:
+    """An asymptotic confidence sequence: at every number of draws at once, however often one looks and stops.
+
+    Robbins' normal mixture, se sqrt(2 (1 + 1 / r) log(sqrt(1 + r) / alpha)) with r = rho^2 n: with probability `level`
+    the mean is inside at all n, for n large enough that the standard error is good. The standard error is that of the
+    pairs, and the half-width is scaled by the t quantile over the normal one, as few degrees of freedom ask for.
+
+    Source: Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, Time-uniform central limit theory and asymptotic
+    confidence sequences (2024), equation 4 and appendix on the choice of rho.
+
+    Args:
+        f: float64 [..., 2 P], all draws so far. Look where a round of strata is complete.
+        level: nominal coverage, over the whole run.
+        best: the number of draws at which the sequence is made narrowest; must be fixed before drawing.
+    """
+    value, se, df = _moments(f)
+    q = (1 + level) / 2
+    half = sequence_factor(f.shape[-1], level, best) * se * _t_quantile(q, df) / stats.norm.ppf(q)
+    return _around(value, half, se, df)
+
+
+def sequence_factor(draws: int, level: float, best: int) -> float:
+    """Half the width of the confidence sequence at so many draws, in standard errors.
+
+    >>> round(sequence_factor(1000, 0.95, best=1000), 2), round(sequence_factor(20_000, 0.95, best=1000), 2)
+    (3.04, 3.35)
+    """
+    alpha = 1 - level
+    r = draws / best * (1 - 2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha)))
+    return math.sqrt((1 + 1 / r) * (math.log1p(r) - 2 * math.log(alpha)))
+
+
+def bernstein_ends(f: Array, level: float, bounds: tuple[float, float]) -> Ends:
+    """An empirical-Bernstein interval: covers at its level for any number of draws of a loss within the bounds.
+
+    Three events of probability (1 - level) / 3 each, L = log(3 / (1 - level)), losses scaled to [0, 1], n = 2 P. The
+    mean within-stratum variance s^2 is the expectation of V = mean (a - b)^2 / 2, whose terms lie in [0, 1/2], so that
+    their squares have at most half their expectation: by the lower tail of independent non-negative variables
+    s^2 - V <= s sqrt(2 L / n). Bernstein's inequality, for independent draws that need not be alike, then gives
+    s sqrt(2 L / n) + L / (3 n) to either side. The strata's own means cancel, unlike in the interval for independent
+    and identical draws.
+
+    Source: the argument of Maurer and Pontil, Empirical Bernstein bounds and sample variance penalization (2009),
+    theorem 4, with pairs in place of the sample variance.
+
+    Args:
+        f: float64 [..., 2 P].
+        level: least coverage.
+        bounds: least and greatest loss that can be.
+
+    >>> ends = bernstein_ends(np.tile([0.4, 0.6], 5000), 0.95, (0.0, 1.0))
+    >>> round(float(ends.low), 4), round(float(ends.high), 4)
+    (0.4954, 0.5046)
+    """
+    value, se, df = _moments(f)
+    span, n = bounds[1] - bounds[0], f.shape[-1]
+    budget = math.log(3 / (1 - level))
+    v = se**2 * n / span**2  # mean (a - b)^2 / 2
+    c = math.sqrt(2 * budget / n)
+    half = span * ((c + np.sqrt(c**2 + 4 * v)) / 2 * c + budget / (3 * n))
+    return Ends(value, np.maximum(value - half, bounds[0]), np.minimum(value + half, bounds[1]), se, df)
+
+
+def betting_ends(
+    f: Array, level: float, bounds: tuple[float, float], binary: bool = False, best: int | None = None
+) -> Ends:
+    """An interval by betting: covers at its level for any number of draws of a loss within the bounds.
+
+    A gambler who doubts that the mean is m multiplies the capital by 1 + lambda (x - m) at each draw. For a fixed
+    lambda the expected capital after independent draws is prod (1 + lambda (mu_i - m)), by Jensen's inequality at most
+    (1 + lambda (mean mu_i - m))^n = 1 if m is true: strata need not be alike. The interval holds the m against which
+    neither the gambler who bets on more nor the one who bets on less has multiplied the capital by 2 / (1 - level).
+
+    Bets are a mixture over lambda = 2^j lambda_0, j >= 0, with weights 1 / ((j + 1) (j + 2)), where lambda_0 =
+    sqrt(2 log(2 / (1 - level)) / (n m (1 - m))) suits the largest variance that a loss of mean m can have. Each
+    gambler's capital falls as m moves away from what is betted on (|lambda_0'| (1 - m) < lambda_0), so ends are roots.
+    For losses that only take the two bounds all capital is on the best single lambda: the interval of all m with
+    n KL(mean || m) <= log(2 / (1 - level)). With `best` in place of n, bets do not depend on when one stops, and by
+    Ville's inequality the interval holds at the ends of all rounds of strata at once.
+
+    Source: Waudby-Smith and Ramdas, Estimating means of bounded random variables by betting (2024), section 4, with a
+    mixture of constant bets, since predictable ones need draws that are alike.
+
+    Args:
+        f: float64 [..., 2 P].
+        level: least coverage.
+        bounds: least and greatest loss that can be.
+        binary: the loss takes no other values than the bounds.
+        best: draws that the bets suit, for a sequence; the draws there are by default.
+
+    >>> ends = betting_ends(np.zeros(1000), 0.95, (0.0, 1.0), binary=True)  # 1 - 0.025 ** (1 / 1000)
+    >>> float(ends.low), round(float(ends.high), 5)
+    (0.0, 0.00368)
+    """
+    value, se, df = _moments(f)
+    span, n = bounds[1] - bounds[0], f.shape[-1]
+    flat = ((f - bounds[0]) / span).reshape(-1, n)
+    if binary and best is None:
+        ends = np.array([_binary(round(float(x.sum())), n, level) for x in flat])
+    else:
+        ends = np.array([(_lower(x, level, best or n), 1 - _lower(1 - x, level, best or n)) for x in flat])
+    ends = bounds[0] + span * ends.reshape(*value.shape, 2)
+    return Ends(value, ends[..., 0], ends[..., 1], se, df)
+
+
+def _moments(f: Array) -> tuple[Array, Array, Array]:
+    """Mean, standard error from the differences within pairs, and its degrees of freedom."""
+    pairs = f.reshape(*f.shape[:-1], -1, 2)
+    p = pairs.shape[-2]
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        v = (pairs[..., 0] - pairs[..., 1]) ** 2 / 4
+        total, squares = v.sum(-1), (v**2).sum(-1)
+        spread = squares - total**2 / p
+        df = np.where(spread > 0, np.clip(2 * total**2 / spread, 1.0, p), float(p))
+        return np.asarray(f.mean(-1)), np.sqrt(total) / p, df
+
+
+def _around(value: Array, half: Array, se: Array, df: Array) -> Ends:
+    with np.errstate(invalid="ignore"):  # of infinite losses
+        return Ends(value, value - half, value + half, se, df)
+
+
+def _t_quantile(q: float, df: Array) -> Array:
+    return np.asarray(stats.t.ppf(q, df))
+
+
+@lru_cache(maxsize=4096)
+def _binary(ones: int, n: int, level: float) -> tuple[float, float]:
+    budget = math.log(2 / (1 - level)) / n
+    share = ones / n
+
+    def excess(m: float) -> float:
+        hit = share * math.log(share / m) if ones else 0.0
+        miss = (1 - share) * math.log((1 - share) / (1 - m)) if ones < n else 0.0
+        return hit + miss - budget
+
+    tiny = 1e-12 / n
+    low = float(optimize.brentq(excess, tiny * share, share, xtol=1e-15)) if 0 < ones < n else 0.0
+    high = float(optimize.brentq(excess, share, 1 - tiny * (1 - share), xtol=1e-15)) if 0 < ones < n else 1.0
+    if ones == 0:
+        high = -math.expm1(-budget)
+    if ones == n:
+        low = math.exp(-budget)
+    return low, high
+
+
+def log_capital(values: Array, counts: Array | None, m: float, level: float, n: int) -> Array:
+    """The logarithm of what the bets on a mean above m have made of 1, see `betting_ends`.
+
+    Args:
+        values: float64 [k], losses in [0, 1].
+        counts: float64 [..., k], how often each was drawn; once each if None.
+        m: the mean that is doubted, in (0, 1).
+        level: of the interval that the bets are made for.
+        n: draws that they suit.
+    """
+    first, most = math.sqrt(2 * math.log(2 / (1 - level)) / (n * m * (1 - m))), FULL / m
+    total = np.asarray(-math.inf)
+    left, j = 1.0, 0
+    while left > 0:
+        bet = min(first * 2**j, most)
+        weight = 1 / ((j + 1) * (j + 2)) if bet < most else left  # all larger bets are the largest
+        factors = 1 + bet * (values - m)
+        if counts is not None:
+            capital = counts @ np.log(factors)
+        else:
+            capital = np.log(
+                np.nanprod(np.append(factors, [np.nan] * (-len(values) % BLOCK)).reshape(-1, BLOCK), 1)
+            ).sum()
+        total = np.logaddexp(total, math.log(weight) + capital)
+        left, j = (left - weight if bet < most else 0.0), j + 1
+    return np.asarray(total)
+
+
+def _lower(x: Array, level: float, n: int) -> float:
+    """The least m in [0, 1] against which the bets on more do not win."""
+    mean = float(x.mean())
+    if mean <= 0:
+        return 0.0
+    distinct, how_often = np.unique(x, return_counts=True)
+    few = len(distinct) <= len(x) // 2
+    values, counts = (distinct, how_often.astype(float)) if few else (x, None)
+    wanted = math.log(2 / (1 - level))
+
+    def excess(m: float) -> float:
+        return float(log_capital(values, counts, m, level, n)) - wanted
+
+    tiny, top = mean * 1e-9, min(mean, 1 - 1e-12)
+    if excess(tiny) <= 0:
+        return 0.0
+    return float(optimize.brentq(excess, tiny, top, xtol=1e-9 * mean, rtol=1e-6)) if excess(top) < 0 else top
+
+
+Family = Literal["max-t", "bonferroni", "sidak", "none"]
+
+MAXIMA = 40_000
+"""Normal vectors from which the quantile of the largest of correlated errors is read."""
+
+
+def simultaneous_level(correlation: Tensor, level: float, family: Family = "max-t") -> float:
+    """The level of each of several intervals at which all hold together with the level asked for.
+
+    "bonferroni": whatever the errors have to do with one another. "sidak": errors that are independent or positively
+    related in absolute value, as normal ones are. "max-t": the quantile of the largest of normal errors with the
+    correlation that the pairs show, which gains most where hypotheses share their random numbers. "none": the level.
+
+    Args:
+        correlation: [k, k], of the errors.
+        level: of all together.
+        family: which.
+
+    >>> import torch
+    >>> [round(simultaneous_level(torch.eye(10), 0.95, name), 4) for name in ("bonferroni", "sidak")]
+    [0.995, 0.9949]
+    """
+    k = len(correlation)
+    if family == "none" or k <= 1:
+        return level
+    if family == "bonferroni":
+        return 1 - (1 - level) / k
+    if family == "sidak":
+        return float(level ** (1 / k))
+    if family != "max-t":
+        raise StudyError(f"unknown family '{family}'; expected max-t, bonferroni, sidak or none")
+    values, vectors = np.linalg.eigh(correlation.numpy())
+    root = vectors * np.sqrt(np.clip(values, 0, None))
+    normals = np.random.default_rng(0).standard_normal((MAXIMA, k))  # the same losses have the same intervals
+    q = float(np.quantile(np.abs(normals @ root.T).max(1), level))
+    # No narrower than one interval alone, no wider than Sidak's: both hold, so only simulation error can cross them.
+    return float(min(max(2 * stats.norm.cdf(q) - 1, level), level ** (1 / k)))

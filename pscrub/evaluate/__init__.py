@@ -1,0 +1,10 @@
+"""f on scrubbed inputs: the model run on data that a draw has put together.
+
+`Activations` holds the values of a graph's nodes on D, kept or computed again within a budget of memory; `run_scrubbed`
+computes f, node by node, for draws of a tree. An `Engine` does both for a study, on one device.
+"""
+
+from pscrub.evaluate.reference import run_scrubbed
+from pscrub.evaluate.values import MEMORY, Activations
+
+__all__ = ["MEMORY", "Activations", "run_scrubbed"]

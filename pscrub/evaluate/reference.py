@@ -1,0 +1,109 @@
+"""f on scrubbed inputs, node by node: the slow evaluator that faster ones are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from pscrub.evaluate.values import Activations
+from pscrub.hypothesis.ablation import RESAMPLING, Ablation, Replaced, replacements
+from pscrub.hypothesis.tree import Tree
+from pscrub.progress import Progress, quiet
+from pscrub.workers import side_by_side
+
+Watch = Callable[[Mapping[str, Tensor], Tensor], None]
+"""Told the values that a tree node is computed from and its datum, in a chunk of draws."""
+
+
+def run_scrubbed(
+    tree: Tree,
+    activations: Activations,
+    data: Mapping[str, Tensor],
+    at: str | None = None,
+    chunk: int | None = None,
+    progress: Progress = quiet,
+    watch: Watch | None = None,
+    ablation: Ablation = RESAMPLING,
+) -> Tensor:
+    """float64 [draws]: f on scrubbed inputs (or the value [draws, ...] that another inner tree node takes).
+
+    Each tree node's function runs on the values of the claims it reads, made in the same way, and on its unimportant
+    inputs' values on their own datum. A node that reads no claim has the value it has on its datum.
+
+    Args:
+        tree: the treeified hypothesis.
+        activations: of the tree's graph on its dataset.
+        data: path -> int64 [draws], the datum of each site (`program.draw`).
+        at: path of the tree node asked for; the root by default.
+        chunk: draws at a time; sized to the memory budget by default. Changes rounding only.
+        progress: told of draws done.
+        watch: told, chunk by chunk, of the values [chunk, ...] that the node asked for is computed from (nothing, if it
+            is a leaf), and of its datum.
+        ablation: what replaces unimportant inputs (and claimed nodes, if it says so): by default what is drawn.
+    """
+    sources = sources_of(tree)
+    activations.keep(sources, progress)
+    replaced = replacements(tree, ablation, activations.on_data)
+    draws = len(data[tree.root])
+    size = chunk or activations.chunk([*sources, *_inner_nodes(tree)])
+
+    def evaluate(start: int) -> tuple[Tensor, list[tuple[Mapping[str, Tensor], Tensor]]]:
+        part = {path: rows[start : start + size] for path, rows in data.items()}
+        seen: list[tuple[Mapping[str, Tensor], Tensor]] = []
+        note = None if watch is None else lambda given, datum: seen.append((given, datum))
+        with torch.no_grad():
+            value = _value(tree, activations, part, at or tree.root, {}, replaced, note)
+        return value.double().cpu() if at is None else value, seen
+
+    pieces = []
+    for value, seen in side_by_side(evaluate, range(0, draws, size), activations.device):
+        pieces.append(value)
+        for given, datum in seen:
+            assert watch is not None
+            watch(given, datum)
+        progress("draws", min(len(pieces) * size, draws), draws)
+    return torch.cat(pieces)
+
+
+def sources_of(tree: Tree) -> tuple[str, ...]:
+    """The graph nodes and columns whose values are taken from a leaf's datum."""
+    return tuple(dict.fromkeys(name for path in tree.leaves for name in tree.source(path)))
+
+
+def _inner_nodes(tree: Tree) -> list[str]:
+    """The graph nodes computed anew for each draw."""
+    names: list[str] = []
+    for site in tree.sites.values():
+        if site.claim is not None and site.given:
+            names += [site.claim.at, *tree.hypothesis.inlined(site.claim)]
+    return names
+
+
+def _value(
+    tree: Tree,
+    activations: Activations,
+    data: Mapping[str, Tensor],
+    path: str,
+    memos: dict[str, dict[str, Tensor]],
+    replaced: Replaced,
+    watch: Watch | None = None,
+) -> Tensor:
+    site = tree.sites[path]
+    assert site.claim is not None
+    if path in replaced:
+        return replaced[path].of(site.claim.at, data[path])
+    if not site.given:
+        return activations.rows(site.claim.at, data[path], memos.setdefault(path, {}))
+    given = {}
+    for name, source in site.given.items():
+        if tree.sites[source].claim is not None:
+            given[name] = _value(tree, activations, data, source, memos, replaced)
+        elif source in replaced:
+            given[name] = replaced[source].of(name, data[source])
+        else:
+            given[name] = activations.rows(name, data[source], memos.setdefault(source, {}))
+    if watch is not None:
+        watch(given, data[path])
+    return activations.graph.run([site.claim.at], given)[site.claim.at]

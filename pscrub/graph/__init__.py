@@ -1,0 +1,41 @@
+"""G, a model as named pure functions of named inputs, extensionally equal to the behaviour f.
+
+`trace` makes one of any torch module that `torch.export` takes; rewrites then give it the nodes that a hypothesis
+speaks of (heads, positions, an estimate and its residual), and `check_rewrites` sees on all of D that f stayed. Nothing
+here knows about partitions.
+"""
+
+from pscrub.graph.cuts import Cut, input_of, output_of
+from pscrub.graph.equal import Difference, RewriteCheck, check_rewrites, equal_on
+from pscrub.graph.graph import Function, Graph, Node, Rewrite
+from pscrub.graph.losses import accuracy, correlation, divergence, flipped, squared_error
+from pscrub.graph.rewrites import inline, own_copy, replace, split, with_estimate
+from pscrub.graph.tracing import trace
+from pscrub.graph.trivial import constant, lookup_table
+
+__all__ = [
+    "Cut",
+    "Difference",
+    "Function",
+    "Graph",
+    "Node",
+    "Rewrite",
+    "RewriteCheck",
+    "accuracy",
+    "check_rewrites",
+    "constant",
+    "correlation",
+    "divergence",
+    "equal_on",
+    "flipped",
+    "inline",
+    "input_of",
+    "lookup_table",
+    "output_of",
+    "own_copy",
+    "replace",
+    "split",
+    "squared_error",
+    "trace",
+    "with_estimate",
+]

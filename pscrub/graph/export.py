@@ -1,0 +1,178 @@
+"""An exported program taken apart at its marks: what lies between named values, as small modules of their own."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.fx.node import map_aggregate
+
+from pscrub.errors import TraceError
+from pscrub.graph.graph import Node
+
+_aten = torch.ops.aten
+
+
+def mark_op() -> Any:
+    """The operator `pscrub::mark(x, name)`: a copy of x that torch.export can neither see through nor remove.
+
+    It is registered when first asked for, not on import.
+    """
+    if not hasattr(torch.ops.pscrub, "mark"):
+        op = torch.library.custom_op(
+            "pscrub::mark", lambda x, name: x.clone(), mutates_args=(), schema="(Tensor x, str name) -> Tensor"
+        )
+        op.register_fake(lambda x, name: torch.empty_like(x))
+    return torch.ops.pscrub.mark.default
+
+
+def nodes_between_marks(program: ExportedProgram, columns: Sequence[str]) -> tuple[list[Node], set[str]]:
+    """The graph nodes of a program, one a mark, and the names of those that depend on no column.
+
+    A node's inputs are the nearest marks and columns that its computation reaches walking back; its `fn` is a
+    `torch.fx.GraphModule` of the operations in between. Reading a column's number of rows is not reading the column:
+    the batch size is taken from whatever the node reads first. A node that reads nothing is given the first column, of
+    which it uses the number of rows (and the device) alone, to repeat its value [...] or [1, ...] in every row.
+
+    Args:
+        program: functional (after `run_decompositions`), dynamic in the first dimension of its inputs alone.
+        columns: the names of its inputs.
+
+    Raises:
+        TraceError: values that are not batch first.
+    """
+    parts = _Parts(program, columns)
+    nodes: list[Node] = []
+    constant: set[str] = set()
+    faults = []
+    for mark, name in parts.marks.items():
+        value = mark.all_input_nodes[0]
+        needed = parts.behind(value)
+        reads = [each for each in parts.named if each in needed]
+        if all(parts.named[each] in constant for each in reads):
+            constant.add(name)
+        elif not parts.is_batch_first(value):
+            faults.append(f"the value of '{name}' has shape {parts.shape(value)}; expected one a row, [batch, ...]")
+            continue
+        fn = parts.module(value, needed, reads)
+        inputs = tuple(parts.named[each] for each in reads) or (columns[0],)
+        nodes.append(Node(name, inputs, fn, view=len(reads) == 1 and len(fn.graph.nodes) == 2))
+    if faults:
+        raise TraceError(faults)
+    return nodes, constant
+
+
+class _Parts:
+    """What is where in a program's graph."""
+
+    def __init__(self, program: ExportedProgram, columns: Sequence[str]) -> None:
+        self.root = program.graph_module
+        self.order = {node: place for place, node in enumerate(program.graph.nodes)}
+        placeholders = {node.name: node for node in self.order if node.op == "placeholder"}
+        arguments = [placeholders[str(name)] for name in program.graph_signature.user_inputs]
+        self.marks = {node: str(node.args[1]) for node in self.order if node.target == mark_op()}
+        self.named = dict(zip(arguments, columns, strict=True)) | self.marks
+        self.batch = {node.meta["val"].shape[0].node.expr for node in arguments}
+        self.constants = _constants(program, placeholders)
+
+    def behind(self, value: fx.Node) -> set[fx.Node]:
+        """What computes a value: everything back to named values and constants, these included."""
+        found: set[fx.Node] = set()
+        stack = [value]
+        while stack:
+            node = stack.pop()
+            if node not in found:
+                found.add(node)
+                if not (node in self.named or node in self.constants or self.rows(node)):
+                    stack.extend(node.all_input_nodes)
+        return found
+
+    def rows(self, node: fx.Node) -> int:
+        """k where the node's value is the integer k * batch size, 0 for any other."""
+        size = node.meta.get("val")
+        if isinstance(size, torch.SymInt):
+            for symbol in self.batch:
+                multiple = size.node.expr / symbol
+                if multiple.is_Integer:
+                    return int(multiple)
+        return 0
+
+    def is_batch_first(self, node: fx.Node) -> bool:
+        shape = node.meta["val"].shape
+        return len(shape) > 0 and isinstance(shape[0], torch.SymInt) and shape[0].node.expr in self.batch
+
+    def shape(self, node: fx.Node) -> str:
+        sizes = ", ".join(str(size) for size in node.meta["val"].shape)
+        for symbol in self.batch:
+            sizes = sizes.replace(str(symbol), "batch")
+        return "[" + re.sub(r"\bu\d+\b", "(number that depends on the data)", sizes) + "]"
+
+    def module(self, value: fx.Node, needed: set[fx.Node], reads: list[fx.Node]) -> fx.GraphModule:
+        """The module: values of `reads` -> value."""
+        graph, attributes = fx.Graph(), {}
+        copies = {each: graph.placeholder(f"value_{place}") for place, each in enumerate(reads)}
+        first = copies[reads[0]] if reads else graph.placeholder("column")
+        batch = graph.call_function(_aten.sym_size.int, (first, 0))
+        device = graph.call_function(getattr, (first, "device"))
+        for node in sorted(needed - copies.keys(), key=self.order.__getitem__):
+            if node in self.constants:
+                attributes[node.name] = self.constants[node]
+                copies[node] = graph.get_attr(node.name)
+            elif node.op == "get_attr":
+                attributes[str(node.target)] = getattr(self.root, str(node.target))
+                copies[node] = graph.get_attr(str(node.target))
+            elif self.rows(node):
+                copies[node] = graph.call_function(operator.mul, (batch, self.rows(node)))
+            elif node.target in (_aten.clone.default, _aten.detach.default) and not node.kwargs:
+                # What is left of dropout in eval mode, and of grad mode. Nothing in a functional program changes a
+                # tensor in place: the copy would cost memory and protect from nothing.
+                copies[node] = copies[node.all_input_nodes[0]]
+            else:
+                copies[node] = _copied(graph, node, copies, device)
+        result = copies[value]
+        if not reads:
+            one = value.meta["val"].shape[:1] == (1,)
+            row = result if one else graph.call_function(_aten.unsqueeze.default, (result, 0))
+            others = [-1] * (value.meta["val"].ndim - one)
+            result = graph.call_function(_aten.expand.default, (row, (batch, *others)))
+        graph.output(result)
+        graph.eliminate_dead_code()
+        return fx.GraphModule(attributes, graph)
+
+
+def _copied(graph: fx.Graph, node: fx.Node, copies: dict[fx.Node, fx.Node], device: fx.Node) -> fx.Node:
+    copy = graph.node_copy(node, copies.__getitem__)
+    # Export bakes in the device it ran on and, by its strides, `view` for `reshape`: values gathered row by row, or on
+    # another device, have neither.
+    copy.args = map_aggregate(copy.args, lambda arg: device if isinstance(arg, torch.device) else arg)
+    copy.kwargs = map_aggregate(copy.kwargs, lambda arg: device if isinstance(arg, torch.device) else arg)
+    if copy.target == _aten.view.default:
+        copy.target = _aten.reshape.default
+    return copy
+
+
+def _constants(program: ExportedProgram, placeholders: dict[str, fx.Node]) -> dict[fx.Node, nn.Parameter]:
+    """Parameters, buffers and literals, copied once each however many nodes use them.
+
+    Buffers too become parameters: moving modules to a device keeps a parameter that they share one and the same.
+    """
+    signature = program.graph_signature
+    targets = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    copies: dict[Any, nn.Parameter] = {}
+    found = {}
+    for name, target in targets.items():
+        tensor: Tensor = program.state_dict.get(target, program.constants.get(target))
+        same = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if same not in copies:
+            copies[same] = nn.Parameter(tensor.detach().clone(), requires_grad=False)
+        found[placeholders[name]] = copies[same]
+    return found

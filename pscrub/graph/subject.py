@@ -1,0 +1,187 @@
+"""The torch module that is traced: called on columns, seen at its cuts, exported, and checked."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from pscrub.errors import TraceError, close
+from pscrub.graph.cuts import Cut, hooked, pick
+from pscrub.graph.export import mark_op
+
+Argument = tuple[str | None, str]  # forward's parameter, None for the next positional one, and the column it takes
+
+_TRY_EVAL = "; the module is in training mode, where dropout draws and batch statistics mix rows: try module.eval()"
+
+_NOT_USERS = {os.path.dirname(os.path.abspath(file)) for file in (__file__, contextlib.__file__)}
+
+_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The module with its cuts, called on columns."""
+
+    module: nn.Module
+    cuts: Mapping[str, Cut]
+    output: str
+    arguments: tuple[Argument, ...]
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys(column for _, column in self.arguments))
+
+    def __call__(self, columns: Mapping[str, Tensor]) -> Any:
+        positional = [columns[column] for parameter, column in self.arguments if parameter is None]
+        return self.module(*positional, **{p: columns[column] for p, column in self.arguments if p is not None})
+
+    def record(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The values of the cuts and of the result, as plain hooks on the module see them."""
+        found: dict[str, Tensor] = {}
+        faults: list[str] = []
+
+        def see(name: str, value: Any) -> Any:
+            if isinstance(value, Tensor):
+                found[name] = value.detach().clone()
+            else:
+                faults.append(f"node '{name}': {self.cuts[name]} is {describe(value)}; expected a tensor")
+            return value
+
+        with hooked(self.module, self.cuts, see) as calls:
+            try:
+                result = self({name: column.clone() for name, column in columns.items()})
+            except Exception as error:
+                size = len(next(iter(columns.values())))
+                message = f"the module does not run on {size} rows of the example: {tell(error)}{self.advice}"
+                raise TraceError(message) from error
+        for name, cut in self.cuts.items():
+            faults += _call_faults(name, cut, calls[name])
+        value = pick(result, None)
+        if not isinstance(value, Tensor):
+            faults.append(f"the module returns {describe(result)}, in which no tensor was found for '{self.output}'")
+        if faults:
+            raise TraceError(faults)
+        return found | {self.output: value.detach().clone()}
+
+    def export(self, columns: Mapping[str, Tensor]) -> ExportedProgram:
+        """The program, free of mutation, with a mark at each cut and at the result."""
+        values = tuple(columns[name] for name in self.columns)
+        marked = _Marked(self)
+        printed = io.StringIO()
+        with warnings.catch_warnings(), hooked(self.module, self.cuts, marked.mark):
+            warnings.filterwarnings("ignore", r".*treespec, LeafSpec", FutureWarning)
+            # State that forward keeps on the module (an LSTM's list of weights, harmlessly): the check will tell.
+            warnings.filterwarnings("ignore", r"The tensor attributes? .* assigned during export", UserWarning)
+            try:
+                # A refused export prints its partial graph there, which no exception handler can undo.
+                with contextlib.redirect_stderr(printed):
+                    exported = torch.export.export(
+                        marked,
+                        (values,),
+                        dynamic_shapes=(tuple({0: Dim("batch")} for _ in values),),
+                        strict=False,
+                    )
+                    # With no decompositions asked for, this removes mutation and inlines regions of autocast and
+                    # grad mode (where marks would be out of sight), and keeps `linear` and attention whole.
+                    program: ExportedProgram = exported.run_decompositions({})
+            except Exception as error:
+                raise TraceError(_refusal(error)) from error
+        sys.stderr.write(printed.getvalue())
+        changed = program.graph_signature.buffers_to_mutate.values()
+        if changed:
+            listed = ", ".join(f"'{name.removeprefix('module.')}'" for name in changed)
+            raise TraceError(f"forward changes its buffers {listed}: values would depend on earlier calls{self.advice}")
+        return program
+
+    @property
+    def advice(self) -> str:
+        return _TRY_EVAL if any(each.training for each in self.module.modules()) else ""
+
+
+class _Marked(nn.Module):
+    """The subject as the module that is exported: marks its result, and returns all marks so that none is dropped."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self.module = subject.module
+        self.subject = subject
+        self.marks: list[Tensor] = []
+
+    def mark(self, name: str, value: Tensor) -> Tensor:
+        marked: Tensor = mark_op()(value, name)
+        self.marks.append(marked)
+        return marked
+
+    def forward(self, columns: tuple[Tensor, ...]) -> list[Tensor]:
+        self.marks.clear()
+        result = self.subject(dict(zip(self.subject.columns, columns, strict=True)))
+        self.mark(self.subject.output, pick(result, None))
+        marks = list(self.marks)
+        self.marks.clear()
+        return marks
+
+
+def path_faults(subject: Subject) -> list[str]:
+    paths = [path for path, _ in subject.module.named_modules(remove_duplicate=False)]
+    return [
+        f"node '{name}': the module has no submodule '{cut.path}'{close(cut.path, [p for p in paths if p])}"
+        for name, cut in subject.cuts.items()
+        if cut.path not in paths
+    ]
+
+
+def _call_faults(name: str, cut: Cut, calls: int) -> list[str]:
+    if calls == 0:
+        return [
+            f"node '{name}': submodule '{cut.path}' is never called in forward (its parent may use its weights "
+            "directly); cut at its parent instead"
+        ]
+    if cut.call is None and calls > 1:
+        which = Cut(cut.path, cut.side, cut.index, 0)
+        return [f"node '{name}': submodule '{cut.path}' is called {calls} times; say which, as in {which}"]
+    if cut.call is not None and not 0 <= cut.call < calls:
+        return [f"node '{name}': {cut}, but the submodule is called {calls} times: 0 to {calls - 1}"]
+    return []
+
+
+def _refusal(error: Exception) -> str:
+    """Why torch.export refuses the module, in words of the module."""
+    if "Constraints violated (batch)" in str(error):
+        lines = [line.strip(" -").partition(" If you're")[0] for line in str(error).splitlines() if line[:4] == "  - "]
+        return (
+            "forward does not work for every number of rows: it makes the batch size a constant (`int(x.shape[0])`, "
+            "`range(len(x))`, a tensor of so many rows) or branches on it. torch.export: "
+            + " ".join(dict.fromkeys(lines))
+        )
+    if type(error).__name__ == "GuardOnDataDependentSymNode":
+        return (
+            "forward branches on, or makes Python numbers of, the values of its tensors, so that no one graph tells "
+            f"what it computes; torch.where or a mask may do. torch.export: {tell(error)}"
+        )
+    return f"torch.export refuses the module: {tell(error)}"
+
+
+def tell(error: BaseException) -> str:
+    """An exception's kind, its first line and the innermost line of the user's code that it came from."""
+    first = str(error).strip().partition("\n")[0]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if os.path.dirname(frame.filename) not in _NOT_USERS and not frame.filename.startswith(
+            (_TORCH, "<eval_with_key")
+        ):
+            return f"{type(error).__name__}: {first} (at {frame.filename}:{frame.lineno}: {frame.line})"
+    return f"{type(error).__name__}: {first}"
+
+
+def describe(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,42 @@
+"""A hypothesis (G, I, c): claims about nodes of a graph, checked as a whole and unrolled into a tree.
+
+A `Claim` sits at a node of the graph: two inputs that agree on its feature are said to be interchangeable there. A
+`Hypothesis` is a root claim on a graph and a dataset; `unroll` treeifies it into sites, one for each datum that
+scrubbing draws. A `Study` is a ladder of hypotheses. Joins, isomorphic hypotheses, other behaviours and other ablations
+of the same claims are made here too.
+"""
+
+from pscrub.hypothesis.ablation import KINDS, RESAMPLING, Ablation
+from pscrub.hypothesis.behaviours import DISTANCES, output_distance, restrict
+from pscrub.hypothesis.hypothesis import EXACT, Claim, Hypothesis, Sharing
+from pscrub.hypothesis.isomorphism import make_isomorphic
+from pscrub.hypothesis.joins import join, join_graphs, permits, same_claims, signature
+from pscrub.hypothesis.study import Expected, Study
+from pscrub.hypothesis.tree import Site, Tree, draw_together, make_exact, refine, unroll
+
+__all__ = [
+    "DISTANCES",
+    "EXACT",
+    "KINDS",
+    "RESAMPLING",
+    "Ablation",
+    "Claim",
+    "Expected",
+    "Hypothesis",
+    "Sharing",
+    "Site",
+    "Study",
+    "Tree",
+    "draw_together",
+    "join",
+    "join_graphs",
+    "make_exact",
+    "make_isomorphic",
+    "output_distance",
+    "permits",
+    "refine",
+    "restrict",
+    "same_claims",
+    "signature",
+    "unroll",
+]

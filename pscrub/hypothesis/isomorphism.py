@@ -1,0 +1,237 @@
+"""Hypotheses whose interpretation and graph match node for node, as the unimportant inputs are nodes of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pscrub.data.dataset import Dataset
+from pscrub.data.partition import Partition
+from pscrub.graph.graph import Graph, Node, Rewrite
+from pscrub.hypothesis.hypothesis import EXACT, Claim, Hypothesis, Sharing
+from pscrub.hypothesis.tree import unroll
+
+UNIT = "nothing (one value)"
+"""What a unit-valued node is said to carry."""
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """Unimportant inputs of one reader that share a datum.
+
+    Args:
+        name: of the node that they are combined into.
+        members: graph nodes or columns.
+        group: the draw that readers share with one another, if they do; such a node is left without a claim.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    group: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A node of the interpretation with the graph node that it is to have of its own.
+
+    Args:
+        name: of the new graph node.
+        at: the node, or column, of the old graph whose value it has.
+        claim: name of the claim.
+        feature: what is claimed.
+        words: what to call it.
+        reads: the important inputs.
+        units: the unimportant ones; both empty if it is evaluated whole.
+    """
+
+    name: str
+    at: str
+    claim: str
+    feature: Any
+    words: str
+    reads: tuple[Part, ...] = ()
+    units: tuple[Unit, ...] = ()
+
+
+def make_isomorphic(hypothesis: Hypothesis) -> Hypothesis:
+    """The same hypothesis on a graph with one node for each claim, and one unit-valued node for unimportant inputs.
+
+    The unimportant inputs of a reader that share a datum are combined into one node, with all that they are computed
+    from, and the interpretation is given a node there that takes one value only. A claim that reads nothing becomes a
+    node computed from the columns. The law of the data and f stay as they were: a site `<path>/~` becomes
+    `<path>/unit(<node>)`, whose block is all of D.
+
+    Draws that several readers share cannot be nodes of the treeified interpretation, which would draw each anew: their
+    combined nodes stay without a claim, in named groups.
+
+    Source: appendix 4.2.
+
+    Args:
+        hypothesis: a well-formed one.
+
+    Raises:
+        HypothesisError: with every fault of the hypothesis.
+
+    >>> data = Dataset({"x": torch.arange(4)})
+    >>> graph = Graph.of({"s": lambda x: x % 2, "t": lambda x: x // 2, "f": lambda s, t: s + t}, ["x"], "f")
+    >>> h = Hypothesis("only s", graph, data, Claim("f", reads=[Claim("s", lambda d: d["x"] % 2)]))
+    >>> matched = make_isomorphic(h)
+    >>> list(unroll(matched).sites), list(matched.graph.nodes)
+    (['f', 'f/s', 'f/unit(f)'], ['s', 'unit(f)', 'f'])
+    """
+    tree = unroll(hypothesis)
+    readers: dict[str, int] = {}
+    for site in tree.sites.values():
+        for draw in set((site.given or {}).values()):
+            readers[draw] = readers.get(draw, 0) + 1
+    made: dict[Claim, Part] = {}
+    for path, site in reversed(list(tree.sites.items())):
+        claim = site.claim
+        if claim is None or claim in made:
+            continue
+        units: dict[str, list[str]] = {}
+        for name, source in (site.given or {}).items():
+            if tree.sites[source].claim is None:
+                units.setdefault(source, []).append(name)
+        alone = {source: readers[source] == 1 or source.startswith(path) for source in units}
+        made[claim] = Part(
+            claim.at,
+            claim.at,
+            claim.name,
+            claim.feature if _is_plain(claim.feature) else hypothesis.partitions[claim],
+            claim.feature_name,
+            tuple(made[read] for read in claim.reads),
+            tuple(
+                Unit(_unit(claim.at, source), tuple(names), None if alone[source] else source[1:])
+                for source, names in units.items()
+            ),
+        )
+    return realise(hypothesis, made[hypothesis.claim])
+
+
+def realise(hypothesis: Hypothesis, root: Part) -> Hypothesis:
+    """The hypothesis whose graph has just the nodes of an interpretation, each computed from what its node reads.
+
+    Args:
+        hypothesis: gives the graph that values are computed with, the data and the name.
+        root: the interpretation's root.
+    """
+    graph, data = hypothesis.graph, hypothesis.data
+    layouts = _layouts(graph, data)
+    nodes: dict[str, Node] = {}
+    claims: dict[Part, Claim] = {}
+    groups: dict[str, list[str]] = {}
+    for part in _below(root):
+        reads = [claims[each] for each in part.reads]
+        for unit in part.units:
+            nodes[unit.name] = Node(unit.name, graph.inputs, _Packed(graph, unit.members))
+            if unit.group is None:
+                whole = Partition.trivial(data)
+                reads.append(Claim(unit.name, whole, name=unit.name.replace("/", "|"), words=UNIT))
+            else:
+                groups.setdefault(unit.group, []).append(unit.name)
+        claims[part] = Claim(part.name, part.feature, reads, name=part.claim, words=part.words)
+        if part.name in graph.inputs:
+            continue
+        if not part.reads and not part.units:
+            nodes[part.name] = Node(part.name, graph.inputs, _Packed(graph, (part.at,)))
+        else:
+            given = [*((r.name, (r.at,)) for r in part.reads), *((u.name, u.members) for u in part.units)]
+            inputs = tuple(name for name, _ in given)
+            nodes[part.name] = Node(part.name, inputs, _Computed(graph, part.at, [m for _, m in given], layouts))
+    new = Graph(nodes.values(), graph.inputs, root.name, Rewrite("isomorphic", graph.output, graph))
+    sharing: Sharing = groups or "reader"
+    return replace(hypothesis, graph=new, claim=claims[root], sharing=sharing)
+
+
+def _below(part: Part) -> Iterator[Part]:
+    """Every part once, each after what it reads."""
+    seen: dict[Part, None] = {}
+
+    def visit(each: Part) -> None:
+        if each not in seen:
+            for read in each.reads:
+                visit(read)
+            seen[each] = None
+
+    visit(part)
+    yield from seen
+
+
+def _is_plain(feature: Any) -> bool:
+    return feature is None or (isinstance(feature, str) and feature == EXACT)
+
+
+def _unit(at: str, source: str) -> str:
+    """`unit(reader)`, and the draw's own name where it has one."""
+    own = source.rsplit("~", 1)[-1]
+    return f"unit({at}: {own})" if own else f"unit({at})"
+
+
+Layout = tuple[torch.dtype, torch.Size]
+
+
+def _layouts(graph: Graph, data: Dataset) -> Mapping[str, Layout]:
+    """The dtype of every node's and column's value, and its shape but for the batch."""
+    given = {name: data[name][:2] for name in graph.inputs}
+    with torch.no_grad():
+        values = given | graph.to("cpu").run(list(graph.nodes), given)
+    return {name: (value.dtype, value.shape[1:]) for name, value in values.items()}
+
+
+class _Steps(nn.Module):
+    """Part of a graph as one function. A module, so that the parameters of the functions inside are moved with it."""
+
+    def __init__(self, graph: Graph, names: Sequence[str], given: Sequence[str]) -> None:
+        super().__init__()
+        self.steps = [graph.nodes[name] for name in graph.order(names, given) if name in graph.nodes]
+        self.inside = nn.ModuleList(node.fn for node in self.steps if isinstance(node.fn, nn.Module))
+
+    def run(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        for node in self.steps:
+            values[node.name] = node.fn(*(values[name] for name in node.inputs))
+        return values
+
+
+class _Packed(_Steps):
+    """Named values of a graph from its columns: as it is if there is one, else byte by byte side by side."""
+
+    def __init__(self, graph: Graph, members: Sequence[str]) -> None:
+        super().__init__(graph, members, graph.inputs)
+        self.columns, self.members = graph.inputs, tuple(members)
+
+    def forward(self, *columns: Tensor) -> Tensor:
+        values = self.run(dict(zip(self.columns, columns, strict=True)))
+        if len(self.members) == 1:
+            return values[self.members[0]]
+        rows = len(columns[0])
+        # Bytes, so that values of any dtypes are put back exactly as they were.
+        flat = [values[name].reshape(rows, -1).contiguous().view(torch.uint8) for name in self.members]
+        return torch.cat(flat, 1)
+
+
+class _Computed(_Steps):
+    """A node's value from its important inputs and from packs of unimportant ones."""
+
+    def __init__(self, graph: Graph, at: str, given: Sequence[tuple[str, ...]], layouts: Mapping[str, Layout]) -> None:
+        super().__init__(graph, [at], [name for members in given for name in members])
+        self.at, self.given = at, tuple(given)
+        self.layouts = {name: layouts[name] for members in given for name in members}
+
+    def forward(self, *packs: Tensor) -> Tensor:
+        values: dict[str, Tensor] = {}
+        for members, pack in zip(self.given, packs, strict=True):
+            if len(members) == 1:
+                values[members[0]] = pack
+                continue
+            start = 0
+            for name in members:
+                dtype, shape = self.layouts[name]
+                size = shape.numel() * dtype.itemsize
+                values[name] = pack[:, start : start + size].clone().view(dtype).reshape(len(pack), *shape)
+                start += size
+        return self.run(values)[self.at]

@@ -1,0 +1,290 @@
+"""The join of two hypotheses: what both permit to be swapped, found by blocks and by interpretation graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pscrub.data.partition import Partition
+from pscrub.errors import HypothesisError
+from pscrub.graph.graph import Graph
+from pscrub.hypothesis.hypothesis import EXACT, Claim, Hypothesis, Sharing
+from pscrub.hypothesis.isomorphism import Part, Unit, realise
+
+ORDER = ("each", "reader", "all")
+"""Sharing modes, those that keep more together later."""
+
+
+def join(a: Hypothesis, b: Hypothesis) -> Hypothesis:
+    """The hypothesis that permits a swap where both do: at each node, the common refinement of the two partitions.
+
+    Along each path from the output: where both claim a node, rows are alike if they are alike for both. Where only one
+    claims it, being unimportant to the other, which permits any swap, the claim is that one's. Where one evaluates a
+    node whole, on one datum, nothing inside it may be swapped, and so the join evaluates it whole. Of two ways of
+    sharing unimportant inputs, the one that keeps more together. A claimed input no longer shares the datum of the
+    rest of its reader's unimportant inputs; join `isomorphic` hypotheses to refine what they share instead.
+
+    Commutative, associative and idempotent, as laws and partitions; names are the first's, where they differ.
+
+    Source: appendix 8, "swap-centric".
+
+    Args:
+        a: a well-formed hypothesis.
+        b: another, on the same data and the same graph, or a rewrite of it.
+
+    Raises:
+        HypothesisError: the two cannot be joined: other data, rewrites that neither graph has both of, a node that one
+            recomputes from its inputs and the other claims, claims that would differ between two readers of one node.
+
+    >>> from pscrub.data.dataset import Dataset
+    >>> data = Dataset({"x": torch.arange(6)})
+    >>> graph = Graph.of({"s": lambda x: x * 2, "f": lambda s: s * 1.0}, inputs=["x"], output="f")
+    >>> def mod(k):
+    ...     return Hypothesis(f"mod {k}", graph, data, Claim("f", reads=[Claim("s", lambda d: d["x"] % k)]))
+    >>> both = join(mod(2), mod(3))
+    >>> both.name, both.partitions[both.claim.reads[0]].n_blocks
+    ('mod 2 and mod 3', 6)
+    """
+    a, b = _on_one_graph(a, b)
+    made: dict[Any, Claim] = {}
+    root = _joined(a, b, a.claim, b.claim, made)
+    found = replace(a, name=_both_words(a.name, b.name), claim=root, sharing=_sharing(a, b))
+    differing: dict[str, int] = {}
+    for claim in made.values():
+        differing[claim.at] = differing.get(claim.at, 0) + 1
+    faults = [
+        f"'{a.name}' and '{b.name}' cannot be joined on one graph: the claims about '{at}' would differ between its "
+        "readers; give them copies of their own with own_copy, or use join_graphs, which makes them"
+        for at, n in differing.items()
+        if n > 1
+    ]
+    if faults:
+        raise HypothesisError(faults)
+    try:
+        found.check(rewrites=False)
+    except HypothesisError as error:
+        raise HypothesisError(
+            f"'{a.name}' and '{b.name}' cannot be joined: {fault}" for fault in error.faults
+        ) from error
+    return found
+
+
+def join_graphs(a: Hypothesis, b: Hypothesis) -> Hypothesis:
+    """The join by interpretation graphs: both are made alike, and each node carries the pair of their two values.
+
+    The slow reference for `join`. A node that one of them has no claim about is added to it: with one value where it
+    is unimportant to it, as the datum itself where it is inside a node that is evaluated whole. The graph is
+    treeified and made isomorphic with the interpretation, so readers may differ in what they claim of one node.
+
+    Source: appendix 8, "computation graph centric".
+
+    Args:
+        a: a well-formed hypothesis.
+        b: another, on the same data and the same graph, or a rewrite of it.
+
+    Raises:
+        HypothesisError: as for `join`, but for readers that differ.
+    """
+    a, b = _on_one_graph(a, b)
+    for each in (a, b):
+        each.check(rewrites=False)
+    sharing = _sharing(a, b)
+    root = _paired(a, sharing, a.graph.output, a.graph.output, _Side(a, a.claim), _Side(b, b.claim))
+    return realise(replace(a, name=_both_words(a.name, b.name)), root)
+
+
+def permits(hypothesis: Hypothesis, node: str, x: int, y: int) -> bool:
+    """Whether a node's value on row x may be replaced by its value on row y: they are in one block of its claim.
+
+    Args:
+        hypothesis: a well-formed one.
+        node: a claim's name, or the graph node that it is at; one without a claim permits every swap.
+        x: a row of D.
+        y: another.
+
+    Raises:
+        GraphError: neither a claim nor a node of that name.
+    """
+    if node not in {claim.name for claim in hypothesis.claims}:
+        hypothesis.graph.known(node)
+    for claim in hypothesis.claims:
+        if node in (claim.name, claim.at):
+            labels = hypothesis.partitions[claim].labels
+            return bool(labels[x] == labels[y])
+    return True
+
+
+def same_claims(a: Hypothesis, b: Hypothesis) -> bool:
+    """Whether two hypotheses permit the same swaps: equal partitions at the same nodes, along the same paths."""
+    return signature(a) == signature(b)
+
+
+def signature(hypothesis: Hypothesis) -> object:
+    """What a hypothesis claims, without names: nodes, blocks and what is read, along every path; to be compared."""
+    return _mark(hypothesis, hypothesis.claim), str(hypothesis.sharing)
+
+
+def _mark(hypothesis: Hypothesis, claim: Claim) -> tuple[object, ...]:
+    labels = hypothesis.partitions[claim].labels.numpy().tobytes()
+    read = tuple(sorted((each.at, _mark(hypothesis, each)) for each in claim.reads))
+    return (claim.at, labels, claim.paths if read else "", read)
+
+
+def _joined(a: Hypothesis, b: Hypothesis, one: Claim | None, other: Claim | None, made: dict[Any, Claim]) -> Claim:
+    claims = [(h, c) for h, c in ((a, one), (b, other)) if c is not None]
+    first = claims[0][1]
+    partition = Partition.trivial(a.data).refine(*(h.partitions[c] for h, c in claims))
+    reads: list[Claim] = []
+    if all(claim.reads for _, claim in claims):
+        left, right = ({read.at: read for read in claim.reads} if claim else {} for claim in (one, other))
+        reads = [_joined(a, b, left.get(at), right.get(at), made) for at in left | right]
+    paths: Literal["direct", "any"] = "any" if any(c.paths == "any" and c.reads for _, c in claims) else "direct"
+    # One claim object for what is claimed alike at a node, wherever it is read.
+    key = (first.at, partition.labels.numpy().tobytes(), paths, tuple(sorted(id(read) for read in reads)))
+    if key not in made:
+        plain = any(isinstance(c.feature, str) and c.feature == EXACT for _, c in claims)
+        words = " and ".join(dict.fromkeys(c.feature_name for _, c in claims))
+        feature = EXACT if plain else partition
+        made[key] = Claim(first.at, feature, reads, name=_name(a, b, first), words=words, paths=paths)
+    return made[key]
+
+
+def _name(a: Hypothesis, b: Hypothesis, like: Claim) -> str:
+    """What a claim is called, if only claims about its node are called so; else its node."""
+    unique = all(claim.at == like.at for claim in (*a.claims, *b.claims) if claim.name == like.name)
+    return like.name if unique else like.at.replace("/", "|")
+
+
+def _sharing(a: Hypothesis, b: Hypothesis) -> Sharing:
+    modes = [a.sharing, b.sharing]
+    maps = [{group: tuple(names) for group, names in m.items()} for m in modes if isinstance(m, Mapping)]
+    if "all" in modes:
+        return "all"
+    if len(maps) == 2 and maps[0] != maps[1]:
+        raise HypothesisError(
+            f"'{a.name}' and '{b.name}' share unimportant inputs in different groups, {maps[0]} and {maps[1]}; "
+            "give both the same groups"
+        )
+    if maps:
+        return maps[0]
+    return max((m for m in modes if isinstance(m, str)), key=ORDER.index)
+
+
+def _on_one_graph(a: Hypothesis, b: Hypothesis) -> tuple[Hypothesis, Hypothesis]:
+    """The two on the later of their graphs, if one is a rewrite of the other."""
+    if a.data is not b.data:
+        raise HypothesisError(f"'{a.name}' and '{b.name}' are on different datasets and cannot be joined")
+    if a.graph is b.graph:
+        return a, b
+    if a.graph in _history(b.graph):
+        return _moved(a, b), b
+    if b.graph in _history(a.graph):
+        return a, _moved(b, a)
+    said = [", ".join(_rewrites(h.graph)) or "none" for h in (a, b)]
+    raise HypothesisError(
+        f"'{a.name}' and '{b.name}' cannot be joined: their graphs were rewritten in ways that no graph has both of "
+        f"({said[0]}; {said[1]}); make both hypotheses on one graph, rewritten for each of them"
+    )
+
+
+def _moved(h: Hypothesis, to: Hypothesis) -> Hypothesis:
+    moved = replace(h, graph=to.graph)
+    try:
+        moved.check(rewrites=False)
+    except HypothesisError as error:
+        raise HypothesisError(
+            f"'{h.name}' cannot be joined with '{to.name}', whose graph was rewritten: {fault}"
+            for fault in error.faults
+        ) from error
+    return moved
+
+
+def _history(graph: Graph) -> Iterator[Graph]:
+    while graph.rewrite is not None:
+        graph = graph.rewrite.before
+        yield graph
+
+
+def _rewrites(graph: Graph) -> Iterator[str]:
+    while graph.rewrite is not None:
+        yield f"{graph.rewrite.kind} of '{graph.rewrite.node}'"
+        graph = graph.rewrite.before
+
+
+def _both_words(a: str, b: str) -> str:
+    return a if a == b else f"{a} and {b}"
+
+
+@dataclass(frozen=True)
+class _Side:
+    """What one of the two says of a node: a claim, or nothing, the node being inside what is drawn as one.
+
+    Args:
+        of: the hypothesis.
+        claim: its claim about the node.
+        inside: without a claim: of a node that is evaluated "whole", or "unimportant".
+    """
+
+    of: Hypothesis
+    claim: Claim | None = None
+    inside: Literal["whole", "unimportant"] = "unimportant"
+
+    @property
+    def opened(self) -> bool:
+        return self.claim is not None and bool(self.claim.reads)
+
+    @property
+    def values(self) -> Tensor:
+        """int64 [N]: the node's value on each row, in this one's interpretation."""
+        n = self.of.data.n
+        if self.claim is not None:
+            return self.of.partitions[self.claim].labels
+        return torch.arange(n) if self.inside == "whole" else torch.zeros(n, dtype=torch.int64)
+
+    def below(self, at: str) -> _Side:
+        """What it says of an input."""
+        if self.claim is None:
+            return self
+        if not self.claim.reads:
+            return _Side(self.of, None, "whole")
+        return _Side(self.of, next((read for read in self.claim.reads if read.at == at), None))
+
+
+def _paired(h: Hypothesis, sharing: Sharing, at: str, path: str, one: _Side, other: _Side) -> Part:
+    """The node of the joined interpretation at a path, its value the pair of both values."""
+    sides = (one, other)
+    claims = [side.claim for side in sides if side.claim is not None]
+    name = _name(one.of, other.of, claims[0]) if claims else at.replace("/", "|")
+    feature = torch.stack([side.values for side in sides], 1)
+    words = " and ".join(dict.fromkeys(c.feature_name for c in claims)) or "the datum"
+    opened = [side.claim for side in sides if side.opened and side.claim is not None]
+    if not opened:
+        return Part(path, at, name, feature, words)
+    read = dict.fromkeys(each.at for claim in opened for each in claim.reads)
+    paths: Literal["direct", "any"] = "any" if any(c.paths == "any" for c in opened) else "direct"
+    like = Claim(at, reads=[Claim(each) for each in read], paths=paths)
+    rest = h.unimportant(like)
+    whole = any((s.inside if s.claim is None else "" if s.claim.reads else "whole") == "whole" for s in sides)
+    if whole:  # nothing inside may be swapped: every input is a node that carries the datum itself
+        read |= dict.fromkeys(rest)
+        rest = ()
+    parts = tuple(_paired(h, sharing, each, f"{path}/{each}", *(s.below(each) for s in sides)) for each in read)
+    return Part(path, at, name, feature, words, parts, tuple(_units(path, rest, sharing)))
+
+
+def _units(path: str, names: tuple[str, ...], sharing: Sharing) -> Iterator[Unit]:
+    if sharing == "all" and names:
+        yield Unit(f"unit({path}: all)", names, "all")
+    elif sharing == "each":
+        yield from (Unit(f"unit({path}: {name})", (name,)) for name in names)
+    elif isinstance(sharing, Mapping):
+        for group, members in sharing.items():
+            if mine := tuple(name for name in names if name in members):
+                yield Unit(f"unit({path}: {group})", mine, group)
+        names = tuple(name for name in names if all(name not in members for members in sharing.values()))
+    if names and (sharing == "reader" or isinstance(sharing, Mapping)):
+        yield Unit(f"unit({path})", names)

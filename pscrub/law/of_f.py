@@ -1,0 +1,203 @@
+"""The exact law of f under the scrubbing law, where activations take few values."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pscrub.errors import HypothesisError
+from pscrub.hypothesis.ablation import RESAMPLING, Ablation, replacements
+from pscrub.hypothesis.tree import Site, Tree
+from pscrub.law.exact import CELLS, match
+from pscrub.law.wires import inputs_partition
+
+ROWS = 1024
+"""Rows of D that the graph is run on at a time."""
+SETTINGS = 10_000
+"""Most values of shared unimportant draws, all together, to be conditioned on one by one."""
+
+
+def law_of_f(tree: Tree, limit: int = CELLS, ablation: Ablation = RESAMPLING) -> dict[float, float]:
+    """{value of f: probability} under the scrubbing law, values told apart exactly.
+
+    {value of the graph node: probability} is passed from each tree node to its reader, for each block of its wire:
+    given the inputs' blocks, what a node reads is independent. Draws of unimportant inputs that several nodes share
+    are conditioned on, value by value.
+
+    Args:
+        tree: the treeified hypothesis.
+        limit: most combinations (inputs' blocks, and a value of each graph node read) at one node.
+        ablation: what replaces unimportant inputs (and claimed nodes, if it says so): by default what is drawn.
+
+    Raises:
+        HypothesisError: more combinations, or more values of shared draws, than can be listed: draw instead.
+
+    >>> import torch
+    >>> from pscrub import Claim, Dataset, Graph, Hypothesis, unroll
+    >>> data = Dataset({"x": torch.arange(4), "y": torch.tensor([0, 1, 0, 2])})
+    >>> graph = Graph.of({"s": lambda x: x % 2, "f": lambda s, y: 1.0 * s * y}, inputs=["x", "y"], output="f")
+    >>> law_of_f(unroll(Hypothesis("s matters", graph, data, Claim("f", reads=[Claim("s", lambda d: d["x"] % 2)]))))
+    {0.0: 0.75, 1.0: 0.125, 2.0: 0.125}
+    """
+    messages = _Messages(tree, limit, ablation)
+    law: dict[float, float] = {}
+    for setting, p in messages.settings():
+        root = messages.of(tree.sites[tree.root], setting)
+        weight = root.p * tree.sites[tree.root].partition.block_weights[root.block] * p
+        for value, mass in zip(
+            root.values[tree.hypothesis.graph.output][root.value].tolist(), weight.tolist(), strict=True
+        ):
+            law[value] = law.get(value, 0.0) + mass
+    return dict(sorted(law.items()))
+
+
+def scrubbed_expectation(tree: Tree, limit: int = CELLS, ablation: Ablation = RESAMPLING) -> float:
+    """E_scrubbed: the expectation of f under the scrubbing law, exactly.
+
+    Args:
+        tree: the treeified hypothesis.
+        limit: as for `law_of_f`.
+        ablation: as for `law_of_f`.
+
+    Raises:
+        HypothesisError: as for `law_of_f`.
+    """
+    return math.fsum(value * p for value, p in law_of_f(tree, limit, ablation).items())
+
+
+@dataclass(frozen=True, eq=False)
+class _Message:
+    """For each block of a wire, the law of the values that graph nodes take behind it.
+
+    Args:
+        block: int64 [cells].
+        value: int64 [cells], places in `values`.
+        p: float64 [cells], the probability of the value given the block.
+        values: graph node -> [values, ...]; several nodes where one draw gives them all.
+    """
+
+    block: Tensor
+    value: Tensor
+    p: Tensor
+    values: Mapping[str, Tensor]
+
+    def only(self, value: int) -> _Message:
+        """The message once its value is known."""
+        one = torch.zeros(1, dtype=torch.int64)
+        return _Message(one, one + value, torch.ones(1, dtype=torch.float64), self.values)
+
+
+Setting = Mapping[str, int]
+"""Path of a shared draw -> place of its value."""
+
+
+class _Messages:
+    def __init__(self, tree: Tree, limit: int, ablation: Ablation) -> None:
+        self.tree, self.limit = tree, limit
+        self.rows = (tree.hypothesis.data.weights > 0).nonzero().flatten()
+        every = torch.arange(tree.hypothesis.data.n)
+        self.replaced = replacements(tree, ablation, lambda name: self._on([name], every)[name])
+        self.known: dict[tuple[str, tuple[int, ...]], _Message] = {}
+        self.leaf = {path: self._leaf(tree.sites[path]) for path in tree.leaves}
+        inner = [site for site in tree.sites.values() if site.given]
+        readers = {path: [s.path for s in inner if path in (s.given or {}).values()] for path in tree.leaves}
+        self.shared = tuple(path for path in tree.leaves if len(readers[path]) > 1)
+        self.below = {site.path: tuple(s for s in self.shared if _reads(tree, site, s)) for site in tree.sites.values()}
+
+    def settings(self) -> Iterator[tuple[Setting, float]]:
+        """Each value of the shared draws with its probability."""
+        sizes = [len(self.leaf[path].p) for path in self.shared]
+        if math.prod(sizes) > SETTINGS:
+            said = ", ".join(f"'{path}' ({n:,} values)" for path, n in zip(self.shared, sizes, strict=True))
+            raise HypothesisError(
+                f"no exact law of f: unimportant draws shared by several nodes, {said}, would have to be conditioned "
+                f"on one value at a time, at most {SETTINGS:,}; draw instead, or share per reader"
+            )
+        for places in itertools.product(*map(range, sizes)):
+            p = math.prod(float(self.leaf[path].p[k]) for path, k in zip(self.shared, places, strict=True))
+            yield {path: int(self.leaf[path].value[k]) for path, k in zip(self.shared, places, strict=True)}, p
+
+    def of(self, site: Site, setting: Setting) -> _Message:
+        if site.is_leaf:
+            leaf = self.leaf[site.path]
+            return leaf.only(setting[site.path]) if site.path in setting else leaf
+        key = site.path, tuple(setting[path] for path in self.below[site.path])
+        if key not in self.known:
+            self.known[key] = self._leaf(site) if site.path in self.replaced else self._inner(site, setting)
+        return self.known[key]
+
+    def _leaf(self, site: Site) -> _Message:
+        data, replaced = self.tree.hypothesis.data, self.replaced.get(site.path)
+        if replaced is None:
+            columns = self._on(self.tree.source(site.path), self.rows)
+        else:
+            columns = {name: replaced.of(name, self.rows) for name in replaced.values}
+        value, first = _distinct(list(columns.values()))
+        labels = site.partition.labels[self.rows]  # of unimportant inputs, one block, unless an adversary claims more
+        p = data.weights[self.rows] / site.partition.block_weights[labels]
+        block, value, p = _summed(labels, value, p)
+        return _Message(block, value, p, {name: column[first] for name, column in columns.items()})
+
+    def _on(self, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
+        data, graph = self.tree.hypothesis.data, self.tree.hypothesis.graph
+        pieces = []
+        for some in rows.split(ROWS):
+            with torch.no_grad():
+                pieces.append(graph.run(names, {name: data[name][some] for name in graph.inputs}))
+        return {name: torch.cat([piece[name] for piece in pieces]) for name in names}
+
+    def _inner(self, site: Site, setting: Setting) -> _Message:
+        graph, claim = self.tree.hypothesis.graph, site.claim
+        assert claim is not None and site.given is not None
+        inputs = inputs_partition(self.tree, site.path)
+        joint = (inputs.block_weights > 0).nonzero().flatten()
+        row = inputs.first_rows
+        p, places = torch.ones(len(joint), dtype=torch.float64), dict[str, Tensor]()
+        messages: dict[str, _Message] = {}
+        for path in dict.fromkeys(site.given.values()):
+            child = self.tree.sites[path]
+            message = messages[path] = self.of(child, setting)
+            wire = child.partition.labels[row[joint]]
+            cell, k = match(wire, message.block, self.limit, f"no exact law of f: what '{site.path}' reads")
+            joint, p = joint[cell], p[cell] * message.p[k]
+            places = {name: place[cell] for name, place in places.items()} | {path: message.value[k]}
+        code, first = _distinct(list(places.values()))
+        given = {name: messages[path].values[name][places[path][first]] for name, path in site.given.items()}
+        pieces = []
+        for some in torch.arange(len(first)).split(ROWS * 16):
+            with torch.no_grad():
+                pieces.append(graph.run([claim.at], {name: value[some] for name, value in given.items()})[claim.at])
+        value, kept = _distinct([torch.cat(pieces)])
+        output = site.partition.labels[row[joint]]
+        ratio = inputs.block_weights[joint] / site.partition.block_weights[output]
+        block, place, p = _summed(output, value[code], p * ratio)
+        return _Message(block, place, p, {claim.at: torch.cat(pieces)[kept]})
+
+
+def _reads(tree: Tree, site: Site, path: str) -> bool:
+    """Whether a draw's datum is used at or below a site."""
+    given = (site.given or {}).values()
+    return path in given or any(_reads(tree, child, path) for child in tree.children(site.path))
+
+
+def _distinct(columns: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Which of the distinct rows each row of the columns is, and the first row of each; equal means bit for bit."""
+    flat = [np.ascontiguousarray(column.numpy()).reshape(len(column), -1).view(np.uint8) for column in columns]
+    data = np.ascontiguousarray(np.concatenate(flat, 1))
+    _, first, code = np.unique(
+        data.view(np.dtype((np.void, data.shape[1]))).ravel(), return_index=True, return_inverse=True
+    )
+    return torch.from_numpy(code), torch.from_numpy(first)
+
+
+def _summed(block: Tensor, value: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each (block, value) once, with the sum of its probabilities."""
+    n = int(value.max()) + 1
+    cells, code = torch.unique(block * n + value, return_inverse=True)
+    return cells // n, cells % n, torch.bincount(code, p, len(cells))

@@ -1,0 +1,37 @@
+"""Progress: how long work tells how far it has come, and how long each of its phases took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Progress = Callable[[str, int, int], None]
+"""Told the phase, how much of it is done, and how much there is."""
+
+
+def quiet(phase: str, done: int, total: int) -> None:
+    """The Progress that tells nobody."""
+
+
+class Clock:
+    """Seconds spent by phase.
+
+    >>> clock = Clock()
+    >>> with clock("drawing"):
+    ...     pass
+    >>> list(clock.seconds)
+    ['drawing']
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Within it, time is counted to the phase."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start

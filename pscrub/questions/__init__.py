@@ -1,0 +1,74 @@
+"""What more can be asked of a hypothesis than its loss recovered.
+
+Side by side on common random numbers (`compare`, `ladder`); what each claim costs; other ablations and ways of sharing;
+how specific a hypothesis is; whole distributions; posteriors; worked examples held against their formulas; the theorems
+on a study's own data (`verify`); and an adversary that looks for claims left out.
+"""
+
+from pscrub.questions.ablations import compare_ablations
+from pscrub.questions.adversarial.search import AdversaryResult, adversary
+from pscrub.questions.claims import ClaimCost, claim_costs
+from pscrub.questions.comparison import (
+    Comparison,
+    Equivalence,
+    Losses,
+    compare,
+    draw_losses,
+    equivalence,
+    is_coarser,
+    ladder,
+)
+from pscrub.questions.distributions import (
+    DistributionDistance,
+    OutputDistance,
+    compare_distributions,
+    compare_samples,
+    exact_distances,
+    output_distances,
+)
+from pscrub.questions.goodness import NodeTest, entropy_from_draws, goodness_of_fit, independence_given_output
+from pscrub.questions.posterior import Posterior, bayesian_bootstrap
+from pscrub.questions.sharing import SharingTable, sharing_table
+from pscrub.questions.specificity import Frontier, frontier, order, orders
+from pscrub.questions.verification import StudyVerification, Verification, verify, verify_hypothesis
+from pscrub.questions.worked import Agreement, agreements
+
+__all__ = [
+    "AdversaryResult",
+    "Agreement",
+    "ClaimCost",
+    "Comparison",
+    "DistributionDistance",
+    "Equivalence",
+    "Frontier",
+    "Losses",
+    "NodeTest",
+    "OutputDistance",
+    "Posterior",
+    "SharingTable",
+    "StudyVerification",
+    "Verification",
+    "adversary",
+    "agreements",
+    "bayesian_bootstrap",
+    "claim_costs",
+    "compare",
+    "compare_ablations",
+    "compare_distributions",
+    "compare_samples",
+    "draw_losses",
+    "entropy_from_draws",
+    "equivalence",
+    "exact_distances",
+    "frontier",
+    "goodness_of_fit",
+    "independence_given_output",
+    "is_coarser",
+    "ladder",
+    "order",
+    "orders",
+    "output_distances",
+    "sharing_table",
+    "verify",
+    "verify_hypothesis",
+]

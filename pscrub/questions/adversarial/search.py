@@ -1,0 +1,221 @@
+"""Adversarial validation: the claims whose join with a hypothesis moves its scrubbed expected loss most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from pscrub.data.features import features_of_columns, read_features
+from pscrub.data.partition import Partition
+from pscrub.errors import StudyError
+from pscrub.estimate.baselines import Baseline
+from pscrub.estimate.estimate import Estimate, mean_of_pairs
+from pscrub.estimate.intervals import Family, simultaneous_level
+from pscrub.estimate.recovered import points_recovered
+from pscrub.evaluate.values import MEMORY, Activations
+from pscrub.hypothesis.hypothesis import Hypothesis
+from pscrub.hypothesis.tree import Tree, unroll
+from pscrub.law.entropy import entropy_budget
+from pscrub.progress import Progress, quiet
+from pscrub.questions.adversarial.clusters import clusters
+from pscrub.questions.adversarial.moves import EVERYWHERE, Move, Option, names, options, places, with_moves
+from pscrub.questions.comparison import ROUND, Losses, draw_losses_of
+
+FRESH = 1_000_003
+"""What is added to the seed for the draws that confirm a winner."""
+LEAST = 0.05
+"""Bits that a claim counts as giving up at least."""
+
+
+@dataclass(frozen=True, eq=False)
+class AdversaryResult:
+    """What an adversary found.
+
+    Args:
+        hypothesis: that was attacked.
+        moves: of the first search, those most surely away from 0 first.
+        chosen: the moves joined one after another, greedily.
+        confirmed: what they do together to E_scrubbed, on fresh draws, one interval at `level`.
+        points: the same in points of loss recovered.
+        level: of the simultaneous intervals of a search, and of the confirmation.
+        draws: of each hypothesis in a search, and in the confirmation.
+        model: E_model.
+        randomised: E_randomised.
+    """
+
+    hypothesis: Hypothesis
+    moves: tuple[Move, ...]
+    chosen: tuple[Move, ...]
+    confirmed: Estimate
+    points: Estimate | None
+    level: float
+    draws: int
+    model: Baseline
+    randomised: Baseline
+
+    @property
+    def found(self) -> bool:
+        """Whether the confirmation's interval leaves 0 out: with nothing to be found, seldom."""
+        return bool(self.chosen) and not self.confirmed.low <= 0 <= self.confirmed.high
+
+    @property
+    def joined(self) -> Hypothesis:
+        """The hypothesis joined with the moves chosen, on its isomorphic graph."""
+        return with_moves(self.hypothesis, self.chosen)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        if not self.found:
+            return f"nothing found at level {self.level:g} among {len(self.moves):,} claims tried"
+        said = "; then ".join(f"{move.feature} at {move.where}" for move in self.chosen)
+        change = self.confirmed.value
+        return (
+            f"found a missing claim: {said}: E_scrubbed {change:+.6g}, confirmed on fresh draws at level {self.level:g}"
+        )
+
+
+def adversary(
+    hypothesis: Hypothesis,
+    features: Mapping[str, Any] | Sequence[Any] = (),
+    *,
+    from_data: bool = True,
+    nodes: Sequence[str] | None = None,
+    draws: int = ROUND,
+    steps: int = 2,
+    per_bit: bool = False,
+    seed: int = 0,
+    level: float = 0.95,
+    family: Family = "max-t",
+    labels: Sequence[str] | None = None,
+    device: torch.device | str = "cpu",
+    memory: int = MEMORY,
+    randomised: Baseline | float | None = None,
+    progress: Progress = quiet,
+) -> AdversaryResult:
+    """Which additional claims, of those tried, move E_scrubbed: by how much, how surely, and whether fresh draws agree.
+
+    A claim is tried at each claim that reads nothing and at the unimportant inputs of each reader, which keep their
+    common datum; deeper ones alone, and carried on every node from the output to there; at claims that are alike
+    together; and on all nodes at once.
+    Unimportant inputs drawn apart are also tried drawn together. The move surest to be away from 0 is joined, then the
+    next, as long as one is clear. All moves of a search share their random numbers, and their intervals hold together.
+    The winner has been picked, so that its own interval flatters it: it is tried again on fresh draws.
+
+    Source: appendix 8.
+
+    Args:
+        hypothesis: a well-formed one.
+        features: as in `data.features.read_features`.
+        from_data: also try columns, their quantiles, and clusters of each node's activations.
+        nodes: claim names or graph nodes (of a reader, for its unimportant inputs) to try; all by default.
+        draws: of each move, and of the confirmation.
+        steps: most moves joined one after another.
+        per_bit: prefer what moves E_scrubbed most for each bit of scrubbed entropy that it gives up, so that a claim
+            which forbids little goes before one that forbids much.
+        seed: names the draws, and the clusters.
+        level: of a search's intervals together, and of the confirmation.
+        family: how intervals are made to hold together.
+        labels: as in `measures.randomised_loss`.
+        device: where the model runs.
+        memory: bytes for activations on D.
+        randomised: the baseline, if not E_randomised.
+        progress: told of draws done.
+
+    Raises:
+        HypothesisError: the hypothesis is not well formed.
+        DatasetError: features that cannot be read.
+        StudyError: there is nothing to try.
+
+    >>> from pscrub import Claim, Dataset, Graph
+    >>> data = Dataset({"x": torch.arange(40) % 4})
+    >>> graph = Graph.of({"s": lambda x: 1.0 * x, "f": lambda s, x: (s - x).abs()}, inputs=["x"], output="f")
+    >>> parity = Claim("s", lambda d: d["x"] % 2)
+    >>> h = Hypothesis("parity alone", graph, data, Claim("f", reads=[parity, Claim("x", "x")]))
+    >>> found = adversary(h, {"half": lambda d: d["x"] // 2}, from_data=False, draws=512)
+    >>> found.found, found.chosen[0].feature, found.chosen[0].where, round(found.confirmed.value, 1)
+    (True, 'half', 's', -1.0)
+    """
+    if steps < 1:
+        raise StudyError(f"steps is {steps}; expected at least 1")
+    start = tree = unroll(hypothesis)
+    given = read_features(hypothesis.data, features)
+    if from_data:
+        given |= {k: p for k, p in features_of_columns(hypothesis.data).items() if k not in given}
+    at = {where: paths for where, paths in places(tree) if nodes is None or _is_asked(tree, where, paths, nodes)}
+    local: dict[str, dict[str, Partition]] = {}
+    if from_data:
+        activations = Activations(hypothesis.graph, hypothesis.data, device, memory)
+        for where, paths in at.items():
+            sources = tuple(dict.fromkeys(name for path in paths for name in tree.source(path)))
+            if sources and len({tuple(tree.source(path)) for path in paths}) == 1:
+                local[where] = clusters(activations, sources, hypothesis.data, seed)
+    run = _Run(labels, draws, seed, device, memory, randomised, progress)
+    first: tuple[Move, ...] = ()
+    chosen: list[Move] = []
+    for step in range(steps):
+        tried = list(options(tree, at, given, local, nodes is None))
+        if not tried and step == 0:
+            raise StudyError(f"nothing to try on '{hypothesis.name}': no feature splits a block of its claims")
+        moves = run.search(tree, tried, level, family, per_bit)
+        first = first or tuple(move for move, _ in moves)
+        if not moves or (step and not moves[0][0].clear):
+            break
+        chosen.append(moves[0][0])
+        tree = moves[0][1]
+    losses = run.losses({"": start, "joined": tree}, seed + FRESH)
+    confirmed = mean_of_pairs(losses.f[1] - losses.f[0], level)
+    confirmed = replace(confirmed, method="paired differences on fresh draws; t, within root strata")
+    points = points_recovered(confirmed, losses.model, losses.randomised)
+    base = losses.model, losses.randomised
+    return AdversaryResult(hypothesis, first, tuple(chosen), confirmed, points, level, losses.f.shape[1], *base)
+
+
+@dataclass(frozen=True)
+class _Run:
+    labels: Sequence[str] | None
+    draws: int
+    seed: int
+    device: torch.device | str
+    memory: int
+    randomised: Baseline | float | None
+    progress: Progress
+
+    def losses(self, trees: dict[str, Tree], seed: int) -> Losses:
+        about = (self.labels, self.draws, seed, self.device, self.memory, None, self.randomised, self.progress)
+        return draw_losses_of(trees, *about)
+
+    def search(
+        self, tree: Tree, options: Sequence[Option], level: float, family: Family, per_bit: bool
+    ) -> list[Option]:
+        """The moves with what they do, the surest first."""
+        if not options:
+            return []
+        losses = self.losses({"": tree, **{str(i): option for i, (_, option) in enumerate(options)}}, self.seed)
+        moved = replace(losses, names=losses.names[1:], f=losses.f[1:] - losses.f[0])
+        each = simultaneous_level(moved.correlation, level, family)
+        before = entropy_budget(tree, bits=True).scrubbed
+        found = []
+        for f, (move, option) in zip(moved.f, options, strict=True):
+            difference = mean_of_pairs(f, each)
+            points = points_recovered(difference, losses.model, losses.randomised)
+            bits = before - entropy_budget(option, bits=True).scrubbed
+            found.append((replace(move, difference=difference, points=points, bits=bits), option))
+        found.sort(key=lambda option: _rank(option[0], per_bit))
+        return found
+
+
+def _rank(move: Move, per_bit: bool) -> tuple[bool, float]:
+    """Clear moves first, by the end of the interval that is nearer to 0; of others, the least like no change."""
+    half, size = move.difference.width / 2, abs(move.difference.value)
+    if size > half:
+        return False, (half - size) / (max(move.bits, LEAST) if per_bit else 1.0)
+    return True, -size / half if half else 0.0
+
+
+def _is_asked(tree: Tree, where: str, paths: Sequence[str], nodes: Sequence[str]) -> bool:
+    """Whether the deepest of a place's sites are about named nodes."""
+    return where != EVERYWHERE and bool(set(names(tree, paths[-1:])) & set(nodes))

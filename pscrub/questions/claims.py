@@ -1,0 +1,132 @@
+"""Where the loss goes: what each claim of a hypothesis costs, by scrubbing it alone and all but it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from pscrub.errors import StudyError
+from pscrub.estimate.baselines import Baseline
+from pscrub.estimate.estimate import Estimate, exact_estimate, mean_of_pairs
+from pscrub.estimate.intervals import Family, simultaneous_level
+from pscrub.estimate.recovered import loss_recovered, points_recovered
+from pscrub.evaluate.values import MEMORY
+from pscrub.hypothesis.hypothesis import Hypothesis
+from pscrub.hypothesis.tree import Tree, make_exact, unroll
+from pscrub.progress import Progress, quiet
+from pscrub.questions.comparison import ROUND, draw_losses_of
+
+
+@dataclass(frozen=True)
+class ClaimCost:
+    """What one claim costs.
+
+    Args:
+        claim: its name, or the path of a draw of unimportant inputs.
+        paths: the sites of the treeified hypothesis that it speaks of.
+        alone: loss recovered when this claim alone is scrubbed, all else exact; 100 % if it costs nothing.
+        without: loss recovered when all but this claim are scrubbed and this one is exact.
+        gain: `without` less the whole hypothesis's loss recovered, in points, on common random numbers.
+    """
+
+    claim: str
+    paths: tuple[str, ...]
+    alone: Estimate | None
+    without: Estimate | None
+    gain: Estimate | None
+
+
+def claim_costs(
+    hypothesis: Hypothesis,
+    *,
+    claims: Sequence[str] | None = None,
+    draws: int = 2 * ROUND,
+    seed: int = 0,
+    level: float = 0.95,
+    family: Family = "max-t",
+    labels: Sequence[str] | None = None,
+    device: torch.device | str = "cpu",
+    memory: int = MEMORY,
+    chunk: int | None = None,
+    randomised: Baseline | float | None = None,
+    progress: Progress = quiet,
+) -> tuple[ClaimCost, ...]:
+    """What each claim costs: loss recovered when only it is scrubbed and when all but it are, dearest first.
+
+    A claim that is not scrubbed is exact: its sites are given their parent's own datum, and draws of unimportant inputs
+    their reader's (if shared, the root's). Draws of unimportant inputs count as claims, for "this does not matter" is
+    one. All are made on common random numbers. Costs need not add up: claims interact.
+
+    Args:
+        hypothesis: a well-formed one.
+        claims: names (or paths of unimportant draws) to look at; all that scrub anything by default.
+        draws: of each variant, two variants a claim and one for the whole.
+        seed: names the draws.
+        level: nominal coverage, of all intervals of one kind together.
+        family: how that is made sure.
+        labels: as in `measures.randomised_loss`.
+        device: where the model runs.
+        memory: bytes for activations on D.
+        chunk: draws evaluated at a time.
+        randomised: the baseline, if not E_randomised.
+        progress: told of draws done.
+
+    Raises:
+        HypothesisError: the hypothesis is not well formed.
+        StudyError: unknown claims.
+
+    >>> from pscrub.data.dataset import Dataset
+    >>> from pscrub.graph.graph import Graph
+    >>> from pscrub.hypothesis.hypothesis import Claim
+    >>> data = Dataset({"x": torch.arange(8), "y": torch.arange(8) % 2})
+    >>> graph = Graph.of({"out": lambda x: x % 4, "f": lambda out, y: (out - y) ** 2.0}, ["x", "y"], "f")
+    >>> claim = Claim("f", reads=[Claim("out", lambda d: d["x"] % 2), Claim("y", "exact")])
+    >>> [(cost.claim, cost.without.value) for cost in claim_costs(Hypothesis("parity", graph, data, claim), draws=400)]
+    [('out', 100.0)]
+    """
+    tree = unroll(hypothesis)
+    groups = _claims(tree)
+    unknown = [name for name in claims or () if name not in groups]
+    if unknown:
+        raise StudyError(f"no claim '{unknown[0]}' that scrubs anything; there are {', '.join(groups)}")
+    everything = [path for paths in groups.values() for path in paths]
+    chosen = groups if claims is None else {name: groups[name] for name in claims}
+    variants = {"": tree}
+    for name, paths in chosen.items():
+        variants[f"alone {name}"] = make_exact(tree, [path for path in everything if path not in paths])
+        variants[f"without {name}"] = make_exact(tree, paths)
+    losses = draw_losses_of(variants, labels, draws, seed, device, memory, chunk, randomised, progress)
+    alone, without = ([losses.names.index(f"{kind} {name}") for name in chosen] for kind in ("alone", "without"))
+    whole = losses.f[0]
+    gains = losses.f[without] - whole
+    kinds = [
+        (f, simultaneous_level(replace(losses, f=f).correlation, level, family))
+        for f in (losses.f[alone], losses.f[without], gains)
+    ]
+    found = []
+    for k, (name, paths) in enumerate(chosen.items()):
+        one, rest, gain = (mean_of_pairs(f[k], each) for f, each in kinds)
+        if len(groups) == 1:  # without it nothing is scrubbed
+            rest = exact_estimate(losses.model.value, rest.level, "exact: the model's own")
+        base = losses.model, losses.randomised
+        found.append(
+            ClaimCost(
+                name,
+                tuple(paths),
+                loss_recovered(one, *base),
+                loss_recovered(rest, *base),
+                points_recovered(gain, *base),
+            )
+        )
+    return tuple(sorted(found, key=lambda cost: -cost.gain.value if cost.gain else 0.0))
+
+
+def _claims(tree: Tree) -> dict[str, list[str]]:
+    """Claim's name (or unimportant draw's path) -> its sites, of all that can swap anything."""
+    groups: dict[str, list[str]] = {}
+    for path, site in tree.sites.items():
+        if path != tree.root and int(site.partition.sizes.max()) > 1:
+            groups.setdefault(path if site.claim is None else site.claim.name, []).append(path)
+    return groups

@@ -1,0 +1,250 @@
+"""Hypotheses seen side by side: differences on common random numbers, ladders, equivalence, many at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pscrub.errors import StudyError
+from pscrub.estimate.baselines import Baseline, model_loss, randomised_loss
+from pscrub.estimate.estimate import Estimate, choose, mean_of_pairs
+from pscrub.estimate.intervals import Family, simultaneous_level
+from pscrub.estimate.recovered import loss_recovered, points_recovered
+from pscrub.evaluate.reference import run_scrubbed
+from pscrub.evaluate.values import MEMORY, Activations
+from pscrub.hypothesis.hypothesis import Hypothesis
+from pscrub.hypothesis.study import Study
+from pscrub.hypothesis.tree import Tree, unroll
+from pscrub.law.drawing import draw_alike
+from pscrub.progress import Progress, quiet
+
+ROUND = 16_384
+"""Draws that are made and evaluated together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """f of several scrubbed hypotheses on common random numbers.
+
+    Args:
+        names: of the hypotheses, or of what else was scrubbed.
+        f: float64 [names, draws], pair by pair; columns share root data, and where they can all other data.
+        model: E_model.
+        randomised: E_randomised.
+    """
+
+    names: tuple[str, ...]
+    f: Tensor
+    model: Baseline
+    randomised: Baseline
+
+    @cached_property
+    def correlation(self) -> Tensor:
+        """float64 [names, names]: of the means' errors, from the differences within pairs; 0 where f does not vary."""
+        d = self.f.reshape(len(self.f), -1, 2).diff().squeeze(-1)
+        scale = d.norm(dim=1)
+        unit = torch.where(scale[:, None] > 0, d / scale.clamp(min=1e-300)[:, None], 0.0)
+        return unit @ unit.T
+
+    def scores(
+        self, level: float = 0.95, family: Family = "max-t", interval: str = "auto"
+    ) -> tuple[Estimate | None, ...]:
+        """Each hypothesis's loss recovered, the intervals holding all together at the level; None where undefined."""
+        each = simultaneous_level(self.correlation, level, family)
+        return tuple(loss_recovered(choose(f, each, interval), self.model, self.randomised) for f in self.f)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two hypotheses differ on common random numbers.
+
+    Args:
+        first: a name.
+        second: a name.
+        difference: E_scrubbed of the second less that of the first, in f's units.
+        points: the same in points of loss recovered; None where that has no meaning.
+        unpaired: width of the interval that independent draws of the same number would give, in f's units.
+        correlation: of the two errors.
+    """
+
+    first: str
+    second: str
+    difference: Estimate
+    points: Estimate | None
+    unpaired: float
+    correlation: float
+
+    @property
+    def answer(self) -> str:
+        """Which recovers more, as far as the interval tells."""
+        e = self.points
+        if e is None or e.low <= 0 <= e.high:
+            return "undecided"
+        return f"'{self.second if e.low > 0 else self.first}' recovers more"
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Whether a hypothesis recovers at least so much, by an interval: "not rejected", "rejected" or "undecided".
+
+    "Not rejected": the whole interval is at or above the mark, on these data, by this kind of scrubbing. That a
+    hypothesis is right no score can tell.
+    """
+
+    answer: Literal["not rejected", "rejected", "undecided"]
+    at_least: float
+    score: Estimate | None
+
+
+def draw_losses(
+    study: Study | Sequence[Hypothesis],
+    *,
+    draws: int = 2 * ROUND,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    memory: int = MEMORY,
+    chunk: int | None = None,
+    randomised: Baseline | float | None = None,
+    progress: Progress = quiet,
+) -> Losses:
+    """f of each hypothesis, on common random numbers: `compare`, `ladder` and simultaneous scores are made from it.
+
+    Hypotheses share the root's data, and every site whose path and block are the same in two of them the datum.
+
+    Args:
+        study: a study, or hypotheses on one data set and behaviour.
+        draws: of each (rounded up to pairs).
+        seed: names the draws.
+        device: where the model runs.
+        memory: bytes for activations on D.
+        chunk: draws evaluated at a time.
+        randomised: the baseline, if not E_randomised.
+        progress: told of draws done.
+
+    Raises:
+        HypothesisError: a hypothesis is not well formed.
+        StudyError: several data sets, or too few draws.
+    """
+    study = study if isinstance(study, Study) else Study("study", study)
+    trees = {h.name: unroll(h) for h in study.hypotheses}
+    return draw_losses_of(trees, study.labels, draws, seed, device, memory, chunk, randomised, progress)
+
+
+def compare(losses: Losses, first: str, second: str, level: float = 0.95) -> Comparison:
+    """How the second of two hypotheses differs from the first: the paired difference with its interval.
+
+    Args:
+        losses: of both, from `draw_losses`.
+        first: a name.
+        second: a name.
+        level: nominal coverage.
+
+    >>> f = torch.tensor([[0.0, 1.0, 2.0, 1.0], [0.5, 1.5, 2.6, 1.6]], dtype=torch.float64)
+    >>> losses = Losses(("a", "b"), f, Baseline(0.0, 0, 0, "exact"), Baseline(10.0, 0, 0, "exact"))
+    >>> found = compare(losses, "a", "b")
+    >>> round(found.difference.value, 2), round(found.points.value, 1), found.answer
+    (0.55, -5.5, "'a' recovers more")
+    """
+    for name in (first, second):
+        if name not in losses.names:
+            raise StudyError(f"no losses of '{name}'; there are {', '.join(losses.names)}")
+    i, j = losses.names.index(first), losses.names.index(second)
+    a, b = losses.f[i], losses.f[j]
+    difference = mean_of_pairs(b - a, level)
+    difference = replace(difference, method="paired differences on common random numbers; t, within root strata")
+    apart = [mean_of_pairs(f, level) for f in (a, b)]
+    unpaired = math.hypot(apart[0].width, apart[1].width)
+    points = points_recovered(difference, losses.model, losses.randomised)
+    return Comparison(first, second, difference, points, unpaired, float(losses.correlation[i, j]))
+
+
+def ladder(losses: Losses, level: float = 0.95, family: Family = "max-t") -> tuple[Comparison, ...]:
+    """Each step of a ladder: a hypothesis against the one before it, the intervals holding all together at the level.
+
+    Args:
+        losses: of the hypotheses, in the ladder's order.
+        level: nominal coverage of all the intervals at once.
+        family: how that is made sure, see `simultaneous_level`.
+    """
+    if len(losses.names) < 2:
+        raise StudyError("a ladder needs two hypotheses or more")
+    steps = Losses(losses.names[1:], losses.f[1:] - losses.f[:-1], losses.model, losses.randomised)
+    each = simultaneous_level(steps.correlation, level, family)
+    return tuple(compare(losses, a, b, each) for a, b in zip(losses.names[:-1], losses.names[1:], strict=True))
+
+
+def is_coarser(weaker: Hypothesis, stronger: Hypothesis) -> bool:
+    """Whether the stronger hypothesis permits every swap that the weaker one does, at every site that both have.
+
+    A site that only the stronger one has stands for a node that the weaker one evaluates whole. On a ladder of nested
+    hypotheses this holds from each rung to the next; recovered loss may rise along it all the same.
+    """
+    one, other = unroll(weaker), unroll(stronger)
+    shared = [path for path in one.sites if path in other.sites]
+    return bool(shared) and all(one.sites[p].partition.refines(other.sites[p].partition) for p in shared)
+
+
+def equivalence(score: Estimate | None, at_least: float = 95.0) -> Equivalence:
+    """Whether at least so many per cent are recovered: by the interval, never by a difference that was not found.
+
+    Args:
+        score: loss recovered in per cent, with its interval.
+        at_least: the mark, in per cent.
+
+    >>> equivalence(Estimate(97.0, 96.1, 97.9, 0.95, 0.5, 1e3, 4000, "t")).answer
+    'not rejected'
+    >>> equivalence(Estimate(95.2, 94.8, 95.6, 0.95, 0.2, 1e3, 4000, "t")).answer
+    'undecided'
+    """
+    if score is None or not (math.isfinite(score.low) and math.isfinite(score.high)):
+        return Equivalence("undecided", at_least, score)
+    answer: Literal["not rejected", "rejected", "undecided"] = "undecided"
+    if score.low >= at_least:
+        answer = "not rejected"
+    elif score.high < at_least:
+        answer = "rejected"
+    return Equivalence(answer, at_least, score)
+
+
+def draw_losses_of(
+    trees: dict[str, Tree],
+    labels: Sequence[str] | None,
+    draws: int,
+    seed: int,
+    device: torch.device | str,
+    memory: int,
+    chunk: int | None,
+    randomised: Baseline | float | None,
+    progress: Progress,
+) -> Losses:
+    """f of each tree, by name, on common random numbers; arguments as in `draw_losses`."""
+    if draws < 1:
+        raise StudyError(f"draws is {draws}; expected at least 1")
+    if seed < 0:
+        raise StudyError(f"seed is {seed}; expected 0 or more")
+    every = tuple(trees.values())
+    strata = every[0].seen.refine(*(tree.seen for tree in every[1:]))
+    baselines: tuple[Baseline, Baseline] | None = None
+    graph, rows = None, []
+    for tree in every:
+        if graph is not tree.hypothesis.graph:
+            graph = tree.hypothesis.graph
+            activations = Activations(graph, tree.hypothesis.data, device, memory)
+        if baselines is None:
+            given = Baseline(float(randomised), 0.0, 0, "given") if isinstance(randomised, float | int) else randomised
+            chance = given or randomised_loss(activations, labels, seed=seed, progress=progress)
+            baselines = model_loss(activations, progress), chance
+        f: list[Tensor] = []
+        for start in range(0, draws, ROUND):
+            size = min(draws + draws % 2 - start, ROUND)
+            data = draw_alike(tree, strata, size, (seed, len(f)))
+            f.append(run_scrubbed(tree, activations, data, chunk=chunk, progress=progress))
+        rows.append(torch.cat(f))
+    assert baselines is not None
+    return Losses(tuple(trees), torch.stack(rows), *baselines)

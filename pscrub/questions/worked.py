@@ -1,0 +1,119 @@
+"""Worked examples: what a formula gives, what enumeration gives, what draws give, and whether they agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from scipy import stats
+
+from pscrub.errors import HypothesisError
+from pscrub.estimate.estimate import Estimate, mean_of_pairs
+from pscrub.evaluate.reference import run_scrubbed
+from pscrub.evaluate.values import Activations
+from pscrub.hypothesis.ablation import Ablation
+from pscrub.hypothesis.hypothesis import Hypothesis
+from pscrub.hypothesis.study import E_SCRUBBED, Expected, Study
+from pscrub.hypothesis.tree import unroll
+from pscrub.law.drawing import draw
+from pscrub.law.of_f import scrubbed_expectation
+from pscrub.result.result import StudyResult
+
+DRAWS = 16_384
+"""Draws of a figure that the study's own result does not hold."""
+ROUNDING = 1e-12
+"""Largest difference of the two exact routes, relative to the figure (or 1 if that is less)."""
+ALARM = 1e-6
+"""Probability at which a figure without fault is said not to agree, if its error is normal."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One figure of a worked example, by three routes.
+
+    Args:
+        hypothesis: its name.
+        figure: what it is.
+        ablation: what replaced unimportant inputs.
+        exact: from the formula.
+        enumerated: from the exact law of f; None where that cannot be listed.
+        measured: from draws.
+    """
+
+    hypothesis: str
+    figure: str
+    ablation: str
+    exact: float
+    enumerated: float | None
+    measured: Estimate
+
+    @property
+    def agrees(self) -> bool:
+        """Both exact routes to rounding, and the draws within an error that chance exceeds one time in a million."""
+        scale = max(1.0, abs(self.exact))
+        if self.enumerated is not None and not abs(self.enumerated - self.exact) <= ROUNDING * scale:
+            return False
+        m = self.measured
+        radius = m.se * float(stats.t.ppf(1 - ALARM / 2, m.df)) if m.se > 0 else 0.0
+        return abs(m.value - self.exact) <= radius + 1e-9 * scale
+
+    def as_row(self) -> dict[str, Any]:
+        """Plain values by name."""
+        m = self.measured
+        return {
+            "hypothesis": self.hypothesis,
+            "figure": self.figure,
+            "ablation": self.ablation,
+            "exact": self.exact,
+            "enumerated": self.enumerated,
+            "measured": m.value,
+            "low": m.low,
+            "high": m.high,
+            "draws": m.draws,
+            "agrees": self.agrees,
+        }
+
+
+def agreements(
+    study: Study, result: StudyResult | None = None, draws: int = DRAWS, seed: int = 0, level: float = 0.95
+) -> tuple[Agreement, ...]:
+    """Each figure that a study expects, beside what enumeration and draws give.
+
+    Args:
+        study: a worked example.
+        result: of the study: its E_scrubbed are taken, not measured again.
+        draws: of each other figure (rounded up to pairs).
+        seed: names the draws.
+        level: nominal coverage of the intervals.
+    """
+    held = {} if result is None else {each.hypothesis: each.scrubbed for each in result.results}
+    return tuple(_agreement(study, each, held, draws, seed, level) for each in study.expected)
+
+
+def measure(hypothesis: Hypothesis, ablation: Ablation, draws: int, seed: int, level: float = 0.95) -> Estimate:
+    """The expectation of f under the scrubbing law and an ablation, with a t interval; arguments as in `agreements`."""
+    tree = unroll(hypothesis)
+    activations = Activations(hypothesis.graph, hypothesis.data)
+    data = draw(tree, draws + draws % 2, (seed, 0))
+    f = run_scrubbed(tree, activations, data, ablation=ablation)
+    return mean_of_pairs(f, level)
+
+
+def enumerate_exactly(hypothesis: Hypothesis, ablation: Ablation) -> float | None:
+    """The same by enumeration; None where the law of f is too large to list."""
+    try:
+        return scrubbed_expectation(unroll(hypothesis), ablation=ablation)
+    except HypothesisError:
+        return None
+
+
+def _agreement(
+    study: Study, each: Expected, held: dict[str, Estimate], draws: int, seed: int, level: float
+) -> Agreement:
+    h = each.hypothesis
+    known = None
+    if any(h is own for own in study.hypotheses) and (each.figure, each.ablation.kind) == (E_SCRUBBED, "resampling"):
+        known = held.get(h.name)
+    measured = known or measure(h, each.ablation, draws, seed, level)
+    enumerated = enumerate_exactly(h, each.ablation)
+    return Agreement(h.name, each.figure, each.ablation.kind, float(each.value), enumerated, measured)

@@ -1,0 +1,170 @@
+"""Frozen dataclasses with tensors in one file, written whole or not at all: netCDF, with JSON for all but the arrays.
+
+netCDF 3 by scipy, which pscrub needs anyhow, so that a result can be read wherever pscrub runs, and by any netCDF
+reader. It has no 64-bit integers: row numbers are kept as int32 and given back as int64.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from scipy.io import netcdf_file
+from torch import Tensor
+
+from pscrub.errors import StudyError
+
+VERSION = 1
+"""Of the form of the file. A file of another version is refused."""
+FORMAT = "pscrub result"
+TEXT = "json"
+"""The variable that holds the JSON, a byte an entry."""
+
+
+def save(value: Any, path: Path) -> None:
+    """Write a dataclass under a temporary name and move it into place.
+
+    Args:
+        value: a dataclass of numbers, texts, None, tuples, dictionaries by text, tensors and dataclasses.
+        path: of the file.
+
+    Raises:
+        StudyError: it cannot be written.
+    """
+    arrays: dict[str, Tensor] = {}
+    document = {"format": FORMAT, "version": VERSION, "content": _plain(value, arrays, "")}
+    text = json.dumps(document, allow_nan=False).encode()
+
+    def write(file: IO[bytes]) -> None:
+        # A file of scipy's closes what it is given; the copy of the handle is for it.
+        with netcdf_file(os.fdopen(os.dup(file.fileno()), "wb"), "w", version=2) as out:
+            out.title = FORMAT
+            for name, array in ({TEXT: torch.frombuffer(bytearray(text), dtype=torch.int8)} | arrays).items():
+                kind = {torch.int64: "i4", torch.int8: "i1"}.get(array.dtype, "f8")
+                if kind == "i4" and array.numel() and int(array.max()) >= 2**31:
+                    raise StudyError(f"cannot save '{name}': row numbers of 2^31 and more do not fit the file's form")
+                out.createDimension(f"n_{name}", array.numel())
+                out.createVariable(name, kind, (f"n_{name}",))[:] = array.reshape(-1).numpy()
+
+    try:
+        write_whole(path, write)
+    except OSError as error:
+        raise StudyError(f"cannot write to '{path.parent}', for {path.name}: {error.strerror or error}") from error
+
+
+def load(path: Path, classes: Mapping[str, type[Any]]) -> Any:
+    """What was saved there.
+
+    Args:
+        path: of the file.
+        classes: the dataclasses that may stand in it, by name.
+
+    Raises:
+        StudyError: no such file, not of this form, or of another version.
+    """
+    if not path.is_file():
+        raise StudyError(f"no saved result at '{path}'")
+    try:
+        with netcdf_file(path, "r", mmap=False) as file:
+            arrays = {name: np.asarray(variable[:]).copy() for name, variable in file.variables.items()}
+        document = json.loads(arrays.pop(TEXT).tobytes())
+    except Exception as error:  # whatever a reader of binary files meets in one of another kind
+        raise StudyError(f"'{path}' is no saved result: {type(error).__name__}: {error}") from error
+    if document.get("format") != FORMAT or document.get("version") != VERSION:
+        raise StudyError(
+            f"'{path}' is of version {document.get('version')!r} of '{document.get('format')}'; this pscrub reads "
+            f"version {VERSION} of '{FORMAT}'"
+        )
+    try:
+        return _made(document["content"], arrays, classes)
+    except (KeyError, TypeError) as error:
+        raise StudyError(f"'{path}' is not of the form that version {VERSION} has: {error}") from error
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file under a temporary name and move it into place; on a fault or an interrupt nothing is left.
+
+    Args:
+        path: of the file.
+        write: given the open temporary file.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _plain(value: Any, arrays: dict[str, Tensor], name: str) -> Any:
+    """The value as JSON can hold it. Tensors go into `arrays`; what JSON has no word for is tagged with "$"."""
+    if isinstance(value, Tensor):
+        if not value.numel():
+            return {"$empty": str(value.dtype).removeprefix("torch.")}
+        arrays[f"a{len(arrays)}{name}"] = value.detach().cpu()
+        return {"$array": f"a{len(arrays) - 1}{name}", "shape": list(value.shape)}
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: _plain(getattr(value, f.name), arrays, f"_{f.name}") for f in dataclasses.fields(value)}
+        return {"$class": type(value).__name__, **fields}
+    if isinstance(value, Mapping):
+        return {"$mapping": [[key, _plain(each, arrays, name)] for key, each in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_plain(each, arrays, name) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": str(value)}
+    return value
+
+
+def _made(value: Any, arrays: Mapping[str, np.ndarray[Any, Any]], classes: Mapping[str, type[Any]]) -> Any:
+    if isinstance(value, list):
+        return tuple(_made(each, arrays, classes) for each in value)
+    if not isinstance(value, dict):
+        return value
+    match value:
+        case {"$empty": kind}:
+            return torch.empty(0, dtype={"float64": torch.float64, "int64": torch.int64}[kind])
+        case {"$array": name, "shape": shape}:
+            array = arrays[name].reshape(shape)
+            return torch.from_numpy(array.astype(np.int64 if array.dtype.kind == "i" else np.float64))
+        case {"$mapping": pairs}:
+            return {key: _made(each, arrays, classes) for key, each in pairs}
+        case {"$float": text}:
+            return float(text)
+        case {"$class": name, **fields}:
+            return classes[name](**{key: _made(each, arrays, classes) for key, each in fields.items()})
+    raise TypeError(f"an entry with {', '.join(map(str, value))}")
+
+
+class Equal:
+    """Equality of dataclasses field by field, tensors entry by entry (NaN equals NaN)."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # type: ignore[arg-type]
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.nan_to_num(nan=0.5), b.nan_to_num(nan=0.5))
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return list(a) == list(b) and all(_same(a[key], b[key]) for key in a)
+    if is_dataclass(a) and type(a) is type(b):
+        return all(_same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(_same(*pair) for pair in zip(a, b, strict=True))
+    return bool(a == b) or (isinstance(a, float) and isinstance(b, float) and a != a and b != b)

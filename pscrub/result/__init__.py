@@ -1,0 +1,11 @@
+"""What a run keeps: draws as records, results with their warnings, tables, and files.
+
+A `ScrubResult` is one hypothesis's, a `StudyResult` a study's. Both are frozen, keep every draw, are saved whole or not
+at all, and can be merged, continued, and handed to pandas, xarray and ArviZ.
+"""
+
+from pscrub.result.draws import Draws, Round, SiteDraws
+from pscrub.result.merging import merge
+from pscrub.result.result import ScrubResult, StudyResult
+
+__all__ = ["Draws", "Round", "ScrubResult", "SiteDraws", "StudyResult", "merge"]

@@ -1,0 +1,148 @@
+"""What is kept of each round of draws, and what the draws are seen against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pscrub.data.dataset import Dataset
+from pscrub.data.partition import Partition
+from pscrub.errors import StudyError
+from pscrub.estimate.baselines import Baseline, randomised_sample
+from pscrub.evaluate.values import Activations
+from pscrub.hypothesis.hypothesis import EXACT, Claim
+from pscrub.hypothesis.tree import Site, Tree
+from pscrub.progress import Progress
+from pscrub.result.draws import WORST, Draws, Extreme, Groups, Reference, Round, SiteDraws
+from pscrub.result.provenance import data_hash
+
+LONGEST = 400
+"""Characters of a value that are kept of it."""
+MOST_GROUPS = 20
+"""Values of a column that are told apart; the rarer ones are put together."""
+SAMPLE = 4096
+"""Pairs of an output and an independent label whose f shows how f is spread under the baseline."""
+
+
+def sites_of(tree: Tree) -> tuple[SiteDraws, ...]:
+    """What can be drawn for each site but the root; nothing drawn so far."""
+    donors: dict[int, float] = {}
+    return tuple(_site(tree, site, donors) for path, site in tree.sites.items() if path != tree.root)
+
+
+def collect_round(
+    tree: Tree,
+    kept: Sequence[SiteDraws],
+    made: Round,
+    data: Mapping[str, Tensor],
+    f: Tensor,
+    distances: Mapping[str, Tensor],
+) -> Draws:
+    """One round's draws, with what is kept of its data.
+
+    Args:
+        tree: the treeified hypothesis.
+        kept: of `sites_of`.
+        made: the round.
+        data: path -> int64 [draws].
+        f: float64 [draws].
+        distances: measure -> float64 [draws].
+    """
+    n = made.size
+    served = []
+    for each in kept:
+        rows = data[each.path]
+        counts = torch.bincount(rows)
+        own = int((rows == data[tree.sites[each.path].parent or tree.root]).sum())
+        collisions = int((counts * (counts - 1)).sum())
+        served.append(replace(each, draws=n, own=own, collisions=collisions, pairs=n * (n - 1)))
+    # NaN is worst of all, and topk holds it to be the largest.
+    worst = f.topk(min(WORST, n)).indices.tolist()
+    extremes = tuple(Extreme(float(f[i]), _inputs(tree, data, i)) for i in worst)
+    return Draws((made,), f, data[tree.root], dict(distances), tuple(served), extremes)
+
+
+def make_reference(
+    activations: Activations,
+    labels: Sequence[str] | None,
+    by: Sequence[str],
+    baseline: Baseline,
+    seed: int,
+    progress: Progress,
+) -> Reference:
+    """f on D, under the baseline, and D by the columns named."""
+    data = activations.data
+    losses = activations.on_data(activations.graph.output, progress).double().cpu()
+    given = baseline.method == "given"
+    randomised = torch.empty(0, dtype=torch.float64) if given else randomised_sample(activations, labels, SAMPLE, seed)
+    return Reference(data_hash(data), data.weights, losses, randomised, tuple(_groups(data, name) for name in by))
+
+
+def is_exact(claim: Claim) -> bool:
+    """Whether a claim says itself that nothing may be swapped, or says what claims that do so determine."""
+    if claim.feature is None:
+        return any(is_exact(read) for read in claim.reads)
+    return isinstance(claim.feature, str) and claim.feature == EXACT
+
+
+def _site(tree: Tree, site: Site, donors: dict[int, float]) -> SiteDraws:
+    partition, claim = site.partition, site.claim
+    if id(partition) not in donors:
+        donors[id(partition)] = _donors(partition)
+    swaps = int(partition.sizes.max()) > 1 or partition.n_blocks == 1
+    vacuous = claim is not None and site.parent is not None and not is_exact(claim) and not swaps
+    sizes = partition.sizes[partition.sizes > 0]
+    return SiteDraws(
+        site.path,
+        tree.source(site.path) if claim is None else (claim.at,),
+        "unimportant" if claim is None else claim.feature_name,
+        partition.n_blocks,
+        int(sizes.min()),
+        int(sizes.max()),
+        donors[id(partition)],
+        vacuous,
+        *(0, 0, 0, 0),
+    )
+
+
+def _donors(partition: Partition) -> float:
+    squares = torch.bincount(partition.labels, weights=partition.weights.square(), minlength=partition.n_blocks)
+    mass = partition.block_weights
+    return max(float((mass**3 / squares)[mass > 0].sum()), 1.0)
+
+
+def _inputs(tree: Tree, data: Mapping[str, Tensor], draw: int) -> dict[str, tuple[int, dict[str, str]]]:
+    paths = dict.fromkeys((tree.root, *tree.leaves))
+    return {path: (int(data[path][draw]), _short(tree.hypothesis.data.row(int(data[path][draw])))) for path in paths}
+
+
+def _short(row: Mapping[str, Any]) -> dict[str, str]:
+    texts = {name: _text(value) for name, value in row.items()}
+    return {name: text if len(text) <= LONGEST else text[: LONGEST - 1] + "…" for name, text in texts.items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_text(each) for each in value[:LONGEST]) + "]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _groups(data: Dataset, column: str) -> Groups:
+    values = data[column]
+    array = values.cpu().numpy() if isinstance(values, Tensor) else values
+    if array.ndim != 1:
+        raise StudyError(f"column '{column}' has shape {tuple(array.shape)}; expected [N], to be broken down by")
+    names, codes, counts = np.unique(array, return_inverse=True, return_counts=True)
+    texts = [f"{name:.6g}" if isinstance(name, np.floating) else str(name) for name in names]
+    if len(names) > MOST_GROUPS:
+        common = np.sort(np.argsort(-counts, kind="stable")[: MOST_GROUPS - 1])
+        place = np.full(len(names), len(common))
+        place[common] = np.arange(len(common))
+        texts = [texts[i] for i in common] + [f"{len(names) - len(common):,} other values"]
+        codes = place[codes]
+    return Groups(column, tuple(texts), torch.from_numpy(codes.astype(np.int64).reshape(-1)))

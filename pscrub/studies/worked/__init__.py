@@ -1,0 +1,1 @@
+"""Worked examples: small studies whose figures a formula gives as well."""

@@ -1,0 +1,379 @@
+"""Results: what they hold, their forms, saving, going on and merging, and runs that are killed."""
+
+import importlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import arviz
+import numpy as np
+import pytest
+import torch
+from scipy.io import netcdf_file
+
+import pscrub
+from pscrub import Claim, Dataset, Graph, Hypothesis, ScrubResult, Study, StudyError, StudyResult, merge, scrub
+from pscrub import records as store
+from pscrub.result.draws import Draws, join_draws
+from pscrub.scrub import ROUND
+
+N = 120
+DRIVER = importlib.import_module("pscrub.scrub")  # the name in the package is the function
+
+
+def study(rows: int = N, feature: str = "half", scale: float = 1.0, weights: Any = None) -> Study:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, generator=generator, dtype=torch.float64)
+    noise = torch.randn(rows, generator=generator, dtype=torch.float64)
+    words = ["odd" if i % 2 else "even" for i in range(rows)]
+    data = Dataset({"x": x, "y": x + 0.3 * noise, "half": x > 0, "third": (x * 3).floor(), "word": words}, weights)
+    graph = Graph.of(
+        {
+            "a": lambda x: scale * x,
+            "b": lambda x: 0.1 * x,
+            "out": lambda a, b: a + b,
+            "f": lambda out, y: (out - y) ** 2,
+        },
+        ["x", "y"],
+        "f",
+    )
+    label = Claim("y", "y")
+    hypotheses = [
+        Hypothesis("exact", graph, data, Claim("f", reads=[label, Claim("out", pscrub.EXACT)])),
+        Hypothesis(
+            "sign",
+            graph,
+            data,
+            Claim("f", reads=[label, Claim("out", "half", reads=[Claim("a", feature, name="a|x")])]),
+        ),
+        Hypothesis("nothing", graph, data, Claim("f", reads=[label])),
+    ]
+    return Study("line", hypotheses, notes=["made up"], by=["half", "word"])
+
+
+@pytest.fixture(scope="module")
+def result() -> StudyResult:
+    return scrub(study(), draws=3000, seed=5)
+
+
+def exactly_equal(a: ScrubResult, b: ScrubResult) -> bool:
+    return replace(a, seconds={}) == replace(b, seconds={})
+
+
+# What a result holds
+
+
+def test_the_draws_are_those_of_the_estimate(result: StudyResult) -> None:
+    for each in result.results[1:]:
+        d = each.draws
+        assert d.losses.dtype == torch.float64 and d.rows.dtype == torch.int64
+        assert d.losses.shape == d.rows.shape == (3000,) == (sum(r.size for r in d.rounds),)
+        assert float(d.losses.mean()) == pytest.approx(each.scrubbed.value, rel=1e-12)
+        assert [(r.seed, r.index) for r in d.rounds] == [(5, 0)]
+        assert d.worst[0].loss == float(d.losses.max()) and len(d.worst) == 10
+        assert d.worst[0].data["f"][0] == int(d.rows[d.losses.argmax()])
+    assert result["exact"].draws.losses.numel() == 0
+
+
+def test_sites_say_what_could_be_drawn_and_what_was(result: StudyResult) -> None:
+    half = study().hypotheses[0].data["half"]
+    sizes = torch.stack([half.sum(), (~half).sum()]).double()
+    out, _inner, *_ = (s for s in result["sign"].draws.sites if s.path in ("f/out", "f/out/a|x"))
+    assert (out.blocks, out.smallest, out.largest) == (2, int(sizes.min()), int(sizes.max()))
+    assert out.donors == pytest.approx(float((sizes**2).sum() / N))
+    assert out.own / out.draws == pytest.approx(2 / N, abs=5 * math.sqrt(2 / N / 3000))
+    unimportant = next(s for s in result["nothing"].draws.sites if s.path == "f/~")
+    assert unimportant.at == ("out",) and unimportant.effective == pytest.approx(N, rel=0.1)
+    assert {s.donors for s in result["exact"].draws.sites if s.path == "f/out"} == {1.0}
+
+
+def test_output_distances_are_those_of_the_output(result: StudyResult) -> None:
+    """With nothing claimed of it, the output is that of an independent row."""
+    data = study().hypotheses[0].data
+    out = 1.1 * data["x"]
+    pairs = (out[:, None] - out[None, :]).square().mean()
+    found = result["nothing"].draws.distances["squared error"]
+    assert float(found.mean()) == pytest.approx(float(pairs), rel=0.15)
+    assert scrub(replace(study(), by=()), draws=50)["sign"].draws.distances == {}
+
+
+def test_logits_are_compared_by_divergence_and_decision() -> None:
+    data = Dataset({"x": torch.tensor([0.0, 1.0, -1.0, 2.0]), "y": torch.tensor([0, 1, 0, 1])})
+    graph = Graph.of(
+        {
+            "logits": lambda x: torch.stack([-x, x], 1),
+            "f": lambda logits, y: -logits.log_softmax(1).gather(1, y[:, None])[:, 0],
+        },
+        ["x", "y"],
+        "f",
+    )
+    hypothesis = Hypothesis("h", graph, data, Claim("f", reads=[Claim("y", "y")]))
+    each = scrub(Study("s", [hypothesis], by=["y"]), draws=400)["h"]
+    p = torch.stack([-data["x"], data["x"]], 1).double().log_softmax(1)
+    kl = (p.exp()[:, None] * (p[:, None] - p[None])).sum(-1)
+    flipped = (p.argmax(1)[:, None] != p.argmax(1)[None]).double()
+    for name, matrix in (("KL", kl), ("flipped", flipped)):
+        assert float(each.draws.distances[name].mean()) == pytest.approx(float(matrix.mean()), rel=0.25)
+    assert set(each.draws.distances["flipped"].tolist()) == {0.0, 1.0}
+
+
+def test_a_column_that_is_not_there() -> None:
+    with pytest.raises(StudyError, match=r"by 'wrod'.*did you mean \"word\""):
+        replace(study(), by=["wrod"])
+
+
+def test_hashes_name_data_and_laws(result: StudyResult) -> None:
+    again = scrub(study(), draws=10)
+    assert [r.law_hash for r in again.results] == [r.law_hash for r in result.results]
+    assert len({r.law_hash for r in again.results}) == 3
+    assert again.reference.data_hash == result.reference.data_hash
+    weighted = scrub(study(weights=torch.arange(1, N + 1)), draws=10)
+    assert weighted.reference.data_hash != result.reference.data_hash
+    assert scrub(study(feature="third"), draws=10)["sign"].law_hash != result["sign"].law_hash
+
+
+# Forms
+
+
+def test_text_and_html(result: StudyResult) -> None:
+    text = repr(result)
+    for word in ("line", "sign", "nothing", "recovered %", f"{result['sign'].scrubbed.value:.4f}", "3,000"):
+        assert word in text and (word in result._repr_html_() or word == "line")
+    assert "<script" not in result._repr_html_() and result["sign"]._repr_html_().count("<tr>") == 2
+    assert repr(result["sign"]).startswith("ScrubResult(sign: E_model")
+    odd = replace(result["sign"], hypothesis="<b> & co")
+    assert "<b>" not in odd._repr_html_() and "&lt;b&gt; &amp; co" in odd._repr_html_()
+
+
+def test_tables(result: StudyResult) -> None:
+    frame = result.to_dataframe()
+    assert frame["hypothesis"].tolist() == ["exact", "sign", "nothing"]
+    assert frame["scrubbed"].tolist() == [each.scrubbed.value for each in result.results]
+    draws = result["sign"].to_dataframe()
+    assert list(draws) == ["seed", "round", "row", "loss", "squared error"] and len(draws) == 3000
+    assert draws["loss"].mean() == pytest.approx(result["sign"].scrubbed.value)
+
+
+def test_arrays(result: StudyResult) -> None:
+    data = result.to_xarray()
+    assert dict(data.sizes) == {"hypothesis": 3, "draw": 3000, "datum": N}
+    assert np.array_equal(data["loss"].sel(hypothesis="sign"), result["sign"].draws.losses)
+    assert bool(data["loss"].sel(hypothesis="exact").isnull().all())
+    assert data["recovered"].sel(hypothesis="sign").item() == result["sign"].recovered.value  # type: ignore[union-attr]
+    one = result["sign"].to_xarray()
+    assert np.array_equal(one["row"], result["sign"].draws.rows) and one.attrs["hypothesis"] == "sign"
+
+
+def test_arviz_data(result: StudyResult) -> None:
+    data = result.to_arviz()
+    loss = data["prior_predictive"]["loss"]
+    assert loss.dims == ("chain", "draw", "hypothesis") and loss.shape == (1, 3000, 3)
+    assert float(data["observed_data"]["loss"].mean()) == pytest.approx(result["sign"].model.value)
+    one = result["sign"].to_arviz()
+    assert float(arviz.extract(one, group="prior_predictive")["loss"].mean()) == pytest.approx(
+        result["sign"].scrubbed.value
+    )
+
+
+# Saving
+
+
+def test_saving_and_loading_give_the_same_result(result: StudyResult, tmp_path: Path) -> None:
+    path = result.save(tmp_path / "result.nc")
+    assert StudyResult.load(path) == result == StudyResult.load(tmp_path)
+    assert StudyResult.load(path) != replace(result, seed=6)
+    assert [each.name for each in tmp_path.iterdir()] == ["result.nc"]
+    with netcdf_file(path, mmap=False) as file:  # any netCDF reader can
+        assert any(v.shape == (3000,) for v in file.variables.values())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_losses_that_are_not_finite_are_saved(value: float, result: StudyResult, tmp_path: Path) -> None:
+    each = result["sign"]
+    losses = each.draws.losses.clone()
+    losses[3] = value
+    odd = replace(each, draws=replace(each.draws, losses=losses), scrubbed=replace(each.scrubbed, value=value))
+    whole = replace(result, results=(odd,))
+    assert StudyResult.load(whole.save(tmp_path / "odd.nc")) == whole
+
+
+def test_another_version_is_refused_by_name(
+    result: StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "VERSION", 99)
+        path = result.save(tmp_path / "result.nc")
+    with pytest.raises(StudyError, match="version 99 of 'pscrub result'; this pscrub reads version 1"):
+        StudyResult.load(path)
+
+
+def test_files_that_are_no_results(tmp_path: Path, result: StudyResult) -> None:
+    with pytest.raises(StudyError, match="no saved result at"):
+        StudyResult.load(tmp_path)
+    path = tmp_path / "result.nc"
+    path.write_text("words")
+    with pytest.raises(StudyError, match="is no saved result"):
+        StudyResult.load(path)
+    whole = result.save(tmp_path / "whole.nc").read_bytes()
+    for part in (10, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:part])
+        with pytest.raises(StudyError, match="result"):
+            StudyResult.load(path)
+
+
+def test_nothing_is_left_where_writing_fails(
+    result: StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(StudyError, match="No space left on device"):
+        result.save(tmp_path / "result.nc")
+    assert list(tmp_path.iterdir()) == []
+
+
+# Going on, and merging
+
+
+def test_two_half_runs_are_one_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DRIVER, "ROUND", 500)
+    whole = scrub(study(), draws=2000, seed=1)
+    half = scrub(study(), draws=1000, seed=1)
+    rest = scrub(study(), draws=1000, seed=1, after=half)
+    for one, other in zip(whole.results, rest.results, strict=True):
+        assert exactly_equal(one, other)
+    # The same, saved in between, and the halves apart.
+    alone = replace(rest, results=tuple(_without(each, half[each.hypothesis]) for each in rest.results))
+    for pair in ((half, alone), (alone, half)):
+        merged = merge(*pair)
+        for one, other in zip(whole.results, merged.results, strict=True):
+            assert one.draws == other.draws and one.scrubbed == other.scrubbed and one.recovered == other.recovered
+
+
+def _without(each: ScrubResult, first: ScrubResult) -> ScrubResult:
+    """The later rounds alone, as a run elsewhere would have made them."""
+    k, d = len(first.draws.rounds), each.draws
+    n = len(first.draws.losses)
+    pairs = zip(d.sites, first.draws.sites, strict=True)
+    counts = [{c: getattr(a, c) - getattr(b, c) for c in ("draws", "own", "collisions", "pairs")} for a, b in pairs]
+    return replace(
+        each,
+        draws=Draws(
+            d.rounds[k:],
+            d.losses[n:],
+            d.rows[n:],
+            {name: column[n:] for name, column in d.distances.items()},
+            tuple(replace(site, **c) for site, c in zip(d.sites, counts, strict=True)),
+            tuple(w for w in d.worst if w not in first.draws.worst),
+        ),
+    )
+
+
+def test_more_draws_tighten_the_same_interval(result: StudyResult, tmp_path: Path) -> None:
+    other = scrub(study(), draws=9000, seed=6)
+    merged = merge(StudyResult.load(result.save(tmp_path / "r.nc")), other)
+    assert merged["exact"] == result["exact"]
+    for name in ("sign", "nothing"):
+        whole, part = merged[name].scrubbed, result[name].scrubbed
+        assert whole.draws == 12_000 and whole.width < 0.7 * part.width
+        mean = (3000 * part.value + 9000 * other[name].scrubbed.value) / 12_000
+        assert whole.value == pytest.approx(mean, rel=1e-12)
+    assert scrub(study(), draws=9000, seed=6, after=result)["sign"].scrubbed == merged["sign"].scrubbed
+
+
+def test_a_width_is_reached_from_where_a_run_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DRIVER, "ROUND", 400)
+    first = scrub(study().hypotheses[2], draws=400)
+    more = scrub(study().hypotheses[2], until_width=10.0, after=first).results[0]
+    assert more.scrubbed.draws > 400 and more.recovered is not None and more.recovered.width <= 10
+    assert more.stopping == "width" and more.draws.losses[:400].equal(first.results[0].draws.losses)
+
+
+def test_draws_are_never_counted_twice(result: StudyResult) -> None:
+    with pytest.raises(StudyError, match=r"the same draws are in both results \(round 0 of seed 5\)"):
+        merge(result, result)
+    with pytest.raises(StudyError, match="round 0 of seed 5"):
+        join_draws([result["sign"].draws, result["sign"].draws])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rows": N - 1}, "different data"),
+        ({"feature": "third"}, "'sign' is another hypothesis in each"),
+        ({"scale": 0.9}, "E_model is"),
+    ],
+)
+def test_results_of_different_studies_do_not_mix(options: Any, words: str, result: StudyResult) -> None:
+    other = scrub(study(**options), draws=100, seed=9)
+    with pytest.raises(StudyError, match=words):
+        merge(result, other)
+    with pytest.raises(StudyError, match=words if "data" not in words else "other data"):
+        scrub(study(**options), draws=100, seed=9, after=result)
+
+
+def test_results_without_a_hypothesis_in_common(result: StudyResult) -> None:
+    one, two = (replace(result, results=(each,)) for each in result.results[1:])
+    with pytest.raises(StudyError, match="no hypothesis in common"):
+        merge(one, two)
+
+
+# Runs that are cut
+
+
+FILE = """
+import sys, time, torch
+sys.path.insert(0, {tests!r})
+from test_result import study as made
+
+def study():
+    found = made()
+    slow = found.hypotheses[2].graph.nodes["f"]
+    real = slow.fn
+    def fn(out, y):
+        if len(y) > 200:  # not while the study is checked
+            time.sleep(0.02)
+        return real(out, y)
+    object.__setattr__(slow, "fn", fn)
+    return found
+"""
+
+
+@pytest.mark.parametrize(("kill", "after"), [(signal.SIGINT, 0.0), (signal.SIGTERM, 0.2), (signal.SIGKILL, 0.0)])
+def test_a_run_that_is_ended_leaves_a_result_or_none(kill: signal.Signals, after: float, tmp_path: Path) -> None:
+    file, out = tmp_path / "slow.py", tmp_path / "out"
+    file.write_text(FILE.format(tests=str(Path(__file__).parent)))
+    code = "import sys; from pscrub.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "run", str(file), "--draws", str(40 * ROUND), "--out", str(out)]
+    root = str(Path(pscrub.__file__).parents[1])
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root}
+    )
+    try:
+        end = time.monotonic() + 60
+        while not (out / "result.nc").exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(after)
+        process.send_signal(kill)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    found = StudyResult.load(out)  # it was there when the process was killed
+    assert found.cut_short and found["exact"].scrubbed.exact
+    assert process.returncode == (-signal.SIGKILL if kill == signal.SIGKILL else 130), err
+    for name in ("result.json", "table.md"):
+        if (out / name).exists():
+            text = (out / name).read_text()
+            assert json.loads(text)["cut_short"] if name.endswith("json") else "exact" in text
+    if kill != signal.SIGKILL:
+        names = {path.name for path in out.iterdir()}
+        assert names == {"result.nc", "result.json", "table.md", "report.html"}
+        assert "The run was cut short" in (out / "report.html").read_text()

@@ -192,7 +192,7 @@ for each in study.hypotheses:
 # `to_xarray()` and `to_dataframe()` hand the draws to other tools.
 
 # %%
-report = html.write(more, folder)
+report = html.write_page(more, folder)
 print(f"{report.name}: {report.stat().st_size / 1000:.0f} kB")
 more.to_dataframe()[["hypothesis", "recovered", "low", "high", "draws"]].round(2)
 

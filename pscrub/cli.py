@@ -1,4 +1,7 @@
-"""The command line: run, report, list, show and verify studies. The only module that prints."""
+"""The command line: run, report, list, show and verify studies. The only module that prints.
+
+A command imports what it needs when it is asked for: torch takes seconds that `--help` and `list` need not wait.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,22 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-
-from pscrub import commands as questions
+from pscrub.commands import QUESTIONS, AddOptions, add_study_options, cost_claims, load_study
 from pscrub.errors import PscrubError, StudyError
-from pscrub.estimate.estimate import INTERVALS
-from pscrub.hypothesis.study import Study
-from pscrub.questions.claims import claim_costs
-from pscrub.questions.verification import DRAWS, Verification, verify
-from pscrub.questions.worked import DRAWS as FIGURE_DRAWS
-from pscrub.questions.worked import agreements
-from pscrub.report import answers, tables, trees
-from pscrub.report import document as report
-from pscrub.result.result import ScrubResult, StudyResult, cells
-from pscrub.scrub import WIDTH, scrub
-from pscrub.studies import load, shipped
+from pscrub.studies import shipped
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+
+    from pscrub.hypothesis.study import Study
+    from pscrub.questions.verification import Verification
+    from pscrub.result.result import ScrubResult, StudyResult
+    from pscrub.result.table import Table
 
 CLAIM_DRAWS = 4096
 """Draws with each claim alone, and without it, where `--claims` does not say."""
@@ -35,8 +34,8 @@ CLAIM_DRAWS = 4096
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status: 0; 1 if a check of `verify` failed; 2 after one line about bad input; 130 after an interrupt."""
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         return int(arguments.command(arguments))
     except PscrubError as error:
         print("pscrub:", " ".join("; ".join(error.faults).split()), file=sys.stderr)
@@ -47,12 +46,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from pscrub.questions.worked import DRAWS, agreements, figures_table
+    from pscrub.report import document as report
+    from pscrub.report import tables
+    from pscrub.result.result import StudyResult
+    from pscrub.scrub import scrub
+
     device = _device(arguments.device)
     if arguments.out is not None:
         report.check_folder(arguments.out)
     errors = Console(stderr=True)
     after = None if arguments.after is None else StudyResult.load(arguments.after)
-    study = load(arguments.study, _parameters(arguments.parameters))
+    study = load_study(arguments)
     if arguments.by:
         study = replace(study, by=tuple(dict.fromkeys((*study.by, *arguments.by))))
 
@@ -78,8 +85,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if result.cut_short and not result.results:
         raise KeyboardInterrupt
     if arguments.claims and not result.cut_short:
-        result = _with_claims(result, study, arguments.claims, errors)
-    found = agreements(study, result, arguments.draws or FIGURE_DRAWS, arguments.seed)
+        tell = partial(errors.print, highlight=False, markup=False, soft_wrap=True)
+        result = cost_claims(result, study, arguments.claims, tell)
+    found = agreements(study, result, arguments.draws or DRAWS, arguments.seed)
     if arguments.json:
         print(report.dumps(report.document(result, found)))
     else:
@@ -89,7 +97,7 @@ def _run(arguments: argparse.Namespace) -> int:
             console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
         if found:
             console.print()
-            _print_table(console, tables.figures_table(found))
+            _print_table(console, figures_table(found))
     if arguments.out is not None:
         written = [*report.write(result, arguments.out, found), _written(result, arguments.out)]
         errors.print("wrote " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
@@ -97,34 +105,16 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _print_table(console: Console, table: Table) -> None:
-    needed = Console(width=1000).measure(table)  # no figure is cut off, and in a pipe no line is broken
+    """Print a table, the console being made wide enough that no figure is cut off and, in a pipe, no line broken."""
+    shown = table.rich()
+    needed = type(console)(width=1000).measure(shown)
     console.width = max(console.width, needed.minimum if console.is_terminal else needed.maximum)
-    console.print(table)
-
-
-def _with_claims(result: StudyResult, study: Study, draws: int, errors: Console) -> StudyResult:
-    """The result with what each claim costs; on an interrupt, of the hypotheses done so far."""
-    done = list(result.results)
-    try:
-        for i, (each, hypothesis) in enumerate(zip(done, study.hypotheses, strict=True)):
-            if not each.scrubbed.exact:
-                costs = claim_costs(
-                    hypothesis,
-                    draws=draws,
-                    seed=result.seed,
-                    level=result.level,
-                    labels=study.labels,
-                    device=result.device,
-                    randomised=each.randomised,
-                )
-                done[i] = replace(each, claims=tuple(report.claim_figures(cost) for cost in costs))
-                errors.print(f"{each.hypothesis}: {len(costs)} claims", highlight=False, markup=False, soft_wrap=True)
-    except KeyboardInterrupt:
-        return replace(result, results=tuple(done), cut_short=True)
-    return replace(result, results=tuple(done))
+    console.print(shown)
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    from pscrub.result.result import StudyResult
+
     if not arguments.folder.is_dir():
         raise StudyError(f"no folder '{arguments.folder}'; expected one that `pscrub run --out` wrote")
     print(_written(StudyResult.load(arguments.folder), arguments.folder))
@@ -132,10 +122,9 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _written(result: StudyResult, folder: Path) -> Path:
+    from pscrub.report import html
 
-    from pscrub.report import html  # matplotlib takes a second that other commands need not wait
-
-    return html.write(result, folder)
+    return html.write_page(result, folder)
 
 
 @contextmanager
@@ -163,44 +152,52 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from pscrub.report import trees
+
     console = Console()
     if not console.is_terminal:
         console = Console(width=1000)  # in a pipe no line is cut off
-    for hypothesis in load(arguments.study, _parameters(arguments.parameters)).hypotheses:
+    for hypothesis in load_study(arguments).hypotheses:
         console.print(trees.hypothesis_tree(hypothesis, arguments.seed))
     return 0
 
 
 def _ask(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
     console = Console()
-    for title, rows, lines in arguments.ask(load(arguments.study, _parameters(arguments.parameters)), arguments):
-        table = answers.rich(rows, title)
-        needed = Console(width=1000).measure(table)
-        console.width = max(console.width, needed.minimum if console.is_terminal else needed.maximum)
+    for table, lines in arguments.ask(load_study(arguments), arguments):
         if arguments.markdown:
-            print(answers.markdown(rows))
+            print(table.markdown())
         else:
-            console.print(table)
+            _print_table(console, table)
         for line in lines:
             console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from pscrub.questions.verification import verify
+    from pscrub.report import document as report
+
     if arguments.draws < 0:
         raise StudyError(f"draws is {arguments.draws}; expected 0 (none) or more")
-    console, study = Console(), load(arguments.study, _parameters(arguments.parameters))
+    console, study = Console(), load_study(arguments)
 
     def show(found: Verification) -> None:
         if not arguments.json:
-            console.print(answers.budget_table(found), soft_wrap=not console.is_terminal)
-            for line in answers.below_verification(found):
+            _print_table(console, found.table())
+            for line in found.below:
                 console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
             console.print()
 
     result = verify(study, arguments.draws, arguments.seed, show)
     if arguments.json:
-        print(report.dumps(report.verification_document(result)))
+        print(report.dumps(report.document(result)))
     for failure in result.failures:
         print(f"pscrub: {failure}", file=sys.stderr)
     return 1 if result.failures else 0
@@ -210,6 +207,8 @@ class _Bar:
     """Progress on standard error: a bar a phase on a terminal, a line a result elsewhere."""
 
     def __init__(self, console: Console, study: Study) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         self.total, self.done = len(study.hypotheses), 0
         self.console = console
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -221,7 +220,7 @@ class _Bar:
 
     def each(self, result: ScrubResult) -> None:
         self.done += 1
-        name, *_, recovered, interval, draws = cells(result)
+        name, *_, recovered, interval, draws = result.cells
         line = f"{self.done}/{self.total}  {name}: {recovered} % recovered {interval}, {draws} draws"
         self.console.print(line, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
@@ -234,6 +233,8 @@ class _Bar:
 
 
 def _device(name: str) -> torch.device:
+    import torch
+
     try:
         device = torch.device(name)
         torch.zeros((), device=device).item()  # which a device without data, as "meta", cannot do
@@ -243,86 +244,70 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _parameters(given: Sequence[str]) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise StudyError(f"-P {text}: expected name=value")
-        pairs[name] = value
-    return pairs
+class _Command(argparse.ArgumentParser):
+    """The parser of a command, given its options when it is asked for: their defaults stand in modules with torch."""
+
+    add_options: AddOptions | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.add_options is not None:
+            self.add_options(self)
+        return super().parse_known_args(args, namespace)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pscrub", description="Causal scrubbing as a probabilistic program: test what a model is claimed to do."
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="scrub a study's hypotheses and print their losses recovered")
-    run.set_defaults(command=_run)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Command)
+    for name, command, summary, add_options in (
+        ("run", _run, "scrub a study's hypotheses and print their losses recovered", _add_run_options),
+        ("report", _report, "write report.html anew from a saved result", _add_report_options),
+        ("list", _list, "list the shipped studies", None),
+        ("show", _show, "print a study's hypotheses as trees, with one sampled datum", add_study_options),
+        ("verify", _verify, "check a study's hypotheses: Lemma 1, entropies, maximum entropy", _add_verify_options),
+        *((name, _ask, *about) for name, about in QUESTIONS.items()),
+    ):
+        made = commands.add_parser(name, help=summary)
+        made.set_defaults(command=command)
+        made.add_options = add_options
+    return parser
+
+
+def _add_run_options(run: argparse.ArgumentParser) -> None:
+    from pscrub.estimate.estimate import INTERVALS
+    from pscrub.estimate.stopping import WIDTH
+
     stop = run.add_mutually_exclusive_group()
     stop.add_argument("--draws", type=int, help="draws of each hypothesis")
-    stop.add_argument(
-        "--until-width",
-        type=float,
-        metavar="W",
-        help=f"draw until each interval is W points of loss recovered wide (default: {WIDTH:g})",
-    )
-    run.add_argument(
-        "--interval",
-        choices=INTERVALS,
-        default="auto",
-        help="the kind of interval; auto picks what suits the losses, and says so (default: auto)",
-    )
-    run.add_argument(
-        "--bounds",
-        type=float,
-        nargs=2,
-        metavar=("LEAST", "GREATEST"),
-        help="the least and greatest f there can be, for betting and bernstein (0/1 losses are recognised)",
-    )
-    run.add_argument(
-        "--data-uncertainty",
-        action="store_true",
-        help="also give the uncertainty of the data as a sample, apart and together with the draws'",
-    )
+    about = f"draw until each interval is W points of loss recovered wide (default: {WIDTH:g})"
+    stop.add_argument("--until-width", type=float, metavar="W", help=about)
+    about = "the kind of interval; auto picks what suits the losses, and says so (default: auto)"
+    run.add_argument("--interval", choices=INTERVALS, default="auto", help=about)
+    about = "the least and greatest f there can be, for betting and bernstein (0/1 losses are recognised)"
+    run.add_argument("--bounds", type=float, nargs=2, metavar=("LEAST", "GREATEST"), help=about)
+    about = "also give the uncertainty of the data as a sample, apart and together with the draws'"
+    run.add_argument("--data-uncertainty", action="store_true", help=about)
     run.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, cuda:1, ...")
-    run.add_argument(
-        "--out", type=Path, metavar="DIR", help="write report.html, result.nc, result.json and table.md there"
-    )
+    about = "write report.html, result.nc, result.json and table.md there"
+    run.add_argument("--out", type=Path, metavar="DIR", help=about)
     run.add_argument("--after", type=Path, metavar="DIR", help="go on from the result there: more draws, one interval")
-    run.add_argument(
-        "--by", action="append", default=[], metavar="COLUMN", help="break losses down by a dataset column"
-    )
-    run.add_argument(
-        "--claims",
-        type=int,
-        nargs="?",
-        const=CLAIM_DRAWS,
-        default=0,
-        metavar="N",
-        help=f"also find what each claim costs, with N draws of each variant (default: {CLAIM_DRAWS:,})",
-    )
+    about = "break losses down by a dataset column"
+    run.add_argument("--by", action="append", default=[], metavar="COLUMN", help=about)
+    about = f"also find what each claim costs, with N draws of each variant (default: {CLAIM_DRAWS:,})"
+    run.add_argument("--claims", type=int, nargs="?", const=CLAIM_DRAWS, default=0, metavar="N", help=about)
     run.add_argument("--json", action="store_true", help="print one JSON document on standard output")
-    again = commands.add_parser("report", help="write report.html anew from a saved result")
-    again.set_defaults(command=_report)
-    again.add_argument("folder", type=Path, metavar="DIR", help="what `run --out` wrote")
-    listing = commands.add_parser("list", help="list the shipped studies")
-    listing.set_defaults(command=_list)
-    show = commands.add_parser("show", help="print a study's hypotheses as trees, with one sampled datum")
-    show.set_defaults(command=_show)
-    check = commands.add_parser("verify", help="check a study's hypotheses: Lemma 1, entropies, maximum entropy")
-    check.set_defaults(command=_verify)
-    check.add_argument("--draws", type=int, default=DRAWS, help=f"where exact checks cannot reach (default: {DRAWS:,})")
-    check.add_argument("--json", action="store_true", help="print one JSON document on standard output")
-    asking = questions.add(commands)
-    for command in asking:
-        command.set_defaults(command=_ask)
-        command.add_argument("--markdown", action="store_true", help="print the table as Markdown")
-    for command in (run, show, check, *asking):
-        command.add_argument("study", metavar="STUDY", help="a shipped study's name, or a Python file that defines one")
-        command.add_argument("--seed", type=int, default=0, help="names the draws (default: 0)")
-        command.add_argument(
-            "-P", action="append", default=[], dest="parameters", metavar="NAME=VALUE", help="a study's parameter"
-        )
-    return parser
+    add_study_options(run)
+
+
+def _add_report_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="what `run --out` wrote")
+
+
+def _add_verify_options(parser: argparse.ArgumentParser) -> None:
+    from pscrub.questions.verification import DRAWS
+
+    about = f"where exact checks cannot reach (default: {DRAWS:,})"
+    parser.add_argument("--draws", type=int, default=DRAWS, help=about)
+    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    add_study_options(parser)

@@ -3,55 +3,107 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pscrub.errors import HypothesisError, StudyError, close
-from pscrub.estimate.baselines import Baseline
-from pscrub.graph.graph import Graph
-from pscrub.hypothesis.hypothesis import Hypothesis
-from pscrub.hypothesis.study import Study
-from pscrub.questions.ablations import compare_ablations
-from pscrub.questions.adversarial.search import adversary
-from pscrub.questions.comparison import ROUND
-from pscrub.questions.sharing import sharing_table
-from pscrub.questions.specificity import frontier
-from pscrub.report import answers
+from pscrub.studies import load
 
-Answer = tuple[str, answers.Rows, list[str]]
-"""A title, a table and the lines under it."""
+if TYPE_CHECKING:
+    from pscrub.estimate.baselines import Baseline
+    from pscrub.graph.graph import Graph
+    from pscrub.hypothesis.hypothesis import Hypothesis
+    from pscrub.hypothesis.study import Study
+    from pscrub.result.result import StudyResult
+    from pscrub.result.table import Table
+
+AddOptions = Callable[[argparse.ArgumentParser], None]
+"""What gives a command's parser its options."""
+Answer = tuple["Table", list[str]]
+"""A table and the lines under it."""
 
 
-def add(commands: Any) -> tuple[argparse.ArgumentParser, ...]:
-    """The parsers of these commands, each with `ask`: a study and the arguments -> answers to be printed.
+def add_study_options(parser: argparse.ArgumentParser) -> None:
+    """Give a parser what all commands take that are about a study."""
+    parser.add_argument("study", metavar="STUDY", help="a shipped study's name, or a Python file that defines one")
+    parser.add_argument("--seed", type=int, default=0, help="names the draws (default: 0)")
+    parser.add_argument(
+        "-P", action="append", default=[], dest="parameters", metavar="NAME=VALUE", help="a study's parameter"
+    )
 
-    Args:
-        commands: the subparsers of the command line.
+
+def load_study(arguments: argparse.Namespace) -> Study:
+    """The study that the arguments name, made with the parameters that they give.
+
+    Raises:
+        StudyError: as `pscrub.studies.load`, and a parameter that is not written name=value.
     """
-    against = commands.add_parser("adversary", help="look for claims whose join with a hypothesis moves its loss")
-    against.set_defaults(ask=_adversary)
-    against.add_argument("--no-data", action="store_true", help="try the study's features only, none made from data")
-    against.add_argument("--at", action="append", metavar="NODE", help="try these claims or nodes only")
-    against.add_argument("--steps", type=int, default=2, help="most claims joined one after another (default: 2)")
-    against.add_argument("--per-bit", action="store_true", help="prefer claims that forbid little for what they move")
-    against.add_argument("--rows", type=int, default=20, help="lines of the table (default: 20)")
-    plot = commands.add_parser("frontier", help="loss recovered against the entropy of the scrubbed inputs, in bits")
-    plot.set_defaults(ask=_frontier)
-    plot.add_argument("--out", type=Path, metavar="FILE", help="also write the picture there, as SVG")
-    ways = commands.add_parser("sharing", help="each hypothesis under every way of sharing unimportant inputs")
-    ways.set_defaults(ask=_sharing)
-    instead = commands.add_parser("ablations", help="each hypothesis under resampling, mean and zero ablation")
-    instead.set_defaults(ask=_ablations)
-    for parser in (against, ways, instead):
-        parser.add_argument("--hypothesis", metavar="NAME", help="one of the study's, or the start of its name")
-    for parser in (against, plot, ways, instead):
-        parser.add_argument("--draws", type=int, default=ROUND, help=f"of each hypothesis tried (default: {ROUND:,})")
-        parser.add_argument("--level", type=float, default=0.95, help="of all intervals together (default: 0.95)")
-    return against, plot, ways, instead
+    pairs: dict[str, str] = {}
+    for text in arguments.parameters:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise StudyError(f"-P {text}: expected name=value")
+        pairs[name] = value
+    return load(arguments.study, pairs)
+
+
+def _add_adversary_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(ask=_adversary)
+    parser.add_argument("--no-data", action="store_true", help="try the study's features only, none made from data")
+    parser.add_argument("--at", action="append", metavar="NODE", help="try these claims or nodes only")
+    parser.add_argument("--steps", type=int, default=2, help="most claims joined one after another (default: 2)")
+    parser.add_argument("--per-bit", action="store_true", help="prefer claims that forbid little for what they move")
+    parser.add_argument("--rows", type=int, default=20, help="lines of the table (default: 20)")
+    _add_hypothesis_option(parser)
+    _add_options(parser)
+
+
+def _add_frontier_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(ask=_frontier)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the picture there, as SVG")
+    _add_options(parser)
+
+
+def _add_sharing_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(ask=_sharing)
+    _add_hypothesis_option(parser)
+    _add_options(parser)
+
+
+def _add_ablations_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(ask=_ablations)
+    _add_hypothesis_option(parser)
+    _add_options(parser)
+
+
+def _add_hypothesis_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--hypothesis", metavar="NAME", help="one of the study's, or the start of its name")
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    from pscrub.estimate.stopping import ROUND
+
+    parser.add_argument("--draws", type=int, default=ROUND, help=f"of each hypothesis tried (default: {ROUND:,})")
+    parser.add_argument("--level", type=float, default=0.95, help="of all intervals together (default: 0.95)")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    add_study_options(parser)
+
+
+QUESTIONS: dict[str, tuple[str, AddOptions]] = {
+    "adversary": ("look for claims whose join with a hypothesis moves its loss", _add_adversary_options),
+    "frontier": ("loss recovered against the entropy of the scrubbed inputs, in bits", _add_frontier_options),
+    "sharing": ("each hypothesis under every way of sharing unimportant inputs", _add_sharing_options),
+    "ablations": ("each hypothesis under resampling, mean and zero ablation", _add_ablations_options),
+}
+"""Each command -> one line about it, and what gives its parser its options and `ask`: study, arguments -> answers."""
 
 
 def _adversary(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
+    from pscrub.questions.adversarial.search import adversary
+    from pscrub.result.table import Table
+
     for hypothesis in _chosen(study, arguments.hypothesis):
         try:
             found = adversary(
@@ -69,35 +121,42 @@ def _adversary(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
         except StudyError as error:
             if arguments.hypothesis:
                 raise
-            yield f"'{hypothesis.name}'", (("claim",), []), list(error.faults)
+            yield Table(("claim",), (), title=f"'{hypothesis.name}'"), list(error.faults)
             continue
-        yield f"against '{hypothesis.name}'", answers.moves(found, arguments.rows), answers.below_moves(found)
+        yield replace(found.table(arguments.rows), title=f"against '{hypothesis.name}'"), list(found.below)
 
 
 def _frontier(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
+    from pscrub.questions.specificity import frontier
+
     found = frontier(study, draws=arguments.draws, seed=arguments.seed, level=arguments.level)
     lines = [
         f"Frontier: no other hypothesis permits as many bits and recovers more, the intervals of all "
         f"{len(found.rows)} holding together at level {found.level:g} ({found.draws:,} draws of each)."
     ]
     if arguments.out is not None:
-        from pscrub.report import plots  # matplotlib takes a second that other commands need not wait
+        from pscrub.report import plots
 
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(plots.svg(plots.frontier(found), "frontier"), encoding="utf-8")
+        arguments.out.write_text(plots.svg(plots.plot_frontier(found), "frontier"), encoding="utf-8")
         lines.append(f"Picture: {arguments.out}")
-    yield study.name, answers.frontier(found), lines
+    yield replace(found.table(), title=study.name), lines
 
 
 def _sharing(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
+    from pscrub.questions.sharing import sharing_table
+
     for hypothesis in _chosen(study, arguments.hypothesis):
         found = sharing_table(
             hypothesis, draws=arguments.draws, seed=arguments.seed, level=arguments.level, labels=study.labels
         )
-        yield study.name, answers.sharing(found), list(found.warnings)
+        yield replace(found.table(), title=study.name), list(found.warnings)
 
 
 def _ablations(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
+    from pscrub.questions.ablations import compare_ablations
+    from pscrub.result.table import Table
+
     baselines: dict[Graph, Baseline] = {}
     for hypothesis in _chosen(study, arguments.hypothesis):
         try:
@@ -109,10 +168,41 @@ def _ablations(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
                 randomised=baselines.get(hypothesis.graph),
             )
         except HypothesisError as error:
-            yield hypothesis.name, (("ablation",), []), list(error.faults)
+            yield Table(("ablation",), (), title=hypothesis.name), list(error.faults)
             continue
         baselines[hypothesis.graph] = found.randomised
-        yield hypothesis.name, answers.ablations(found, arguments.level), []
+        yield replace(found.table(arguments.level), title=hypothesis.name), []
+
+
+def cost_claims(result: StudyResult, study: Study, draws: int, tell: Callable[[str], None]) -> StudyResult:
+    """The result with what each claim costs; on an interrupt, of the hypotheses done so far.
+
+    Args:
+        result: of `study`.
+        study: what was scrubbed.
+        draws: with each claim alone, and without it.
+        tell: told of each hypothesis whose claims are done.
+    """
+    from pscrub.questions.claims import claim_costs
+
+    done = list(result.results)
+    try:
+        for i, (each, hypothesis) in enumerate(zip(done, study.hypotheses, strict=True)):
+            if not each.scrubbed.exact:
+                costs = claim_costs(
+                    hypothesis,
+                    draws=draws,
+                    seed=result.seed,
+                    level=result.level,
+                    labels=study.labels,
+                    device=result.device,
+                    randomised=each.randomised,
+                )
+                done[i] = replace(each, claims=tuple(cost.as_row() for cost in costs))
+                tell(f"{each.hypothesis}: {len(costs)} claims")
+    except KeyboardInterrupt:
+        return replace(result, results=tuple(done), cut_short=True)
+    return replace(result, results=tuple(done))
 
 
 def _chosen(study: Study, name: str | None) -> tuple[Hypothesis, ...]:

@@ -22,6 +22,7 @@ from scipy.io import netcdf_file
 from torch import Tensor
 
 from pscrub.errors import StudyError
+from pscrub.outcomes import Said
 
 VERSION = 1
 """Of the form of the file. A file of another version is refused."""
@@ -30,7 +31,7 @@ TEXT = "json"
 """The variable that holds the JSON, a byte an entry."""
 
 
-def save(value: Any, path: Path) -> None:
+def write_record(value: Any, path: Path) -> None:
     """Write a dataclass under a temporary name and move it into place.
 
     Args:
@@ -61,12 +62,12 @@ def save(value: Any, path: Path) -> None:
         raise StudyError(f"cannot write to '{path.parent}', for {path.name}: {error.strerror or error}") from error
 
 
-def load(path: Path, classes: Mapping[str, type[Any]]) -> Any:
+def read_record(path: Path, classes: Mapping[str, Callable[..., Any]]) -> Any:
     """What was saved there.
 
     Args:
         path: of the file.
-        classes: the dataclasses that may stand in it, by name.
+        classes: the dataclasses that may stand in it, by name; or what makes them, of older files too.
 
     Raises:
         StudyError: no such file, not of this form, or of another version.
@@ -124,10 +125,12 @@ def _plain(value: Any, arrays: dict[str, Tensor], name: str) -> Any:
         return [_plain(each, arrays, name) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return {"$float": str(value)}
+    if isinstance(value, Said) and value.kind:
+        return {"$said": str(value), "kind": value.kind} | ({} if value.brief == value else {"brief": value.brief})
     return value
 
 
-def _made(value: Any, arrays: Mapping[str, np.ndarray[Any, Any]], classes: Mapping[str, type[Any]]) -> Any:
+def _made(value: Any, arrays: Mapping[str, np.ndarray[Any, Any]], classes: Mapping[str, Callable[..., Any]]) -> Any:
     if isinstance(value, list):
         return tuple(_made(each, arrays, classes) for each in value)
     if not isinstance(value, dict):
@@ -142,6 +145,8 @@ def _made(value: Any, arrays: Mapping[str, np.ndarray[Any, Any]], classes: Mappi
             return {key: _made(each, arrays, classes) for key, each in pairs}
         case {"$float": text}:
             return float(text)
+        case {"$said": text, "kind": kind, **brief}:
+            return Said(text, kind, **brief)
         case {"$class": name, **fields}:
             return classes[name](**{key: _made(each, arrays, classes) for key, each in fields.items()})
     raise TypeError(f"an entry with {', '.join(map(str, value))}")

@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from pscrub.errors import StudyError
-from pscrub.estimate.baselines import Baseline, model_loss, randomised_loss
+from pscrub.estimate.baselines import Baseline, Baselines
 from pscrub.estimate.distances import OutputDistances
-from pscrub.estimate.estimate import check_interval, exact_estimate, mean_of_pairs
-from pscrub.estimate.population import Scores, exact_gradient, pool_gradients, randomised_gradient
-from pscrub.estimate.recovered import loss_recovered
-from pscrub.evaluate.reference import run_scrubbed, sources_of
-from pscrub.evaluate.values import MEMORY, Activations
-from pscrub.graph.equal import RewriteCheck, check_rewrites
+from pscrub.estimate.estimate import Estimate, Interval, Method, exact_estimate
+from pscrub.estimate.gradients import Gradients, Population, Scores, exact_gradient, pool_gradients
+from pscrub.estimate.stopping import Stop
+from pscrub.evaluate.engine import Engine
+from pscrub.evaluate.values import MEMORY
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.study import Study
 from pscrub.hypothesis.tree import Tree, unroll
 from pscrub.law.drawing import draw
-from pscrub.progress import Clock, Progress, quiet
-from pscrub.result import warnings as fragile
+from pscrub.progress import Clock, Progress, add_seconds, quiet
 from pscrub.result.collect import collect_round, make_reference, sites_of
-from pscrub.result.conclude import conclude, estimate_from, is_zero_one
-from pscrub.result.draws import Draws, Reference, Round, join_draws
+from pscrub.result.conclude import Found, conclude, is_zero_one
+from pscrub.result.draws import Draws, Reference, join_draws
 from pscrub.result.merging import tell_apart
 from pscrub.result.provenance import law_hash, versions
 from pscrub.result.result import ScrubResult, StudyResult
-
-ROUND = 16_384
-"""Draws in a round: stratified, evaluated and added to the estimate together, so that stopping early stays unbiased."""
-WIDTH = 1.0
-"""Default width in points of loss recovered at which drawing stops."""
-MOST = 1_000_000
-"""Draws after which a run gives up on reaching a width, and says so."""
+from pscrub.result.rounds import Rounds
+from pscrub.result.warnings import warn_of_tree
 
 
 def scrub(
@@ -92,199 +82,115 @@ def scrub(
         StudyError: options that contradict one another, or `after` is of another study.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    study = _as_study(study)
-    if draws is not None and draws < 1:
-        raise StudyError(f"draws is {draws}; expected at least 1")
+    study, stop, asked = Study.of(study), Stop(draws, until_width), Interval(interval, level, bounds)
     if seed < 0:
         raise StudyError(f"seed is {seed}; expected 0 or more")
-    if not 0 < level < 1:
-        raise StudyError(f"level is {level}; expected between 0 and 1, as 0.95")
-    if until_width is not None and not 0 < until_width < math.inf:
-        raise StudyError(f"until-width is {until_width}; expected a positive number of points of loss recovered")
-    if draws is not None and until_width is not None:
-        raise StudyError("draws and until-width were both given; expected one of them")
-    check_interval(interval, bounds)
-    given = Baseline(float(randomised), 0.0, 0, "given") if isinstance(randomised, float | int) else randomised
-    clock = Clock()
-    results: list[ScrubResult] = []
-    rewrites: tuple[RewriteCheck, ...] = ()
-    reference = Reference()
+    given = Baseline.given(randomised)
+    engine = Engine(study.hypotheses[0].data, device, memory, chunk, progress)
     earlier = {} if after is None else {result.hypothesis: result for result in after.results}
-    cut_short = False
+    about, notes = (seed, str(device), level), tuple(study.notes)
+    found = StudyResult(study.name, (), *about, (), {}, True, notes, Reference(), versions(), started)
+    clock = Clock()
 
-    def found() -> StudyResult:
-        seconds = dict(clock.seconds)
-        for result in results:
-            for phase, spent in result.seconds.items():
-                seconds[phase] = seconds.get(phase, 0.0) + spent
-        about = (study.name, tuple(results), seed, str(device), level, rewrites, seconds, cut_short)
-        return StudyResult(*about, tuple(study.notes), reference, versions(), started)
+    def so_far(cut_short: bool) -> StudyResult:
+        seconds = add_seconds(clock.seconds, *(result.seconds for result in found.results))
+        return replace(found, seconds=seconds, cut_short=cut_short)
 
     try:
-        with clock("checks"):
-            for hypothesis in study.hypotheses:
-                hypothesis.check(rewrites=False)
-            for graph in dict.fromkeys(h.graph for h in study.hypotheses):
-                rewrites += check_rewrites(graph, study.hypotheses[0].data)
+        with clock("checks"):  # every fault at once; each graph extensionally equal to f on D
+            found = replace(found, rewrites=study.check())
         for graph, hypotheses in itertools.groupby(study.hypotheses, key=lambda h: h.graph):
-            trees = [unroll(hypothesis) for hypothesis in hypotheses]
+            trees = [unroll(hypothesis) for hypothesis in hypotheses]  # I^T
             with clock("activations on D"):
-                activations = Activations(graph, study.hypotheses[0].data, device, memory)
-                output = (graph.output, *graph.reads(graph.output))
-                activations.foresee([output, *(sources_of(tree) for tree in trees)], progress)
-            with clock("baselines"):
-                model = model_loss(activations, progress)
-                baseline = given or randomised_loss(activations, study.labels, seed=seed, progress=progress)
-                if not results:
-                    reference = make_reference(activations, study.labels, study.by, baseline, seed, progress)
+                engine.foresee(trees)
+            with clock("baselines"):  # E_model and E_randomised
+                on_data = engine.on_data(graph)
+                against = Baselines.of(on_data, study.labels, given, seed, progress)
+                if not found.results:
+                    reference = make_reference(on_data, study.labels, study.by, against.randomised, seed, progress)
+                    found = replace(found, reference=reference)
                     if after is not None and after.reference.data_hash != reference.data_hash:
                         raise StudyError("the earlier result is of other data than this study's")
-                distances = OutputDistances(activations, study.labels) if study.by else None
-            gradients: tuple[Tensor, ...] = ()
+                distances = OutputDistances(on_data, study.labels) if study.by else None
+            gradients = None
             if data_uncertainty:
                 with clock("uncertainty of the data"):
-                    f = activations.on_data(graph.output)
-                    gradients = (exact_gradient(f, study.hypotheses[0].data.weights),)
-                    gradients += (
-                        (torch.zeros_like(gradients[0]),)
-                        if given is not None
-                        else (randomised_gradient(activations, study.labels, seed=seed),)
-                    )
+                    gradients = Gradients.of(on_data, study.labels, seed, fixed=given is not None)
+            asked = replace(asked, zero_one=is_zero_one(found.reference))
+            run = _Run(engine, against, asked, stop, seed, distances, gradients)
             for tree in trees:
-                before = earlier.get(tree.hypothesis.name)
-                about = (tree, activations, model, baseline, level, seed, chunk, progress, distances, before)
-                run = _Run(*about, interval, bounds, is_zero_one(reference), gradients)
-                results.append(run.until(draws, WIDTH if until_width is None else until_width))
+                result = run.scrub(tree, earlier.get(tree.hypothesis.name))
+                found = replace(found, results=(*found.results, result))
                 if each is not None:
-                    each(results[-1])
-                if results[-1].cut_short:
+                    each(result)
+                if result.cut_short:
                     raise KeyboardInterrupt
-                if save is not None and len(results) < len(study.hypotheses):
-                    save(replace(found(), cut_short=True))
+                if save is not None and len(found.results) < len(study.hypotheses):
+                    save(so_far(cut_short=True))
     except KeyboardInterrupt:
-        cut_short = True
-    return found()
+        return so_far(cut_short=True)
+    return so_far(cut_short=False)
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class _Run:
-    """One hypothesis being scrubbed, round by round."""
+    """What all hypotheses on one graph are scrubbed with."""
 
-    tree: Tree
-    activations: Activations
-    model: Baseline
-    randomised: Baseline
-    level: float
+    engine: Engine
+    against: Baselines
+    interval: Interval
+    stop: Stop
     seed: int
-    chunk: int | None
-    progress: Progress
     distances: OutputDistances | None
-    before: ScrubResult | None
-    interval: str
-    bounds: tuple[float, float] | None
-    zero_one: bool
-    gradients: tuple[Tensor, ...]
-    """Of E_model and E_randomised; none if the uncertainty of the data was not asked for."""
+    gradients: Gradients | None
 
-    def until(self, draws: int | None, width: float) -> ScrubResult:
-        clock, self.kept, self.law = Clock(), sites_of(self.tree), law_hash(self.tree)
-        self.scores = Scores(self.tree)
-        self.gradient: Tensor | None = None
-        if _is_determined(self.tree):
-            rows = torch.arange(self.tree.hypothesis.data.n)
+    def scrub(self, tree: Tree, before: ScrubResult | None) -> ScrubResult:
+        """The result of one hypothesis, gone on from an earlier one; an interrupt leaves the rounds that were whole."""
+        name, law, kept, clock = tree.hypothesis.name, law_hash(tree), sites_of(tree), Clock()
+        warnings = tuple(warn_of_tree(tree))
+        if tree.is_determined:
             with clock("evaluation"):
-                f = run_scrubbed(self.tree, self.activations, dict.fromkeys(self.tree.sites, rows), chunk=self.chunk)
-            weights = self.tree.hypothesis.data.weights
-            value = float(torch.where(weights > 0, weights * f, 0.0).sum())
-            exact = exact_estimate(value, self.level, "exact: nothing can be swapped")
-            self.gradient = exact_gradient(f, weights)
-            return self._result(Draws(sites=self.kept), clock, exact=exact)
-        made = [] if self.before is None else [self.before.draws]
-        stopping = "draws" if draws is not None else "width"
-        if self.before is not None:
-            faults = tell_apart(self.before, self._result(self.before.draws, clock))
-            if faults:
-                raise StudyError(faults)
-            stopping = "width" if "width" in (stopping, self.before.stopping) else "draws"
-        warnings: tuple[str, ...] = ()
-        cut_short = False
+                exact, population = self._exactly(tree)
+            found = Found(Draws(sites=kept), exact, "draws", clock.seconds, warnings=warnings, population=population)
+            return conclude(name, law, found, self.against, self.interval)
+        if before is not None and (faults := tell_apart(before, law, self.against)):
+            raise StudyError(faults)
+        made = [] if before is None else [before.draws]
+        rounds, scores, cut_short = Rounds(self.stop, self.seed, made, self.against, self.interval), Scores(tree), False
         try:
-            if draws is not None:
-                for size in _sizes(draws + draws % 2):
-                    made.append(self._round(made, size, clock))
-            else:
-                warnings = self._until_narrow(made, width, clock)
+            for each in rounds:
+                with clock("drawing"):  # scrubbed inputs from their law
+                    data = draw(tree, each.size, (each.seed, each.index))
+                with clock("evaluation"):  # f on them
+                    f = self.engine.f(tree, data, None if self.distances is None else self.distances.watch)
+                    if self.gradients is not None:
+                        scores.add(data, f)
+                distances = {} if self.distances is None else self.distances.taken()
+                made.append(collect_round(tree, kept, each, data, f, distances))
         except KeyboardInterrupt:
             if not made:
                 raise
             cut_short = True
-        return self._result(join_draws(made), clock, stopping, cut_short=cut_short, warnings=warnings)
+        rule = "width" if "width" in (self.stop.rule, before and before.stopping) else "draws"
+        warnings += rounds.warnings
+        found = Found(join_draws(made), None, rule, clock.seconds, cut_short, warnings, self._pooled(scores, before))
+        return conclude(name, law, found, self.against, self.interval)
 
-    def _until_narrow(self, made: list[Draws], width: float, clock: Clock) -> tuple[str, ...]:
-        """Stein's two-stage rule: the first round sets how many draws reach the width, whatever later rounds show.
+    def _exactly(self, tree: Tree) -> tuple[Estimate, Population | None]:
+        data = tree.hypothesis.data
+        f = self.engine.f(tree, dict.fromkeys(tree.sites, torch.arange(data.n)))
+        value = float(torch.where(data.weights > 0, data.weights * f, 0.0).sum())
+        estimate = exact_estimate(value, self.interval.level, Method.NOTHING_SWAPPED.say())
+        if self.gradients is None:
+            return estimate, None
+        return estimate, self.gradients.beside(exact_gradient(f, data.weights))
 
-        The interval is the first round's, scaled to all draws, which covers at its level for normal means however many
-        draws that takes. If all draws together say it is still too wide, more are made and the wider interval is kept.
-        """
-        if not made:
-            made.append(self._round(made, ROUND, clock))
-        wanted = width * abs(self.model.value - self.randomised.value) / 100
-        if loss_recovered(mean_of_pairs(made[0].by_round[0], self.level), self.model, self.randomised) is None:
-            return (f"loss recovered is undefined, so no width can be reached: stopped at {ROUND:,} draws",)
-        while True:
-            estimate = estimate_from(join_draws(made), self.level, "width", self.interval, self.bounds, self.zero_one)
-            n = estimate.draws
-            needed = n * (estimate.width / wanted) ** 2
-            if needed <= n:
-                return ()
-            if n >= MOST:
-                return (f"stopped at {n:,} draws, before the interval was {width:g} points wide",)
-            for size in _sizes(math.ceil((min(needed, MOST) - n) / 2) * 2):
-                made.append(self._round(made, size, clock))
-
-    def _round(self, made: Sequence[Draws], size: int, clock: Clock) -> Draws:
-        index = 1 + max((r.index for each in made for r in each.rounds if r.seed == self.seed), default=-1)
-        with clock("drawing"):
-            data = draw(self.tree, size, (self.seed, index))
-        watch = None if self.distances is None else self.distances.watch
-        with clock("evaluation"):
-            f = run_scrubbed(self.tree, self.activations, data, chunk=self.chunk, progress=self.progress, watch=watch)
-            if self.gradients:
-                self.scores.add(data, f)
-        distances = {} if self.distances is None else self.distances.taken()
-        return collect_round(self.tree, self.kept, Round(self.seed, index, size), data, f, distances)
-
-    def _result(self, draws: Draws, clock: Clock, stopping: str = "draws", **found: Any) -> ScrubResult:
-        about = (self.tree.hypothesis.name, self.law, draws, self.model, self.randomised, self.level, stopping)
-        if self.gradients and (self.scores.draws or self.gradient is not None):
-            population = ((self._gradient(), *self.gradients), self.tree.hypothesis.data.weights)
-            found["population"] = population
-        found |= {"interval": self.interval, "bounds": self.bounds, "zero_one": self.zero_one}
-        found["warnings"] = (*fragile.warn_of_tree(self.tree), *found.get("warnings", ()))
-        return conclude(*about, seconds=dict(clock.seconds), **found)
-
-    def _gradient(self) -> Tensor:
-        """Of E_scrubbed, over the draws of this run and of the result that it goes on from."""
-        if self.gradient is not None:
-            return self.gradient
-        own = self.scores.gradient()
-        if self.before is None or self.before.data is None:
-            return own
-        return pool_gradients((self.before.data.gradients[0], own), (self.before.scrubbed.draws, self.scores.draws))
-
-
-def _is_determined(tree: Tree) -> bool:
-    """Whether the root's datum fixes all others: every other site's blocks have one row that can be drawn."""
-    return all(path == tree.root or int(s.partition.sizes.max()) <= 1 for path, s in tree.sites.items())
-
-
-def _sizes(draws: int) -> list[int]:
-    whole, rest = divmod(draws, ROUND)
-    return [ROUND] * whole + [rest] * (rest > 0)
-
-
-def _as_study(study: Study | Hypothesis | Sequence[Hypothesis]) -> Study:
-    if isinstance(study, Study):
-        return study
-    hypotheses = (study,) if isinstance(study, Hypothesis) else tuple(study)
-    return Study("study", hypotheses)
+    def _pooled(self, scores: Scores, before: ScrubResult | None) -> Population | None:
+        """What the data's uncertainty is made from, over the draws of this run and of the one that it goes on from."""
+        if self.gradients is None or not scores.draws:
+            return None
+        gradient = scores.gradient()
+        if before is not None and before.data is not None:
+            pair, draws = (before.data.gradients[0], gradient), (before.scrubbed.draws, scores.draws)
+            gradient = pool_gradients(pair, draws)
+        return self.gradients.beside(gradient)

@@ -1,5 +1,6 @@
 """The command line: what it prints where, what it writes, and one clear line for every bad input."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -14,7 +15,8 @@ from safetensors.torch import save_file
 
 import pscrub
 from pscrub.cli import main
-from pscrub.scrub import ROUND
+from pscrub.estimate.stopping import ROUND
+from pscrub.studies import SHIPPED, shipped
 
 STUDY = '''
 """A tiny trained-looking classifier of signs, with its own labels."""
@@ -49,6 +51,19 @@ def study(rows: int = 200, scale: float = 1.0, both: bool = False, where: str = 
     hypotheses = [pscrub.Hypothesis(name, graph, data, claim) for name, claim in claims.items()]
     return pscrub.Study("signs", hypotheses, notes=[f"of {rows} rows"])
 '''
+OPTIONS = {
+    "run": "--draws --until-width --interval --bounds --data-uncertainty --device --out --after --by --claims --json "
+    "--seed -P",
+    "report": "",
+    "list": "",
+    "show": "--seed -P",
+    "verify": "--draws --json --seed -P",
+    "adversary": "--no-data --at --steps --per-bit --rows --hypothesis --draws --level --markdown --seed -P",
+    "frontier": "--out --draws --level --markdown --seed -P",
+    "sharing": "--hypothesis --draws --level --markdown --seed -P",
+    "ablations": "--hypothesis --draws --level --markdown --seed -P",
+}
+"""Each command, and the options that it takes."""
 ROW = {"hypothesis", "scrubbed", "model", "randomised", "recovered", "low", "high", "draws"}
 
 
@@ -185,6 +200,12 @@ def test_list_names_the_shipped_studies(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(re.match(r"brackets\s+\S.{20,}", line) for line in lines)
+
+
+def test_the_lines_of_list_are_the_modules_first() -> None:
+    """They are read from the files, since importing the studies takes seconds."""
+    modules = {name: importlib.import_module(f"pscrub.studies.{module}") for name, module in SHIPPED.items()}
+    assert shipped() == {name: str(module.__doc__).split("\n")[0] for name, module in modules.items()}
 
 
 def test_show_prints_the_trees(file: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -326,6 +347,23 @@ def test_what_argparse_refuses(argv: list[str], capsys: pytest.CaptureFixture[st
     assert out == "" and "error: " in err.splitlines()[-1]
 
 
+def test_help_lists_the_commands_and_each_ones_options(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*argv: str) -> str:
+        with pytest.raises(SystemExit) as caught:
+            main([*argv, "--help"])
+        assert caught.value.code == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    for command, options in OPTIONS.items():
+        assert command in told()
+        shown = told(command)
+        assert shown.startswith(f"usage: pscrub {command} [-h]")
+        usage = re.split("options:|positional arguments:", shown)[0]
+        assert set(re.findall(r"--[a-z-]+|-P", usage)) == set(options.split())
+        assert ("STUDY" in shown) == ("--seed" in options)
+    assert "(default: 4,096)" in told("run") and f"(default: {ROUND:,})" in told("sharing")
+
+
 def test_the_installed_command(tmp_path: Path) -> None:
     """In a process of its own: the entry point, the exit status and what stands on which stream."""
     path = tmp_path / "bad.py"
@@ -335,3 +373,33 @@ def test_the_installed_command(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(pscrub.__file__).parents[1])
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == f"pscrub: study file '{path}' raised ValueError at line 1: no\n"
+
+
+@pytest.mark.parametrize(
+    ("library", "argv"),
+    [
+        ("torch", ["run", "--help"]),
+        *(
+            (library, ["run", "ablation_ring"])
+            for library in ("torch", "rich", "pscrub.scrub", "pscrub.studies.worked")
+        ),
+    ],
+)
+def test_an_interrupt_while_libraries_load_ends_in_one_line(library: str, argv: list[str]) -> None:
+    code = f"""
+import sys
+
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == {library!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupts())
+from pscrub.cli import main
+sys.exit(main({argv}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(pscrub.__file__).parents[1]
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "pscrub: interrupted before there was an estimate\n"

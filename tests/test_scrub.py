@@ -1,6 +1,5 @@
 """The driver: identity gates in every sharing mode, stopping rules, interrupts, and what it warns of."""
 
-import importlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -12,14 +11,14 @@ from scipy import stats
 from torch import Tensor
 
 from pscrub import EXACT, Baseline, Claim, Dataset, Graph, Hypothesis, ScrubResult, Study, StudyError, scrub, unroll
+from pscrub.estimate import stopping
+from pscrub.estimate.stopping import ROUND
 from pscrub.evaluate.reference import run_scrubbed
 from pscrub.evaluate.values import Activations
 from pscrub.graph.rewrites import replace
-from pscrub.scrub import ROUND
 from tests.false_alarm import PER_CHECK, Z
 
 # The package's own name `scrub` is the function.
-DRIVER = importlib.import_module("pscrub.scrub")
 N = 60
 GENERATOR = torch.Generator().manual_seed(4)
 X = torch.randn(N, 3, generator=GENERATOR, dtype=torch.float64)
@@ -174,7 +173,7 @@ def test_drawing_goes_on_until_the_width() -> None:
 
 
 def test_a_width_that_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DRIVER, "MOST", 3 * ROUND)
+    monkeypatch.setattr(stopping, "MOST", 3 * ROUND)
     (result,) = scrub(hypotheses("real", WEIGHTED)[1], until_width=1e-3).results
     assert result.scrubbed.draws == 3 * ROUND
     assert any("stopped at 49,152 draws, before the interval was 0.001 points wide" in w for w in result.warnings)
@@ -189,7 +188,7 @@ def additive() -> Hypothesis:
 
 def test_the_stopping_rule_keeps_its_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small first rounds, which say little of how many draws are needed: for nearly normal f the intervals cover."""
-    monkeypatch.setattr(DRIVER, "ROUND", 32)
+    monkeypatch.setattr(stopping, "ROUND", 32)
     times, covered, draws = 200, 0, set()
     for seed in range(times):
         (result,) = scrub(additive(), until_width=40.0, seed=seed, randomised=BASELINE).results
@@ -202,7 +201,7 @@ def test_the_stopping_rule_keeps_its_coverage(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_interval_is_never_narrower_than_the_first_round_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stein's rule: what decided when to stop also says how wide the interval is."""
-    monkeypatch.setattr(DRIVER, "ROUND", 32)
+    monkeypatch.setattr(stopping, "ROUND", 32)
     for seed in range(20):
         first, last = (
             scrub(additive(), seed=seed, randomised=BASELINE, **how).results[0].scrubbed

@@ -5,7 +5,8 @@
 
 For each shipped study the commands of the command line are run at fixed seeds and draws, and what they print and write
 is kept: standard output, `result.json`, `table.md`, `report.html` and every array of `result.nc`. Left out are times,
-dates and versions. A record of `result.nc` may have gained a field since; it may not have lost or changed one.
+dates and versions. A record of `result.nc` may have gained a field since; it may not have lost or changed one. Of a
+table that is printed its words and figures are compared, not how it is ruled and padded.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ SMALL = (
     "sin_cos",
     "specificity",
 )
+RULING = re.compile(r"[\s\u2500-\u257f|]+|:?-{3,}:?|\\\\(?=\\|)")
+"""What tables are drawn with."""
 PASSING = ("seconds", "started", "versions")
 """Keys whose values are another in every run."""
 MARKUP = re.compile(r"<tr><th scope=\"row\">(started|seconds|versions)</th>.*?</tr>|, seed \d+, [^<]*?</p>")
@@ -107,6 +110,8 @@ def _stored(path: Path) -> dict[str, str]:
 
 def _lost(before: Any, after: Any, at: str = "") -> Iterator[str]:
     """Where a document lacks or changes something of an earlier one; what it has besides is not looked at."""
+    if isinstance(after, dict) and "$said" in after and isinstance(before, str):
+        after = after["$said"]  # a sentence that has been given a kind
     if isinstance(before, dict) and isinstance(after, dict):
         for key, each in before.items():
             if key not in after:
@@ -120,6 +125,11 @@ def _lost(before: Any, after: Any, at: str = "") -> Iterator[str]:
         yield f"{at}: {str(before)[:200]} -> {str(after)[:200]}"
 
 
+def _lines(text: str) -> list[str]:
+    """The lines of a text without what tables are drawn with; those that are nothing else left out."""
+    return [line for line in (RULING.sub(" ", each).strip() for each in text.splitlines()) if line]
+
+
 def differences(before: dict[str, str], after: dict[str, str]) -> Iterator[str]:
     """Each difference of two sets of what was kept, in a line."""
     for name in dict.fromkeys((*before, *after)):
@@ -127,8 +137,7 @@ def differences(before: dict[str, str], after: dict[str, str]) -> Iterator[str]:
             yield f"{name}: only {'before' if name in before else 'after'}"
         elif name.endswith(".nc json"):
             yield from (f"{name} {each}" for each in _lost(json.loads(before[name]), json.loads(after[name])))
-        elif before[name] != after[name]:
-            one, other = before[name].splitlines(), after[name].splitlines()
+        elif (one := _lines(before[name])) != (other := _lines(after[name])):
             changed = [(a, b) for a, b in zip(one, other, strict=False) if a != b][:3] or [(one[-1], other[-1])]
             yield f"{name}: {len(one)} and {len(other)} lines; " + "; ".join(
                 f"{a.strip()[:160]!r} -> {b.strip()[:160]!r}" for a, b in changed

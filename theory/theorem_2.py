@@ -18,9 +18,9 @@ Another way to see it is the certificate below. The law is a product of one fact
 node's inputs: log p = A'y, where A p = b are Lemma 1's equations. For any q that meets them, -sum q log p = -y'b is the
 same number; it is at least H(q), and equal to it only for q = p.
 
-Routes. The equations are made from the hypothesis alone (pscrub.constraints). Held against the rational enumeration:
-that log p lies in their row space; Newton's method on the dual; a conic solver; and small and large moves along all
-that the equations leave free. A cell is listed exactly if the enumeration can reach it.
+Routes. The equations are made from the hypothesis alone (`pscrub.law.list_constraints`). Held against the rational
+enumeration: that log p lies in their row space; Newton's method on the dual; a conic solver; and small and large moves
+along all that the equations leave free. A cell is listed exactly if the enumeration can reach it.
 
 Planted faults. Laws that meet Lemma 1 at every node (checked with ==) and are not D~; and equations made with another
 D.

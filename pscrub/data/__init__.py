@@ -6,7 +6,7 @@ one block are claimed to be interchangeable. A `BlockTable` draws a row from a b
 
 from pscrub.data.blocks import BlockTable
 from pscrub.data.dataset import Dataset
-from pscrub.data.features import features_of_columns, read_features
+from pscrub.data.features import features_of_columns, read_feature, read_features
 from pscrub.data.partition import Partition
 
-__all__ = ["BlockTable", "Dataset", "Partition", "features_of_columns", "read_features"]
+__all__ = ["BlockTable", "Dataset", "Partition", "features_of_columns", "read_feature", "read_features"]

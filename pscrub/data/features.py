@@ -1,4 +1,4 @@
-"""Features that an adversary may claim: those offered, and those made from the data and from activations."""
+"""Features of D, read into partitions: those that a user gives, and those made from the columns."""
 
 from __future__ import annotations
 
@@ -17,6 +17,33 @@ FEW = 16
 WIDE = 8
 """Columns of more entries a row are left alone."""
 QUANTILES = (2, 4)
+
+
+def read_feature(data: Dataset, feature: Any, what: str, partition: str = "its partition") -> Partition:
+    """The partition of D by one feature, in any of the forms that a user may give it.
+
+    Args:
+        data: D.
+        feature: values [N] or [N, k], a function of the dataset that returns values or a Partition, the name of a
+            column, or a Partition. Of a Partition the blocks are taken, and the weights are those of D.
+        what: what errors call its values.
+        partition: what errors call it where it is a Partition.
+
+    Raises:
+        DatasetError: no such column, values that cannot be compared, a Partition of another number of rows. What the
+            user's own function raises is passed on.
+
+    >>> import torch
+    >>> data = Dataset({"x": torch.arange(4)})
+    >>> [read_feature(data, each, "a feature").n_blocks for each in ("x", [0, 0, 0, 1], lambda d: d["x"] % 3)]
+    [4, 2, 3]
+    """
+    values = data[feature] if isinstance(feature, str) else feature(data) if callable(feature) else feature
+    if isinstance(values, Partition):
+        if len(values.labels) != data.n:
+            raise DatasetError(f"{partition} has {len(values.labels)} rows, the dataset {data.n}")
+        return Partition(values.labels, data.weights)
+    return Partition.of(values, data, what)
 
 
 def read_features(data: Dataset, features: Mapping[str, Any] | Sequence[Any]) -> dict[str, Partition]:
@@ -41,11 +68,7 @@ def read_features(data: Dataset, features: Mapping[str, Any] | Sequence[Any]) ->
     faults: list[str] = []
     for name, feature in features.items():
         try:
-            if isinstance(feature, Partition):
-                made[name] = Partition(feature.labels, data.weights)
-                continue
-            values = data[feature] if isinstance(feature, str) else feature(data) if callable(feature) else feature
-            made[name] = Partition.of(values, data, f"feature '{name}'")
+            made[name] = read_feature(data, feature, f"feature '{name}'", f"feature '{name}'")
         except PscrubError as error:
             faults += error.faults
         except Exception as error:  # the user's own function

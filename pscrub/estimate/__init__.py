@@ -8,8 +8,9 @@ is about D as a sample of a population.
 from pscrub.estimate.baselines import Baseline, model_loss, randomised_loss
 from pscrub.estimate.distances import OutputDistances
 from pscrub.estimate.estimate import INTERVALS, Estimate, Interval, choose, exact_estimate, mean_of_pairs
+from pscrub.estimate.gradients import exact_gradient
 from pscrub.estimate.intervals import simultaneous_level
-from pscrub.estimate.population import DataUncertainty, bootstrap, data_uncertainty, exact_gradient
+from pscrub.estimate.population import DataUncertainty, bootstrap, data_uncertainty
 from pscrub.estimate.recovered import loss_recovered, points_recovered
 
 __all__ = [

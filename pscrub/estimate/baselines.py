@@ -14,12 +14,22 @@ from torch import Tensor
 from pscrub.data.partition import Partition
 from pscrub.errors import StudyError, close
 from pscrub.evaluate.values import Activations
+from pscrub.outcomes import Outcome, Said
 from pscrub.progress import Progress, quiet
 
 EXACT_PAIRS = 20_000_000
 """Evaluations of f up to which the randomised loss is computed over all pairs rather than sampled."""
 SAMPLED = 20
 """How many times fewer pairs are sampled where all would be more than that."""
+
+
+class Way(Outcome):
+    """How a baseline was come by."""
+
+    ALL_ROWS = "all rows", "exact, all rows"
+    ALL_PAIRS = "all pairs", "exact, all pairs of {rows:,} outputs and {labels:,} distinct labels"
+    SAMPLED_PAIRS = "sampled pairs", "{pairs:,} sampled pairs"
+    GIVEN = "given", "given"
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,19 @@ class Baseline:
     draws: int
     method: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "method", Said.of(self.method))
+
+    @classmethod
+    def given(cls, value: Baseline | float | None) -> Baseline | None:
+        """What a caller gives for a baseline: one, its value, or nothing."""
+        return cls(float(value), 0.0, 0, Way.GIVEN.say()) if isinstance(value, float | int) else value
+
+    @property
+    def kind(self) -> str:
+        """The code of how it was come by (`Way`); "" if a caller made it."""
+        return Said.of(self.method).kind
+
     @property
     def exact(self) -> bool:
         """Whether the value has no sampling error."""
@@ -49,7 +72,7 @@ def model_loss(activations: Activations, progress: Progress = quiet) -> Baseline
     f = activations.on_data(activations.graph.output, progress).double().cpu()
     weights = activations.data.weights
     # A row of weight zero may hold anything, NaN included.
-    return Baseline(float(torch.where(weights > 0, weights * f, 0.0).sum()), 0.0, 0, "exact, all rows")
+    return Baseline(float(torch.where(weights > 0, weights * f, 0.0).sum()), 0.0, 0, Way.ALL_ROWS.say())
 
 
 def randomised_loss(
@@ -89,13 +112,44 @@ def randomised_loss(
     activations.keep(pairs_of.outputs, progress)
     if pairs_of.count > pairs:
         f = pairs_of.f(*pairs_of.sample(pairs // SAMPLED, (seed, 1)))
-        return Baseline(float(f.mean()), float(f.std()) / math.sqrt(len(f)), len(f), f"{len(f):,} sampled pairs")
+        return Baseline(
+            float(f.mean()), float(f.std()) / math.sqrt(len(f)), len(f), Way.SAMPLED_PAIRS.say(pairs=len(f))
+        )
     total, distinct = 0.0, pairs_of.distinct
     for done, (row, block) in enumerate(distinct, start=1):
         for part, f in pairs_of.with_label_of(row):
             total += float(pairs_of.partition.block_weights[block]) * float((data.weights[part] * f).sum())
         progress("randomised loss", done, len(distinct))
-    return Baseline(total, 0.0, 0, f"exact, all pairs of {data.n:,} outputs and {len(distinct):,} distinct labels")
+    return Baseline(total, 0.0, 0, Way.ALL_PAIRS.say(rows=data.n, labels=len(distinct)))
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """What an expected loss is held against: the ends of the scale of loss recovered, each under its own name.
+
+    Args:
+        model: E_model, 100 per cent.
+        randomised: E_randomised, 0 per cent.
+    """
+
+    model: Baseline
+    randomised: Baseline
+
+    @classmethod
+    def of(
+        cls,
+        activations: Activations,
+        labels: Sequence[str] | None = None,
+        given: Baseline | float | None = None,
+        seed: int = 0,
+        progress: Progress = quiet,
+    ) -> Baselines:
+        """Those of a graph: E_model as `model_loss` computes it, E_randomised given or as `randomised_loss` does."""
+        model = model_loss(activations, progress)
+        randomised = Baseline.given(given)
+        if randomised is None:
+            randomised = randomised_loss(activations, labels, seed=seed, progress=progress)
+        return cls(model, randomised)
 
 
 def randomised_sample(activations: Activations, labels: Sequence[str] | None, draws: int, seed: int) -> Tensor:

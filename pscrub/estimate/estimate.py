@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -12,15 +11,73 @@ from torch import Tensor
 
 from pscrub.errors import StudyError, close
 from pscrub.estimate import intervals
+from pscrub.outcomes import Outcome, Said
 
-Interval = Literal["auto", "t", "betting", "bernstein", "sequence"]
-INTERVALS: tuple[str, ...] = get_args(Interval)
+Kind = Literal["auto", "t", "betting", "bernstein", "sequence"]
+INTERVALS: tuple[str, ...] = get_args(Kind)
 RARE = 100
 """Draws of the rarer of two losses, or degrees of freedom of the error, below which a bounded loss is betted on."""
-FEW = 30
-"""Degrees of freedom below which the error itself is too uncertain to go unmentioned."""
 BEST = 2**16
 """Draws at which a confidence sequence is narrowest, if nothing better is known."""
+
+
+class Method(Outcome):
+    """How an interval was made. `why` says why so, if it was chosen at all."""
+
+    T = "t", "t, within root strata{why}"
+    BETTING = "betting", "betting, for losses in [{least:g}, {greatest:g}]{why}"
+    BERNSTEIN = "bernstein", "empirical Bernstein, for losses in [{least:g}, {greatest:g}]{why}"
+    SEQUENCE = "sequence", "confidence sequence, within root strata, narrowest at {best:,} draws{why}"
+    BETTING_SEQUENCE = "betting sequence", "confidence sequence by betting, suited to {best:,} draws{why}"
+    TWO_STAGE = "two-stage", "{method}, two-stage"
+    NOTHING_SWAPPED = "nothing swapped", "exact: nothing can be swapped"
+    MODEL = "the model's own", "exact: the model's own"
+
+
+class Why(Outcome):
+    """Why an interval was taken."""
+
+    ASKED = "asked for", " (asked for)"
+    ASKED_AND = "asked for, and", " (asked for; {reason})"
+    PICKED = "picked", " (picked: {reason})"
+    INSTEAD = "instead", " (instead of {interval}: losses are not finite)"
+
+
+class Reason(Outcome):
+    """What suits an interval to the losses."""
+
+    NOT_FINITE = "losses not finite", "losses are not finite, so no interval means anything"
+    NO_BOUNDS = "no bounds", "the loss has no known bounds{freedom}"
+    FREEDOM = "freedom", "; {df:,.0f} degrees of freedom"
+    NO_VARIATION = "f did not vary", "f did not vary within pairs"
+    ZERO_ONE = "0/1 losses", "0/1 losses, {rarer:,} of the rarer in {draws:,} draws"
+    UNSURE = "few degrees of freedom", "bounded losses, whose error rests on {df:.0f} degrees of freedom"
+    SURE = "degrees of freedom", "{df:,.0f} degrees of freedom"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Which interval is asked for.
+
+    Args:
+        kind: "auto" picks what suits the losses; or "t", "betting", "bernstein" or "sequence", see `choose`.
+        level: nominal coverage.
+        bounds: the least and greatest loss there can be, if known.
+        zero_one: f takes the values 0 and 1, and no other, on D and under the baseline.
+
+    Raises:
+        StudyError: a level that is none, an unknown kind, bounds that are not finite or not in order.
+    """
+
+    kind: str = "auto"
+    level: float = 0.95
+    bounds: tuple[float, float] | None = None
+    zero_one: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise StudyError(f"level is {self.level}; expected between 0 and 1, as 0.95")
+        _check(self.kind, self.bounds)
 
 
 @dataclass(frozen=True)
@@ -50,6 +107,14 @@ class Estimate:
     method: str
     kind: str = "draws"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "method", Said.of(self.method))
+
+    @property
+    def interval(self) -> str:
+        """The code of how the interval was made (`Method`); "" if it is not an interval for a mean of losses."""
+        return Said.of(self.method).kind
+
     @property
     def exact(self) -> bool:
         """Whether there is nothing random about the value."""
@@ -59,6 +124,10 @@ class Estimate:
     def width(self) -> float:
         """The interval's full width."""
         return self.high - self.low
+
+    def ends(self, form: str = ".4g") -> str:
+        """The interval to be read: its two ends, or "exact"."""
+        return "exact" if self.exact else f"[{self.low:{form}}, {self.high:{form}}]"
 
 
 def exact_estimate(value: float, level: float, method: str) -> Estimate:
@@ -80,7 +149,7 @@ def mean_of_pairs(f: Tensor, level: float = 0.95) -> Estimate:
     >>> round(e.value, 4), round(e.se, 4), e.draws
     (1.8333, 0.5, 6)
     """
-    return _estimate(intervals.t_ends(f.double().numpy(), level), level, len(f), "t, within root strata")
+    return _estimate(intervals.t_ends(f.double().numpy(), level), level, len(f), Method.T.say(why=""))
 
 
 def choose(
@@ -116,7 +185,7 @@ def choose(
     >>> choose(rare, interval="t").method
     't, within root strata (asked for)'
     """
-    check_interval(interval, bounds)
+    _check(interval, bounds)
     finite = bool(f.isfinite().all())
     seen, ends = set(f.unique().tolist()), {0.0, 1.0} if bounds is None else set(map(float, bounds))
     binary = finite and (seen == ends or (zero_one and seen <= ends))
@@ -128,76 +197,27 @@ def choose(
     known = bounds if bounds is not None else (0.0, 1.0) if binary else None
     array, n = f.double().numpy(), len(f)
     t = intervals.t_ends(array, level)
-    name, why = interval, "asked for"
+    name, why = interval, Why.ASKED.say()
     picked, reason = _pick(f, float(t.df), float(t.se), known, binary)
     if interval == "auto":
-        name, why = picked, f"picked: {reason}"
+        name, why = picked, Why.PICKED.say(reason=reason)
     elif not finite:
-        name, why = "t", f"instead of {interval}: losses are not finite"
+        name, why = "t", Why.INSTEAD.say(interval=interval)
     if name == "t":
-        return _estimate(t, level, n, f"t, within root strata ({why})")
+        return _estimate(t, level, n, Method.T.say(why=why))
     if name == "sequence" and picked == "betting" and known is not None:
         made = intervals.betting_ends(array, level, known, binary, best)
-        return _estimate(made, level, n, f"confidence sequence by betting, suited to {best:,} draws ({why}; {reason})")
+        why = Why.ASKED_AND.say(reason=reason)
+        return _estimate(made, level, n, Method.BETTING_SEQUENCE.say(best=best, why=why))
     if name == "sequence":
-        made = intervals.sequence_ends(array, level, best)
-        return _estimate(
-            made, level, n, f"confidence sequence, within root strata, narrowest at {best:,} draws ({why})"
-        )
+        return _estimate(intervals.sequence_ends(array, level, best), level, n, Method.SEQUENCE.say(best=best, why=why))
     if known is None:
         raise StudyError(f"a {name} interval needs the loss's bounds, and f is not 0/1; give bounds=(least, greatest)")
-    within = f"for losses in [{known[0]:g}, {known[1]:g}] ({why})"
+    about = {"least": known[0], "greatest": known[1], "why": why}
     if name == "betting":
-        return _estimate(intervals.betting_ends(array, level, known, binary), level, n, f"betting, {within}")
-    return _estimate(intervals.bernstein_ends(array, level, known), level, n, f"empirical Bernstein, {within}")
-
-
-def check_interval(interval: str, bounds: tuple[float, float] | None) -> None:
-    """Refuse options that no interval can be made from.
-
-    Raises:
-        StudyError: an unknown name, bounds that are not finite or not in order.
-    """
-    if interval not in INTERVALS:
-        raise StudyError(f"unknown interval '{interval}'{close(interval, INTERVALS)}; one of {', '.join(INTERVALS)}")
-    if bounds is not None and not (math.isfinite(bounds[0]) and math.isfinite(bounds[1]) and bounds[0] < bounds[1]):
-        raise StudyError(f"bounds are {bounds[0]:g} and {bounds[1]:g}; expected two finite losses, the lesser first")
-
-
-def concerns(f: Tensor, estimate: Estimate) -> Iterator[str]:
-    """What to know about an estimate's draws before believing its interval, each beginning with its name.
-
-    The names: "non-finite loss", "no variation", "too few draws", "rare events".
-
-    Args:
-        f: float64 [2 P], pair by pair.
-        estimate: of their mean.
-    """
-    bad = int((~f.isfinite()).sum())
-    if bad:
-        yield (
-            f"non-finite loss: the scrubbed expected loss is {estimate.value}; f is infinite or NaN on {bad:,} "
-            f"of {len(f):,} draws"
-        )
-        return
-    v = (f.double().reshape(-1, 2).diff().squeeze(1) / 2).square()
-    if not bool(v.any()):
-        yield f"no variation: f was the same within every pair of {len(f):,} draws; rare values may be missed"
-        return
-    if estimate.df < FEW:
-        yield (
-            f"too few draws: the error rests on {estimate.df:.0f} degrees of freedom ({len(f):,} draws), "
-            "from few or rare large losses"
-        )
-    values, counts = f.unique(return_counts=True)
-    if len(values) <= 5 and len(f) - int(counts.max()) < RARE:
-        others = len(f) - int(counts.max())
-        yield f"rare events: f is {float(values[counts.argmax()]):g} on all but {others:,} of {len(f):,} draws"
-    else:
-        heaviest = v.sort(descending=True).values.cumsum(0)
-        half = int((heaviest < heaviest[-1] / 2).sum()) + 1
-        if half <= len(v) / 100 or (half <= 2 and len(v) >= 20):
-            yield f"rare events: {half:,} of {len(v):,} pairs of draws make up half of the squared error"
+        made = intervals.betting_ends(array, level, known, binary)
+        return _estimate(made, level, n, Method.BETTING.say(**about))
+    return _estimate(intervals.bernstein_ends(array, level, known), level, n, Method.BERNSTEIN.say(**about))
 
 
 def widen(estimate: Estimate, half: float, method: str) -> Estimate:
@@ -206,26 +226,32 @@ def widen(estimate: Estimate, half: float, method: str) -> Estimate:
     return replace(e, low=min(e.low, v - half), high=max(e.high, v + half), method=method)
 
 
-def _estimate(ends: intervals.Ends, level: float, draws: int, method: str) -> Estimate:
+def _estimate(ends: intervals.Ends, level: float, draws: int, method: Said) -> Estimate:
     value, low, high, se, df = (float(x) for x in (ends.value, ends.low, ends.high, ends.se, ends.df))
     return Estimate(value, low, high, level, se, df, draws, method)
 
 
 def _pick(
     f: Tensor, df: float, se: float, known: tuple[float, float] | None, binary: bool
-) -> tuple[Literal["t", "betting"], str]:
+) -> tuple[Literal["t", "betting"], Said]:
     """Which interval suits, and why."""
-    n = len(f)
     if not bool(f.isfinite().all()):
-        return "t", "losses are not finite, so no interval means anything"
+        return "t", Reason.NOT_FINITE.say()
+    if known is None and not se:
+        return "t", Reason.NO_VARIATION.say()
     if known is None:
-        return (
-            "t",
-            f"the loss has no known bounds; {df:,.0f} degrees of freedom" if se else "f did not vary within pairs",
-        )
+        freedom = Said(Reason.FREEDOM.say(df=df), brief="")  # each row's own, which a summary of rows leaves out
+        return "t", Reason.NO_BOUNDS.say(freedom=freedom)
     if binary:
         rarer = int(torch.minimum((f == known[0]).sum(), (f == known[1]).sum()))
-        return "betting" if rarer < RARE else "t", f"0/1 losses, {rarer:,} of the rarer in {n:,} draws"
+        return "betting" if rarer < RARE else "t", Reason.ZERO_ONE.say(rarer=rarer, draws=len(f))
     if df < RARE or not se:
-        return "betting", f"bounded losses, whose error rests on {df:.0f} degrees of freedom"
-    return "t", f"{df:,.0f} degrees of freedom"
+        return "betting", Reason.UNSURE.say(df=df)
+    return "t", Reason.SURE.say(df=df)
+
+
+def _check(interval: str, bounds: tuple[float, float] | None) -> None:
+    if interval not in INTERVALS:
+        raise StudyError(f"unknown interval '{interval}'{close(interval, INTERVALS)}; one of {', '.join(INTERVALS)}")
+    if bounds is not None and not (math.isfinite(bounds[0]) and math.isfinite(bounds[1]) and bounds[0] < bounds[1]):
+        raise StudyError(f"bounds are {bounds[0]:g} and {bounds[1]:g}; expected two finite losses, the lesser first")

@@ -1,17 +1,9 @@
 """The uncertainty of D itself: what E_scrubbed, its baselines and loss recovered would be on another sample of rows.
 
 Infinitesimal jackknife: D's rows are a sample of a population, so the variance of a function E of D's weights is that
-of its linearisation, sum_k (dE / d log w_k)^2, whatever the function. For E_scrubbed the derivative is an expectation
-under the program that is already being drawn from,
-
-    d E[f] / d log w_k = E[f d log p / d log w_k],   log p = sum over sites u of log(w_row(u) / W_block(u)),
-    d log p / d log w_k = sum over u of [row(u) = k] - [k in block(u)] w_k / W_block(u),
-
-with W the weight of the block that a site's row is drawn from: each site adds the indicator of its row less the row's
-share of the block. No evaluation of the model is needed beyond those made.
-
-The gradient from draws is noisy, and its squares have the noise's variance on top. The two draws of a pair are
-independent, so the product of the gradient from all first draws with that from all second draws has none.
+of its linearisation, sum_k (dE / d log w_k)^2, whatever the function. The derivatives are those of `gradients`, each
+twice, from the first and from the second draws of pairs: these are independent, so that the product of the two has none
+of the draws' noise, which would otherwise add to the squares.
 
 Source: Jaeckel, The infinitesimal jackknife (1972); Efron and Stein, The jackknife estimate of variance (1981).
 """
@@ -19,7 +11,7 @@ Source: Jaeckel, The infinitesimal jackknife (1972); Efron and Stein, The jackkn
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,18 +20,41 @@ from scipy import stats
 from torch import Tensor
 
 from pscrub.data.dataset import Dataset
-from pscrub.estimate.baselines import EXACT_PAIRS, SAMPLED, Baseline, Pairs, model_loss, randomised_loss
+from pscrub.estimate.baselines import Baseline, model_loss, randomised_loss
 from pscrub.estimate.estimate import Estimate
+from pscrub.estimate.recovered import Scale
 from pscrub.evaluate.reference import run_scrubbed
 from pscrub.evaluate.values import MEMORY, Activations
 from pscrub.hypothesis.hypothesis import Hypothesis
-from pscrub.hypothesis.tree import Tree, unroll
+from pscrub.hypothesis.tree import unroll
 from pscrub.law.drawing import draw
+from pscrub.outcomes import Outcome, Said
 from pscrub.records import Equal
 
 BLURRED = 0.25
 """Share of the data's variance that the draws' noise in it may reach before it is warned of and added."""
 _U, _V = torch.tensor([[1.0, 0.0, -1.0], [0.0, -1.0, 1.0]], dtype=torch.float64)
+
+
+class Jackknife(Outcome):
+    """How the uncertainty of the data was found."""
+
+    ROWS = "jackknife", "infinitesimal jackknife over {rows:,} rows"
+    AND_DRAWS = "jackknife and draws", "{rows}; draws: {method}"
+
+
+class Blur(Outcome):
+    """What the draws' noise does to the uncertainty of the data."""
+
+    NOT_RESOLVED = (
+        "data uncertainty not resolved",
+        "data uncertainty not resolved: it drowns in the draws' noise, and a bound is given in place; draw more",
+    )
+    BLURRED = (
+        "data uncertainty blurred",
+        "data uncertainty blurred: the draws' noise in its variance is {share:.0f} % of it, and twice that was added; "
+        "draw more",
+    )
 
 
 @dataclass(frozen=True)
@@ -76,102 +91,6 @@ class DataUncertainty(Equal):
         return torch.tensor(self.covariances, dtype=torch.float64).reshape(3, 3)
 
 
-class Scores:
-    """Running sums of the scores and of f times the scores, apart for the first and the second draws of pairs.
-
-    Costs O(draws + N) a site, and four vectors of length N.
-
-    Args:
-        tree: the treeified hypothesis that is drawn from.
-    """
-
-    def __init__(self, tree: Tree) -> None:
-        self.tree, self.draws, self.total = tree, 0, 0.0
-        self.sums = torch.zeros(2, 2, tree.hypothesis.data.n, dtype=torch.float64)
-
-    def add(self, data: Mapping[str, Tensor], f: Tensor) -> None:
-        """Take in a round.
-
-        Args:
-            data: path -> int64 [draws], every site's rows, pair by pair.
-            f: float64 [draws].
-        """
-        f = f.double()
-        for half in (0, 1):
-            each = f[half::2]
-            for factor, out in zip((torch.ones_like(each), each), self.sums[half], strict=True):
-                for path, site in self.tree.sites.items():
-                    parent = None if site.parent is None else data[site.parent][half::2]
-                    _add_score(out, self.tree, path, data[path][half::2], parent, factor)
-        self.draws += len(f)
-        self.total += float(f.sum())
-
-    def gradient(self) -> Tensor:
-        """float64 [2, N]: d E_scrubbed / d log w of each row, from the first and from the second draws of the pairs.
-
-        The score's expectation is 0, so that f may be centred, which takes most of the noise away.
-        """
-        mean = self.total / self.draws
-        return (self.sums[:, 1] - mean * self.sums[:, 0]) / (self.draws / 2)
-
-
-def exact_gradient(f: Tensor, weights: Tensor) -> Tensor:
-    """float64 [2, N]: d E_D[f] / d log w of each row, w_k (f_k - E_D[f]), twice (there is no noise).
-
-    Args:
-        f: float64 [N], on D.
-        weights: float64 [N].
-
-    >>> gradient = exact_gradient(torch.tensor([1.0, 2.0, 3.0]), torch.full((3,), 1 / 3, dtype=torch.float64))
-    >>> round(float((gradient[0] * gradient[1]).sum()), 4)  # variance / N
-    0.2222
-    """
-    f = torch.where(weights > 0, f.double().cpu(), 0.0)
-    return (weights * (f - (weights * f).sum())).expand(2, -1)
-
-
-def randomised_gradient(
-    activations: Activations, labels: Sequence[str] | None = None, pairs: int = EXACT_PAIRS, seed: int = 0
-) -> Tensor:
-    """float64 [2, N]: d E_randomised / d log w of each row, as an output and as a label; see `randomised_loss`.
-
-    Exact where `randomised_loss` is; else from the very pairs that it samples, the first and the second of every two.
-
-    Args:
-        activations: of the graph whose output node is the loss.
-        labels: the columns that are labels.
-        pairs: largest number of evaluations of f.
-        seed: for sampled pairs.
-    """
-    pairs_of, data = Pairs.of(activations, labels), activations.data
-    activations.keep(pairs_of.outputs)
-    if pairs_of.count > pairs:
-        return _sampled_gradient(pairs_of, pairs // SAMPLED, seed)
-    weights, partition = data.weights, pairs_of.partition
-    of_output = torch.zeros(data.n, dtype=torch.float64)
-    of_label = torch.zeros(partition.n_blocks, dtype=torch.float64)
-    for row, block in pairs_of.distinct:
-        for part, f in pairs_of.with_label_of(row):
-            of_output[part] += partition.block_weights[block] * f
-            of_label[block] += (weights[part] * f).sum()
-    gradient = weights * (of_output + of_label[partition.labels] - 2 * (weights * of_output).sum())
-    return gradient.expand(2, -1)
-
-
-def _sampled_gradient(pairs: Pairs, n: int, seed: int) -> Tensor:
-    """The gradient from the pairs that `randomised_loss` samples."""
-    weights = pairs.activations.data.weights
-    x, y = pairs.sample(n, (seed, 1))
-    f = pairs.f(x, y)
-    halves = torch.zeros(2, len(weights), dtype=torch.float64)
-    for half in (0, 1):
-        g = (f - f.mean())[half::2]
-        for drawn in (x, y):
-            halves[half].index_add_(0, drawn[half::2], g)
-        halves[half] = halves[half] / len(g) - 2 * weights * g.mean()
-    return halves
-
-
 def data_uncertainty(
     scrubbed: Estimate,
     model: Baseline,
@@ -199,7 +118,7 @@ def data_uncertainty(
     covariance = torch.einsum("in,jn->ij", halves[:, 0], halves[:, 1])
     covariance = small * (covariance + covariance.T) / 2
     noise = small * float((halves[0, 0] - halves[0, 1]).square().sum()) / 2 / math.sqrt(rows)
-    warnings = tuple(_warnings(float(covariance[0, 0]), noise))
+    warnings = tuple(_warn(float(covariance[0, 0]), noise))
     if warnings:
         covariance[0, 0] = covariance[0, 0].clamp(min=0) + 2 * noise
     # What noise is left must not make a variance negative, nor eat up that of the draws.
@@ -218,8 +137,8 @@ def data_uncertainty(
             freedom = _welch(variance, (_freedom(middle[i], rows), df))
             se = math.sqrt(sum(variance))
             half = float(stats.t.ppf((1 + scrubbed.level) / 2, freedom)) * se
-            method = f"infinitesimal jackknife over {weights.count_nonzero():,} rows"
-            method += f"; draws: {each.method}" if own[i] else ""
+            over = Jackknife.ROWS.say(rows=int(weights.count_nonzero()))
+            method = Jackknife.AND_DRAWS.say(rows=over, method=each.method) if own[i] else over
             figures.append(
                 Estimate(
                     each.value,
@@ -274,20 +193,6 @@ def bootstrap(
     return torch.tensor(found, dtype=torch.float64)
 
 
-def pool_gradients(gradients: Sequence[Tensor | Sequence[Tensor]], draws: Sequence[int]) -> Tensor:
-    """float64 [2, N]: the gradient of several sets of draws together, each weighing as it has draws."""
-    each = [torch.stack([half.double() for half in g]) * n for g, n in zip(gradients, draws, strict=True)]
-    return torch.stack(each).sum(0) / sum(draws)
-
-
-def _add_score(out: Tensor, tree: Tree, path: str, rows: Tensor, parent: Tensor | None, factor: Tensor) -> None:
-    partition = tree.whole if parent is None else tree.sites[path].partition
-    blocks = torch.zeros_like(rows) if parent is None else partition.labels[parent]
-    out += torch.bincount(rows, weights=factor, minlength=len(out))
-    per_block = torch.bincount(blocks, weights=factor, minlength=partition.n_blocks) / partition.block_weights
-    out -= torch.where(partition.weights > 0, per_block[partition.labels] * partition.weights, 0.0)
-
-
 def _freedom(gradient: Tensor, rows: float) -> float:
     """The degrees of freedom of a sum of squares, from its first two moments: N for normal terms, fewer for others."""
     v = gradient.square()
@@ -320,19 +225,13 @@ def _score(
         return None
     root = math.sqrt(max(b * b - a * c, 0.0))
     se = 100 * math.sqrt(sum(parts)) / abs(bottom)
-    method = f"Fieller; {scrubbed.method}"
+    method = Scale.FIELLER.wrap(scrubbed.method)
     ends = 100 * (b - root) / a, 100 * (b + root) / a
     return Estimate(100 * ratio, *ends, scrubbed.level, se, freedom, scrubbed.draws, method, scrubbed.kind)
 
 
-def _warnings(variance: float, noise: float) -> list[str]:
+def _warn(variance: float, noise: float) -> Iterator[Said]:
     if variance <= noise and noise > 0:
-        return [
-            "data uncertainty not resolved: it drowns in the draws' noise, and a bound is given in place; draw more"
-        ]
-    if noise > BLURRED * variance:
-        return [
-            f"data uncertainty blurred: the draws' noise in its variance is {100 * noise / variance:.0f} % of it, and "
-            "twice that was added; draw more"
-        ]
-    return []
+        yield Blur.NOT_RESOLVED.say()
+    elif noise > BLURRED * variance:
+        yield Blur.BLURRED.say(share=100 * noise / variance)

@@ -7,11 +7,19 @@ from dataclasses import replace
 
 from scipy import stats
 
-from pscrub.estimate.baselines import Baseline
+from pscrub.estimate.baselines import Baseline, Baselines
 from pscrub.estimate.estimate import Estimate
+from pscrub.outcomes import Outcome
 
 
-def loss_recovered(scrubbed: Estimate, model: Baseline, randomised: Baseline) -> Estimate | None:
+class Scale(Outcome):
+    """How an interval was carried over to the scale of loss recovered."""
+
+    EXACT_BASELINES = "exact baselines", "{method}; exact baselines"
+    FIELLER = "Fieller", "Fieller; {method}"
+
+
+def loss_recovered(scrubbed: Estimate, against: Baselines) -> Estimate | None:
     """The loss recovered in per cent with its interval, never clipped; None where it has no meaning.
 
     (E_scrubbed - E_randomised) / (E_model - E_randomised). With exact baselines it is linear in E_scrubbed, whose
@@ -21,10 +29,11 @@ def loss_recovered(scrubbed: Estimate, model: Baseline, randomised: Baseline) ->
     Source: appendix, section 2.1.
 
     >>> e = Estimate(1.5, 1.4, 1.6, 0.95, 0.05, 100, 200, "t")
-    >>> r = loss_recovered(e, Baseline(0.5, 0, 0, "exact"), Baseline(4.5, 0, 0, "exact"))
+    >>> r = loss_recovered(e, Baselines(model=Baseline(0.5, 0, 0, "exact"), randomised=Baseline(4.5, 0, 0, "exact")))
     >>> round(r.value, 6), round(r.low, 6), round(r.high, 6)
     (75.0, 72.5, 77.5)
     """
+    model, randomised = against.model, against.randomised
     top, bottom = scrubbed.value - randomised.value, model.value - randomised.value
     rounding = 1e-9 * max(abs(model.value), abs(randomised.value), 1e-300)
     if not math.isfinite(top / bottom if bottom else math.nan) or abs(bottom) <= rounding:
@@ -32,7 +41,7 @@ def loss_recovered(scrubbed: Estimate, model: Baseline, randomised: Baseline) ->
     ratio = top / bottom
     if model.exact and randomised.exact:
         ends = sorted(100 * (end - randomised.value) / bottom for end in (scrubbed.low, scrubbed.high))
-        method = f"{scrubbed.method}; exact baselines"
+        method = Scale.EXACT_BASELINES.wrap(scrubbed.method)
     else:
         # Half the interval's width in standard errors: t's quantile, or more where the interval is wider.
         z = scrubbed.width / 2 / scrubbed.se if scrubbed.se > 0 else float(stats.norm.ppf((1 + scrubbed.level) / 2))
@@ -45,19 +54,20 @@ def loss_recovered(scrubbed: Estimate, model: Baseline, randomised: Baseline) ->
         c = top**2 - z**2 * (scrubbed.se**2 + shared)
         root = math.sqrt(max(b * b - a * c, 0.0))
         ends = [100 * (b - root) / a, 100 * (b + root) / a]
-        method = f"Fieller; {scrubbed.method}"
+        method = Scale.FIELLER.wrap(scrubbed.method)
     s = scrubbed
     return Estimate(100 * ratio, ends[0], ends[1], s.level, 100 * s.se / abs(bottom), s.df, s.draws, method, s.kind)
 
 
-def points_recovered(difference: Estimate, model: Baseline, randomised: Baseline) -> Estimate | None:
+def points_recovered(difference: Estimate, against: Baselines) -> Estimate | None:
     """A difference of expected losses in points of loss recovered; None where that has no meaning.
 
     Fieller's interval where baselines are sampled, their errors being independent of the difference's.
     """
+    model, randomised = against.model, against.randomised
     bottom = model.value - randomised.value
     # The difference, seen from a randomised loss of 0 without error, is "recovered" out of the sampled denominator.
     spread = Baseline(bottom, math.hypot(model.se, randomised.se), model.draws + randomised.draws, "difference")
-    score = loss_recovered(difference, spread, Baseline(0.0, 0.0, 0, "exact"))
-    distinct = loss_recovered(replace(difference, value=model.value), model, randomised)
+    score = loss_recovered(difference, Baselines(spread, Baseline(0.0, 0.0, 0, "exact")))
+    distinct = loss_recovered(replace(difference, value=model.value), against)
     return None if distinct is None else score

@@ -8,7 +8,8 @@ of the same claims are made here too.
 
 from pscrub.hypothesis.ablation import KINDS, RESAMPLING, Ablation
 from pscrub.hypothesis.behaviours import DISTANCES, output_distance, restrict
-from pscrub.hypothesis.hypothesis import EXACT, Claim, Hypothesis, Sharing
+from pscrub.hypothesis.claim import EXACT, Claim
+from pscrub.hypothesis.hypothesis import Hypothesis, Sharing
 from pscrub.hypothesis.isomorphism import make_isomorphic
 from pscrub.hypothesis.joins import join, join_graphs, permits, same_claims, signature
 from pscrub.hypothesis.study import Expected, Study

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from pscrub.errors import HypothesisError, close
 from pscrub.graph.graph import Graph, Node
 from pscrub.graph.losses import divergence, flipped, squared_error
-from pscrub.hypothesis.hypothesis import EXACT, Claim, Hypothesis
+from pscrub.hypothesis.claim import EXACT, Claim
+from pscrub.hypothesis.hypothesis import Hypothesis
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """The model's own output and another, each [batch, ...] -> [batch]."""

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from pscrub.data.dataset import Dataset
 from pscrub.data.partition import Partition
 from pscrub.graph.graph import Graph, Node, Rewrite
-from pscrub.hypothesis.hypothesis import EXACT, Claim, Hypothesis, Sharing
+from pscrub.hypothesis.claim import EXACT, Claim
+from pscrub.hypothesis.hypothesis import Hypothesis, Sharing
 from pscrub.hypothesis.tree import unroll
 
 UNIT = "nothing (one value)"
@@ -46,6 +47,7 @@ class Part:
         words: what to call it.
         reads: the important inputs.
         units: the unimportant ones; both empty if it is evaluated whole.
+        unit: its claim is one that such rewriting made of unimportant inputs before.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Part:
     words: str
     reads: tuple[Part, ...] = ()
     units: tuple[Unit, ...] = ()
+    unit: bool = False
 
 
 def make_isomorphic(hypothesis: Hypothesis) -> Hypothesis:
@@ -109,6 +112,7 @@ def make_isomorphic(hypothesis: Hypothesis) -> Hypothesis:
                 Unit(_unit(claim.at, source), tuple(names), None if alone[source] else source[1:])
                 for source, names in units.items()
             ),
+            claim.unit,
         )
     return realise(hypothesis, made[hypothesis.claim])
 
@@ -131,10 +135,10 @@ def realise(hypothesis: Hypothesis, root: Part) -> Hypothesis:
             nodes[unit.name] = Node(unit.name, graph.inputs, _Packed(graph, unit.members))
             if unit.group is None:
                 whole = Partition.trivial(data)
-                reads.append(Claim(unit.name, whole, name=unit.name.replace("/", "|"), words=UNIT))
+                reads.append(Claim(unit.name, whole, name=unit.name.replace("/", "|"), words=UNIT, unit=True))
             else:
                 groups.setdefault(unit.group, []).append(unit.name)
-        claims[part] = Claim(part.name, part.feature, reads, name=part.claim, words=part.words)
+        claims[part] = Claim(part.name, part.feature, reads, name=part.claim, words=part.words, unit=part.unit)
         if part.name in graph.inputs:
             continue
         if not part.reads and not part.units:

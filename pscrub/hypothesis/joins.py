@@ -12,7 +12,8 @@ from torch import Tensor
 from pscrub.data.partition import Partition
 from pscrub.errors import HypothesisError
 from pscrub.graph.graph import Graph
-from pscrub.hypothesis.hypothesis import EXACT, Claim, Hypothesis, Sharing
+from pscrub.hypothesis.claim import EXACT, Claim
+from pscrub.hypothesis.hypothesis import Hypothesis, Sharing
 from pscrub.hypothesis.isomorphism import Part, Unit, realise
 
 ORDER = ("each", "reader", "all")
@@ -149,7 +150,8 @@ def _joined(a: Hypothesis, b: Hypothesis, one: Claim | None, other: Claim | None
         plain = any(isinstance(c.feature, str) and c.feature == EXACT for _, c in claims)
         words = " and ".join(dict.fromkeys(c.feature_name for _, c in claims))
         feature = EXACT if plain else partition
-        made[key] = Claim(first.at, feature, reads, name=_name(a, b, first), words=words, paths=paths)
+        unit = any(claim.unit for _, claim in claims)  # of one node both are units, but where the user claims one anew
+        made[key] = Claim(first.at, feature, reads, name=_name(a, b, first), words=words, paths=paths, unit=unit)
     return made[key]
 
 
@@ -262,8 +264,9 @@ def _paired(h: Hypothesis, sharing: Sharing, at: str, path: str, one: _Side, oth
     feature = torch.stack([side.values for side in sides], 1)
     words = " and ".join(dict.fromkeys(c.feature_name for c in claims)) or "the datum"
     opened = [side.claim for side in sides if side.opened and side.claim is not None]
+    unit = any(claim.unit for claim in claims)
     if not opened:
-        return Part(path, at, name, feature, words)
+        return Part(path, at, name, feature, words, unit=unit)
     read = dict.fromkeys(each.at for claim in opened for each in claim.reads)
     paths: Literal["direct", "any"] = "any" if any(c.paths == "any" for c in opened) else "direct"
     like = Claim(at, reads=[Claim(each) for each in read], paths=paths)
@@ -273,7 +276,7 @@ def _paired(h: Hypothesis, sharing: Sharing, at: str, path: str, one: _Side, oth
         read |= dict.fromkeys(rest)
         rest = ()
     parts = tuple(_paired(h, sharing, each, f"{path}/{each}", *(s.below(each) for s in sides)) for each in read)
-    return Part(path, at, name, feature, words, parts, tuple(_units(path, rest, sharing)))
+    return Part(path, at, name, feature, words, parts, tuple(_units(path, rest, sharing)), unit)
 
 
 def _units(path: str, names: tuple[str, ...], sharing: Sharing) -> Iterator[Unit]:

@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pscrub.errors import StudyError, close
+from pscrub.errors import HypothesisError, StudyError, close
+from pscrub.graph.equal import RewriteCheck, check_rewrites
 from pscrub.hypothesis.ablation import RESAMPLING, Ablation
 from pscrub.hypothesis.hypothesis import Hypothesis
 
 E_SCRUBBED = "E_scrubbed"
+SHOWN = 8
+"""Hypotheses that a study's repr lists."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,3 +74,48 @@ class Study:
             faults.append(f"study '{self.name}' by '{name}': the dataset has no such column{close(name, columns)}")
         if faults:
             raise StudyError(faults)
+
+    @classmethod
+    def of(cls, study: Study | Hypothesis | Sequence[Hypothesis], name: str = "study") -> Study:
+        """The study itself, or one of that name of a hypothesis or of several.
+
+        Raises:
+            StudyError: the hypotheses make no study.
+        """
+        if isinstance(study, Study):
+            return study
+        return cls(name, (study,) if isinstance(study, Hypothesis) else study)
+
+    def check(self) -> tuple[RewriteCheck, ...]:
+        """How far each rewrite of each graph changed f on D, once every hypothesis is found to be well formed.
+
+        Raises:
+            HypothesisError: with the faults of every hypothesis that is not well formed.
+            GraphError: a rewrite changed f.
+        """
+        faults: list[str] = []
+        for hypothesis in self.hypotheses:
+            try:
+                hypothesis.check(rewrites=False)
+            except HypothesisError as error:
+                faults += error.faults
+        if faults:
+            raise HypothesisError(faults)
+        # Only now: running G on D is what takes long. Hypotheses of a ladder mostly share their graph.
+        graphs = dict.fromkeys(hypothesis.graph for hypothesis in self.hypotheses)
+        return tuple(check for graph in graphs for check in check_rewrites(graph, self.hypotheses[0].data))
+
+    def __repr__(self) -> str:
+        first = self.hypotheses[0]
+        # Claims and not sites, which only unrolling would tell: it reads every feature, and so may take long or fail.
+        counts = {each.name: len(each.claims) for each in self.hypotheses[:SHOWN]}
+        more = len(self.hypotheses) - SHOWN
+        return "\n".join(
+            [
+                f"Study '{self.name}': {len(self.hypotheses):,} hypothes{'is' if len(self.hypotheses) == 1 else 'es'}",
+                *(f"  {name}: {n:,} claim{'s' * (n != 1)}" for name, n in counts.items()),
+                *([f"  and {more:,} more"] if more > 0 else []),
+                f"  on {first.data}",
+                f"  labels: {', '.join(first.graph.labels(self.labels)) or 'none'}",
+            ]
+        )

@@ -1,13 +1,21 @@
-"""The treeified hypothesis: a site for each path of the interpretation and for each draw of unimportant inputs."""
+"""The treeified hypothesis: a site for each path of the interpretation and for each draw of unimportant inputs.
+
+`unroll` makes it. `refine`, `make_exact` and `draw_together` make other trees of one, among them such as no hypothesis
+on the same graph is unrolled into.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pscrub.data.partition import Partition
-from pscrub.hypothesis.hypothesis import Claim, Hypothesis
+from pscrub.hypothesis.claim import Claim
+from pscrub.hypothesis.hypothesis import Hypothesis
+
+SHOWN = 8
+"""Sites that a tree's repr lists."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +66,12 @@ class Tree:
         """D as one block, which the root's datum is drawn from."""
         return Partition.trivial(self.hypothesis.data)
 
+    @property
+    def is_determined(self) -> bool:
+        """Whether the root's datum fixes all others: the blocks of every other site have one row that can be drawn."""
+        others = (site.partition.sizes for path, site in self.sites.items() if path != self.root)
+        return all(int(sizes.max()) <= 1 for sizes in others)
+
     @cached_property
     def seen(self) -> Partition:
         """What the root's children agree on with it: given the block, f depends on the root's datum no more."""
@@ -65,21 +79,56 @@ class Tree:
 
     def children(self, path: str) -> tuple[Site, ...]:
         """The tree nodes that agree with a site's datum."""
-        return tuple(site for site in self.sites.values() if site.parent == path)
+        return self._children.get(path, ())
 
     def source(self, path: str) -> tuple[str, ...]:
         """The graph nodes whose value is taken whole from a leaf's datum; empty for inner sites."""
         site = self.sites[path]
         if site.claim is not None:
             return () if site.given else (site.claim.at,)
-        read = (name for other in self.sites.values() for name, p in (other.given or {}).items() if p == path)
-        return tuple(dict.fromkeys(read))
+        return self._taken.get(path, ())
+
+    def reader(self, path: str) -> str:
+        """Path of the tree node that reads a draw of unimportant inputs; the root's, if a draw is shared.
+
+        A draw that tree nodes share agrees with none of them more than with another. What they all stand below is the
+        root.
+        """
+        return path.rsplit("/~", 1)[0] if "/~" in path else self.root
+
+    @cached_property
+    def _children(self) -> Mapping[str, tuple[Site, ...]]:
+        """Path -> the sites whose parent it is, in the order of the tree."""
+        found: dict[str, list[Site]] = {}
+        for site in self.sites.values():
+            if site.parent is not None:
+                found.setdefault(site.parent, []).append(site)
+        return {parent: tuple(sites) for parent, sites in found.items()}
+
+    @cached_property
+    def _taken(self) -> Mapping[str, tuple[str, ...]]:
+        """Path -> the graph nodes whose values some tree node takes from that site, each once."""
+        found: dict[str, dict[str, None]] = {}
+        for site in self.sites.values():
+            for name, path in (site.given or {}).items():
+                found.setdefault(path, {})[name] = None
+        return {path: tuple(names) for path, names in found.items()}
+
+    def __repr__(self) -> str:
+        counts = f"{_count(len(self.sites), 'site')}, {_count(len(self.leaves), 'leaf', 'leaves')}"
+        lines = [f"Tree of '{self.hypothesis.name}': {counts}"]
+        for path, site in list(self.sites.items())[:SHOWN]:
+            said = "unimportant inputs" if site.claim is None else site.claim.feature_name
+            lines.append(f"  {path}: {said}, {_count(site.partition.n_blocks, 'block')}")
+        if len(self.sites) > SHOWN:
+            lines.append(f"  and {len(self.sites) - SHOWN:,} more")
+        return "\n".join(lines)
 
 
 def unroll(hypothesis: Hypothesis) -> Tree:
     """The treeified hypothesis, once it is found well formed.
 
-    Source: the appendix's I^T, and its section 4.1 for the draws of unimportant inputs.
+    Source: the appendix's I^T (section 5), and its section 4.1 for the draws of unimportant inputs.
 
     Raises:
         HypothesisError: with every fault of the hypothesis (that its graph equals f is left to `Hypothesis.check`).
@@ -89,25 +138,34 @@ def unroll(hypothesis: Hypothesis) -> Tree:
     >>> from pscrub.graph.graph import Graph
     >>> data = Dataset({"x": torch.arange(4)})
     >>> graph = Graph.of({"s": lambda x: x % 2, "t": lambda x: x // 2, "f": lambda s, t: s + t}, ["x"], "f")
-    >>> list(unroll(Hypothesis("only s", graph, data, Claim("f", reads=[Claim("s", lambda d: d["x"] % 2)]))).sites)
-    ['f', 'f/~', 'f/s']
+    >>> unroll(Hypothesis("only s", graph, data, Claim("f", reads=[Claim("s", lambda d: d["x"] % 2, words="parity")])))
+    Tree of 'only s': 3 sites, 2 leaves
+      f: what its inputs determine, 2 blocks
+      f/~: unimportant inputs, 1 block
+      f/s: parity, 2 blocks
     """
     hypothesis.check(rewrites=False)
+    trivial = Partition.trivial(hypothesis.data)
     shared: dict[str, Site] = {}
     sites: dict[str, Site] = {}
-    trivial = Partition.trivial(hypothesis.data)
-
-    def visit(claim: Claim, path: str, parent: str | None) -> None:
+    root = hypothesis.claim.name
+    # I^T has one node for each path from the root of I, so that a claim with two readers becomes two sites, whose data
+    # are drawn apart. Depth first, as read: the hash of a law goes over the sites in this order. A stack, as a chain of
+    # claims may be longer than Python recurses.
+    waiting: list[tuple[Claim, str, str | None]] = [(hypothesis.claim, root, None)]
+    while waiting:
+        claim, path, parent = waiting.pop()
         unimportant = {name: _draw_path(hypothesis, path, name) for name in hypothesis.unimportant(claim)}
         claimed = {read.at: f"{path}/{read.name}" for read in claim.reads}
+        # The datum of u is drawn from the block of u's value that its parent's datum is in; the root's from all of D.
+        # G^T's node c(u) is given its important inputs by the sites of their claims, the others by draws of their own.
         sites[path] = Site(path, parent, hypothesis.partitions[claim], claim, unimportant | claimed)
+        # 4.1: unimportant inputs are resampled from all of D, agreeing with nothing. Which of them one draw is for,
+        # (R, S) and (X, Y) or all four, is the hypothesis's to say: inputs of one draw have one path.
         for draw in unimportant.values():
             (shared if draw.startswith("~") else sites).setdefault(draw, Site(draw, None, trivial))
-        for read in claim.reads:
-            visit(read, f"{path}/{read.name}", path)
-
-    root = hypothesis.claim.name
-    visit(hypothesis.claim, root, None)
+        waiting += [(read, f"{path}/{read.name}", path) for read in reversed(claim.reads)]
+    # A draw that is no one reader's own stands before all that read it.
     return Tree(hypothesis, shared | sites, root)
 
 
@@ -123,45 +181,62 @@ def _draw_path(hypothesis: Hypothesis, path: str, name: str) -> str:
 def refine(tree: Tree, paths: Sequence[str], partition: Partition) -> Tree:
     """The tree whose named sites also agree with their parents on a feature; draws of unimportant inputs, their reader.
 
-    A draw that several readers share agrees with the root.
+    A draw that several readers share agrees with the root. The root's own datum stays drawn from all of D.
+
+    Source: appendix 8, where a claim is joined to a hypothesis; for unimportant inputs after the rewriting of 4.2.
     """
-
-    def finer(site: Site) -> Site:
-        if site.claim is not None:
-            return replace(site, partition=site.partition.refine(partition))
-        reader = site.path.rsplit("/~", 1)[0] if "/~" in site.path else tree.root
-        return replace(site, parent=site.parent or reader, partition=site.partition.refine(partition))
-
-    root = tree.sites[tree.root]
-    sites = {path: finer(site) if path in paths else site for path, site in tree.sites.items() if path != tree.root}
-    return Tree(tree.hypothesis, {tree.root: root} | sites, tree.root)
-
-
-def draw_together(tree: Tree, everywhere: bool) -> Tree:
-    """The tree whose unimportant inputs of one reader, or of all, are drawn as one."""
-    free = [path for path, site in tree.sites.items() if site.claim is None]
-
-    def merged(path: str) -> str:
-        return "~all" if everywhere else f"{path.rsplit('/~', 1)[0]}/~" if "/~" in path else path
-
-    sites: dict[str, Site] = {}
-    for path in free:
-        sites.setdefault(merged(path), replace(tree.sites[path], path=merged(path)))
-    for path, site in tree.sites.items():
-        if site.claim is not None:
-            given = {name: merged(p) if p in free else p for name, p in (site.given or {}).items()}
-            sites[path] = replace(site, given=given) if site.given is not None else site
-    return Tree(tree.hypothesis, {tree.root: sites[tree.root]} | sites, tree.root)
+    return _change(tree, paths, lambda site: site.partition.refine(partition))
 
 
 def make_exact(tree: Tree, paths: Sequence[str]) -> Tree:
     """The tree whose named sites are given their parent's own datum; draws of unimportant inputs, their reader's."""
     finest = Partition.finest(tree.hypothesis.data)
+    return _change(tree, paths, lambda site: finest)
 
-    def exact(site: Site) -> Site:
-        reader = site.path.rsplit("/~", 1)[0] if "/~" in site.path else tree.root
-        return replace(site, parent=reader if site.parent is None else site.parent, partition=finest)
 
-    root = tree.sites[tree.root]
-    sites = {path: exact(site) if path in paths else site for path, site in tree.sites.items() if path != tree.root}
-    return Tree(tree.hypothesis, {tree.root: root} | sites, tree.root)
+def draw_together(tree: Tree, everywhere: bool) -> Tree:
+    """The tree whose unimportant inputs of one reader, or of all, are drawn as one.
+
+    Source: appendix 4.1; fewer draws permit fewer swaps, and so claim less.
+    """
+
+    def merged(path: str) -> str:
+        # A draw that readers share already is no one reader's to merge.
+        return "~all" if everywhere else f"{tree.reader(path)}/~" if "/~" in path else path
+
+    free = {path: merged(path) for path, site in tree.sites.items() if site.claim is None}
+    sites: dict[str, Site] = {}
+    # The first of the draws that become one stands for them: as unrolled, all are alike, drawn from all of D.
+    for path, new in free.items():
+        sites.setdefault(new, replace(tree.sites[path], path=new))
+    for path, site in tree.sites.items():
+        if site.claim is not None:
+            # Of a leaf `given` is empty, and stays so.
+            given = {name: free.get(source, source) for name, source in (site.given or {}).items()}
+            sites[path] = replace(site, given=given) if site.given is not None else site
+    return _put_together(tree, sites)
+
+
+def _change(tree: Tree, paths: Collection[str], agreed: Callable[[Site], Partition]) -> Tree:
+    """The tree whose named sites, but for the root, agree on other blocks with their parents or readers."""
+
+    def changed(site: Site) -> Site:
+        # 4.2: what a reader's unimportant inputs are combined into is a node of I that the reader reads. So once such a
+        # draw agrees with a datum at all, it is its reader's, as if a claim stood there.
+        return replace(site, parent=site.parent or tree.reader(site.path), partition=agreed(site))
+
+    chosen = set(paths) - {tree.root}
+    return _put_together(tree, {path: changed(site) if path in chosen else site for path, site in tree.sites.items()})
+
+
+def _put_together(tree: Tree, sites: Mapping[str, Site]) -> Tree:
+    """A tree of these sites, the root first.
+
+    Shared draws, which stand before the root when a hypothesis is unrolled, may now agree with it: parents come before
+    children.
+    """
+    return replace(tree, sites={tree.root: sites[tree.root], **sites})
+
+
+def _count(n: int, what: str, several: str = "") -> str:
+    return f"{n:,} {what if n == 1 else several or what + 's'}"

@@ -70,6 +70,8 @@ class Datum(TorchDistribution):
         """int64 [*sample_shape, *batch_shape]: rows of D, each in its block."""
         if self.blocks is None:
             return self.expand(self.batch_shape).sample(sample_shape)
+        # One number a draw, for weighted and for uniform rows alike. The parent's own row may come back: to leave it out
+        # would change the law of the datum where D is not uniform, and with it Lemma 1 (spec of `lemma_1` shows by how much).
         shape = self._extended_shape(torch.Size(sample_shape))
         uniform = torch.rand(shape, dtype=torch.float64, device=self.blocks.device, generator=self.generator)
         return self.table.pick(self.blocks.expand(shape), uniform)
@@ -80,6 +82,7 @@ class Datum(TorchDistribution):
         weight = self.partition.weights.to(device)[value].log()
         if self.blocks is None:
             return weight
+        # P(row | block) = P(row) / P(block). A block that holds weight 0 only is nobody's, and is not divided by.
         block = self.partition.labels.to(device)[value]
         inside = weight - self.partition.block_weights.to(device)[block].log()
         return torch.where((block == self.blocks) & (weight > -torch.inf), inside, -torch.inf)
@@ -115,7 +118,8 @@ def program(
 
     >>> from pscrub.data.dataset import Dataset
     >>> from pscrub.graph.graph import Graph
-    >>> from pscrub.hypothesis.hypothesis import Claim, Hypothesis
+    >>> from pscrub.hypothesis.claim import Claim
+    >>> from pscrub.hypothesis.hypothesis import Hypothesis
     >>> from pscrub.hypothesis.tree import unroll
     >>> data = Dataset({"x": torch.arange(4)})
     >>> graph = Graph.of({"s": lambda x: x % 2, "f": lambda s: s * 1.0}, inputs=["x"], output="f")
@@ -134,28 +138,34 @@ def program(
 
     def law(site: Site, parent: Tensor | None) -> Datum:
         source = generator(site.path) if callable(generator) else generator
+        # The root's datum is drawn from D, and so are unimportant inputs, which agree with nothing (4.1).
         if parent is None:
             return Datum(whole, torch.zeros((), dtype=torch.int64, device=device), tables[id(whole)], source)
         key = id(site.partition)
         return Datum(site.partition, gather(labels[key], parent), tables[key], source)
 
-    def visit(site: Site, data: dict[str, Tensor], given: Mapping[str, Tensor]) -> None:
-        parent = None if site.parent is None else data[site.parent]
-        obs = given.get(site.path)
-        infer: Any = {"enumerate": "parallel"} if obs is None else {}
-        data[site.path] = pyro.sample(site.path, law(site, parent), obs=obs, infer=infer)
-        # Enumerated sites each use a tensor dimension. A site depends on its parent alone, so that dimensions can be
-        # used again for what follows, which lets trees of any size be enumerated.
-        for child in tree.children(site.path):
-            with pyro.markov() if len(tree.sites) > FEW else nullcontext():
-                visit(child, data, given)
-
     def model(draws: int, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        data: dict[str, Tensor] = {}
+        data, fixed = dict[str, Tensor](), given or {}
+        # An enumerated site takes a tensor dimension. As a site depends on its parent alone, a step of a Markov chain
+        # from each to its children lets dimensions of all that came before be used again. One messenger, entered anew
+        # at each depth: it stands once in Pyro's stack, so that a site's cost does not grow with its depth.
+        step = pyro.markov() if len(tree.sites) > FEW else nullcontext()
+        # Depth first, by a stack, as a chain of claims may be longer than Python recurses; None ends a site's step.
+        waiting: list[Site | None] = [site for site in reversed(tree.sites.values()) if site.parent is None]
         with pyro.plate("draws", draws, device=str(device)):
-            for site in tree.sites.values():
-                if site.parent is None:
-                    visit(site, data, given or {})
+            while waiting:
+                site = waiting.pop()
+                if site is None:
+                    step.__exit__(None, None, None)
+                    continue
+                step.__enter__()
+                # The algorithm passes a datum on: given that of the parent, neither the grandparent's nor a sibling's
+                # says more. Theorem 2 rests on this independence.
+                parent = None if site.parent is None else data[site.parent]
+                obs = fixed.get(site.path)
+                infer: Any = {"enumerate": "parallel"} if obs is None else {}
+                data[site.path] = pyro.sample(site.path, law(site, parent), obs=obs, infer=infer)
+                waiting += [None, *reversed(tree.children(site.path))]
         return data
 
     return model
@@ -179,9 +189,11 @@ def draw(tree: Tree, draws: int, seed: tuple[int, ...], stratified: bool = True)
     if min(seed) < 0:
         raise StudyError(f"seed is {min(seed)}; expected 0 or more")
     generator = _generator(seed)
+    # On the CPU: a generator gives other numbers on each kind of device.
     model = program(tree, generator=generator)
+    # Strata of the root take out of the mean's variance what the root's datum explains; given it, all else is drawn as ever.
     given = {tree.root: stratified_rows(tree.seen, draws // 2, generator)} if stratified else {}
-    with pyro.poutine.block():
+    with pyro.poutine.block():  # a model of the caller's that is running is not told
         return model(draws, given)
 
 
@@ -201,6 +213,7 @@ def draw_alike(tree: Tree, strata: Partition, draws: int, seed: tuple[int, ...])
     def source(path: str) -> torch.Generator:
         return _generator((*seed, 1 + zlib.crc32(path.encode())))
 
+    # A generator for each path: sites of one path take the same numbers, whatever sites the trees have besides.
     rows = stratified_rows(strata, draws // 2, _generator((*seed, 0)))
     with pyro.poutine.block():
         return program(tree, generator=source)(draws, {tree.root: rows})
@@ -217,6 +230,7 @@ def stratified_rows(partition: Partition, strata: int, generator: torch.Generato
         strata: how many pieces.
         generator: the source of randomness.
     """
+    # Two in each stratum, as from one alone its variance could not be estimated.
     place = torch.arange(strata).repeat_interleave(2) + torch.rand(2 * strata, dtype=torch.float64, generator=generator)
     rows, edges = partition.table.rows, partition.edges
     if edges is None:

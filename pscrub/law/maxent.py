@@ -21,14 +21,7 @@ import scipy.sparse.linalg
 
 from pscrub.errors import PscrubError
 from pscrub.hypothesis.hypothesis import Hypothesis
-from pscrub.law.constraints import (
-    MOST_CELLS,
-    Constraints,
-    Cut,
-    Floats,
-    Ints,
-    list_constraints,
-)
+from pscrub.law.constraints import MOST_CELLS, Constraints, Cut, Floats, Ints, list_constraints
 
 Law = Callable[[Mapping[str, Ints]], Any]
 

@@ -7,16 +7,16 @@ from typing import Literal
 
 import torch
 
-from pscrub.errors import StudyError
-from pscrub.estimate.baselines import Baseline, model_loss, randomised_loss
-from pscrub.evaluate.reference import run_scrubbed
-from pscrub.evaluate.values import MEMORY, Activations
+from pscrub.estimate.baselines import Baseline
+from pscrub.estimate.stopping import ROUND, sizes_of_rounds
+from pscrub.evaluate.engine import Engine
+from pscrub.evaluate.values import MEMORY
 from pscrub.hypothesis.ablation import KINDS, Ablation, Kind
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.tree import unroll
 from pscrub.law.drawing import draw
 from pscrub.progress import Progress, quiet
-from pscrub.questions.comparison import ROUND, Losses
+from pscrub.questions.comparison import Losses, Sample
 
 
 def compare_ablations(
@@ -64,17 +64,12 @@ def compare_ablations(
     >>> dict(zip(found.names, found.f.mean(1).tolist()))
     {'resampling': 1.0, 'mean': 0.0, 'zero': 0.0}
     """
-    if draws < 1:
-        raise StudyError(f"draws is {draws}; expected at least 1")
+    sample = Sample(draws, seed, labels, Baseline.given(randomised))
     laws = [Ablation(kind, claimed) for kind in kinds]
-    tree = unroll(hypothesis)
-    activations = Activations(hypothesis.graph, hypothesis.data, device, memory)
-    given = Baseline(float(randomised), 0.0, 0, "given") if isinstance(randomised, float | int) else randomised
-    model = model_loss(activations, progress)
-    chance = given or randomised_loss(activations, labels, seed=seed, progress=progress)
+    tree, engine = unroll(hypothesis), Engine(hypothesis.data, device, memory, progress=progress)
+    against = sample.baselines(engine, tree)
     pieces = []
-    for index, start in enumerate(range(0, draws, ROUND)):
-        data = draw(tree, min(draws + draws % 2 - start, ROUND), (seed, index))
-        f = [run_scrubbed(tree, activations, data, progress=progress, ablation=law) for law in laws]
-        pieces.append(torch.stack(f))
-    return Losses(tuple(kinds), torch.cat(pieces, 1), model, chance)
+    for index, size in enumerate(sizes_of_rounds(draws)):
+        data = draw(tree, size, (seed, index))
+        pieces.append(torch.stack([engine.f(tree, data, ablation=law) for law in laws]))
+    return Losses(tuple(kinds), torch.cat(pieces, 1), against.model, against.randomised)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from pscrub.errors import StudyError
 from pscrub.estimate.baselines import Baseline
-from pscrub.estimate.estimate import Estimate, exact_estimate, mean_of_pairs
+from pscrub.estimate.estimate import Estimate, Method, exact_estimate, mean_of_pairs
 from pscrub.estimate.intervals import Family, simultaneous_level
 from pscrub.estimate.recovered import loss_recovered, points_recovered
+from pscrub.estimate.stopping import ROUND
+from pscrub.evaluate.engine import Engine
 from pscrub.evaluate.values import MEMORY
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.tree import Tree, make_exact, unroll
 from pscrub.progress import Progress, quiet
-from pscrub.questions.comparison import ROUND, draw_losses_of
+from pscrub.questions.comparison import Sample, draw_losses_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,15 @@ class ClaimCost:
     alone: Estimate | None
     without: Estimate | None
     gain: Estimate | None
+
+    def as_row(self) -> dict[str, Any]:
+        """Plain values by name: per cent of loss recovered, and points."""
+        found: dict[str, Any] = {"claim": self.claim, "paths": list(self.paths)}
+        for name, each in (("alone", self.alone), ("without", self.without), ("gain", self.gain)):
+            found[name] = None if each is None else each.value
+            found |= {f"{name}_low": None if each is None else each.low}
+            found |= {f"{name}_high": None if each is None else each.high}
+        return found
 
 
 def claim_costs(
@@ -79,7 +91,7 @@ def claim_costs(
 
     >>> from pscrub.data.dataset import Dataset
     >>> from pscrub.graph.graph import Graph
-    >>> from pscrub.hypothesis.hypothesis import Claim
+    >>> from pscrub.hypothesis.claim import Claim
     >>> data = Dataset({"x": torch.arange(8), "y": torch.arange(8) % 2})
     >>> graph = Graph.of({"out": lambda x: x % 4, "f": lambda out, y: (out - y) ** 2.0}, ["x", "y"], "f")
     >>> claim = Claim("f", reads=[Claim("out", lambda d: d["x"] % 2), Claim("y", "exact")])
@@ -97,7 +109,8 @@ def claim_costs(
     for name, paths in chosen.items():
         variants[f"alone {name}"] = make_exact(tree, [path for path in everything if path not in paths])
         variants[f"without {name}"] = make_exact(tree, paths)
-    losses = draw_losses_of(variants, labels, draws, seed, device, memory, chunk, randomised, progress)
+    sample = Sample(draws, seed, labels, Baseline.given(randomised))
+    losses = draw_losses_of(variants, sample, Engine(hypothesis.data, device, memory, chunk, progress))
     alone, without = ([losses.names.index(f"{kind} {name}") for name in chosen] for kind in ("alone", "without"))
     whole = losses.f[0]
     gains = losses.f[without] - whole
@@ -109,17 +122,9 @@ def claim_costs(
     for k, (name, paths) in enumerate(chosen.items()):
         one, rest, gain = (mean_of_pairs(f[k], each) for f, each in kinds)
         if len(groups) == 1:  # without it nothing is scrubbed
-            rest = exact_estimate(losses.model.value, rest.level, "exact: the model's own")
-        base = losses.model, losses.randomised
-        found.append(
-            ClaimCost(
-                name,
-                tuple(paths),
-                loss_recovered(one, *base),
-                loss_recovered(rest, *base),
-                points_recovered(gain, *base),
-            )
-        )
+            rest = exact_estimate(losses.model.value, rest.level, Method.MODEL.say())
+        scores = loss_recovered(one, losses.against), loss_recovered(rest, losses.against)
+        found.append(ClaimCost(name, tuple(paths), *scores, points_recovered(gain, losses.against)))
     return tuple(sorted(found, key=lambda cost: -cost.gain.value if cost.gain else 0.0))
 
 

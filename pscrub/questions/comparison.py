@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -12,20 +12,58 @@ import torch
 from torch import Tensor
 
 from pscrub.errors import StudyError
-from pscrub.estimate.baselines import Baseline, model_loss, randomised_loss
+from pscrub.estimate.baselines import Baseline, Baselines
 from pscrub.estimate.estimate import Estimate, choose, mean_of_pairs
 from pscrub.estimate.intervals import Family, simultaneous_level
 from pscrub.estimate.recovered import loss_recovered, points_recovered
-from pscrub.evaluate.reference import run_scrubbed
-from pscrub.evaluate.values import MEMORY, Activations
+from pscrub.estimate.stopping import ROUND, sizes_of_rounds
+from pscrub.evaluate.engine import Engine
+from pscrub.evaluate.values import MEMORY
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.study import Study
 from pscrub.hypothesis.tree import Tree, unroll
 from pscrub.law.drawing import draw_alike
+from pscrub.outcomes import Outcome
 from pscrub.progress import Progress, quiet
+from pscrub.result.table import Table
 
-ROUND = 16_384
-"""Draws that are made and evaluated together."""
+
+class Paired(Outcome):
+    """How a difference of two expected losses was estimated."""
+
+    COMMON = "common random numbers", "paired differences on common random numbers; {method}"
+    FRESH = "fresh draws", "paired differences on fresh draws; {method}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is drawn to answer a question, and what losses are held against.
+
+    Args:
+        draws: of each hypothesis, or of what else is scrubbed (rounded up to pairs).
+        seed: names the draws.
+        labels: the columns that are labels, for the randomised loss.
+        randomised: the baseline, if not E_randomised.
+
+    Raises:
+        StudyError: fewer than one draw, or a negative seed.
+    """
+
+    draws: int
+    seed: int = 0
+    labels: Sequence[str] | None = None
+    randomised: Baseline | None = None
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise StudyError(f"draws is {self.draws}; expected at least 1")
+        if self.seed < 0:
+            raise StudyError(f"seed is {self.seed}; expected 0 or more")
+
+    def baselines(self, engine: Engine, tree: Tree) -> Baselines:
+        """E_model and E_randomised of a tree's graph."""
+        on_data = engine.on_data(tree.hypothesis.graph)
+        return Baselines.of(on_data, self.labels, self.randomised, self.seed, engine.progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +82,11 @@ class Losses:
     model: Baseline
     randomised: Baseline
 
+    @property
+    def against(self) -> Baselines:
+        """Both baselines."""
+        return Baselines(self.model, self.randomised)
+
     @cached_property
     def correlation(self) -> Tensor:
         """float64 [names, names]: of the means' errors, from the differences within pairs; 0 where f does not vary."""
@@ -57,7 +100,23 @@ class Losses:
     ) -> tuple[Estimate | None, ...]:
         """Each hypothesis's loss recovered, the intervals holding all together at the level; None where undefined."""
         each = simultaneous_level(self.correlation, level, family)
-        return tuple(loss_recovered(choose(f, each, interval), self.model, self.randomised) for f in self.f)
+        return tuple(loss_recovered(choose(f, each, interval), self.against) for f in self.f)
+
+    def table(self, level: float = 0.95) -> Table:
+        """Expected losses, losses recovered and paired changes from the first, each kind holding together.
+
+        Args:
+            level: of the intervals.
+        """
+        head = ("ablation", "E_scrubbed", "recovered, %", "interval", "change", "interval")
+        rows = []
+        for name, f, score in zip(self.names, self.f, self.scores(level), strict=True):
+            change = None if name == self.names[0] else compare(self, self.names[0], name, level).difference
+            cells = [name, f"{float(f.mean()):.4g}"]
+            cells += ["undefined", ""] if score is None else [f"{score.value:.2f}", score.ends()]
+            cells += ["", ""] if change is None else [f"{change.value:+.4g}", change.ends()]
+            rows.append(tuple(cells))
+        return Table(head, tuple(rows))
 
 
 @dataclass(frozen=True)
@@ -131,9 +190,10 @@ def draw_losses(
         HypothesisError: a hypothesis is not well formed.
         StudyError: several data sets, or too few draws.
     """
-    study = study if isinstance(study, Study) else Study("study", study)
+    study = Study.of(study)
     trees = {h.name: unroll(h) for h in study.hypotheses}
-    return draw_losses_of(trees, study.labels, draws, seed, device, memory, chunk, randomised, progress)
+    sample = Sample(draws, seed, study.labels, Baseline.given(randomised))
+    return draw_losses_of(trees, sample, Engine(study.hypotheses[0].data, device, memory, chunk, progress))
 
 
 def compare(losses: Losses, first: str, second: str, level: float = 0.95) -> Comparison:
@@ -157,10 +217,10 @@ def compare(losses: Losses, first: str, second: str, level: float = 0.95) -> Com
     i, j = losses.names.index(first), losses.names.index(second)
     a, b = losses.f[i], losses.f[j]
     difference = mean_of_pairs(b - a, level)
-    difference = replace(difference, method="paired differences on common random numbers; t, within root strata")
+    difference = replace(difference, method=Paired.COMMON.wrap(difference.method))
     apart = [mean_of_pairs(f, level) for f in (a, b)]
     unpaired = math.hypot(apart[0].width, apart[1].width)
-    points = points_recovered(difference, losses.model, losses.randomised)
+    points = points_recovered(difference, losses.against)
     return Comparison(first, second, difference, points, unpaired, float(losses.correlation[i, j]))
 
 
@@ -212,39 +272,24 @@ def equivalence(score: Estimate | None, at_least: float = 95.0) -> Equivalence:
     return Equivalence(answer, at_least, score)
 
 
-def draw_losses_of(
-    trees: dict[str, Tree],
-    labels: Sequence[str] | None,
-    draws: int,
-    seed: int,
-    device: torch.device | str,
-    memory: int,
-    chunk: int | None,
-    randomised: Baseline | float | None,
-    progress: Progress,
-) -> Losses:
-    """f of each tree, by name, on common random numbers; arguments as in `draw_losses`."""
-    if draws < 1:
-        raise StudyError(f"draws is {draws}; expected at least 1")
-    if seed < 0:
-        raise StudyError(f"seed is {seed}; expected 0 or more")
+def draw_losses_of(trees: Mapping[str, Tree], sample: Sample, engine: Engine) -> Losses:
+    """f of each tree, by name, on common random numbers.
+
+    Args:
+        trees: by name, all on one dataset and behaviour.
+        sample: what is drawn.
+        engine: computes f.
+    """
     every = tuple(trees.values())
     strata = every[0].seen.refine(*(tree.seen for tree in every[1:]))
-    baselines: tuple[Baseline, Baseline] | None = None
-    graph, rows = None, []
+    against, rows = None, []
     for tree in every:
-        if graph is not tree.hypothesis.graph:
-            graph = tree.hypothesis.graph
-            activations = Activations(graph, tree.hypothesis.data, device, memory)
-        if baselines is None:
-            given = Baseline(float(randomised), 0.0, 0, "given") if isinstance(randomised, float | int) else randomised
-            chance = given or randomised_loss(activations, labels, seed=seed, progress=progress)
-            baselines = model_loss(activations, progress), chance
-        f: list[Tensor] = []
-        for start in range(0, draws, ROUND):
-            size = min(draws + draws % 2 - start, ROUND)
-            data = draw_alike(tree, strata, size, (seed, len(f)))
-            f.append(run_scrubbed(tree, activations, data, chunk=chunk, progress=progress))
+        if against is None:
+            against = sample.baselines(engine, tree)
+        f = [
+            engine.f(tree, draw_alike(tree, strata, size, (sample.seed, index)))
+            for index, size in enumerate(sizes_of_rounds(sample.draws))
+        ]
         rows.append(torch.cat(f))
-    assert baselines is not None
-    return Losses(tuple(trees), torch.stack(rows), *baselines)
+    assert against is not None
+    return Losses(tuple(trees), torch.stack(rows), against.model, against.randomised)

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from pscrub.estimate.estimate import Estimate, mean_of_pairs
 from pscrub.estimate.intervals import Family, simultaneous_level
+from pscrub.estimate.stopping import ROUND
+from pscrub.evaluate.engine import Engine
 from pscrub.evaluate.values import MEMORY
 from pscrub.hypothesis.hypothesis import Hypothesis, Sharing
 from pscrub.hypothesis.tree import unroll
 from pscrub.law.entropy import entropy_budget
+from pscrub.outcomes import Outcome, Said
 from pscrub.progress import Progress, quiet
-from pscrub.questions.comparison import ROUND, Comparison, Losses, compare, draw_losses_of
+from pscrub.questions.comparison import Comparison, Losses, Sample, compare, draw_losses_of
+from pscrub.result.table import Table
 
 LARGE = 5.0
 """Points of loss recovered between two ways of sharing from which the choice is warned of."""
+
+
+class Sensitive(Outcome):
+    """Where ways of sharing differ."""
+
+    TO_SHARING = (
+        "sensitive to sharing",
+        "sensitive to sharing: with '{mode}' in place of '{first}' E_scrubbed changes by {change:+.4g} "
+        "[{low:+.4g}, {high:+.4g}]{points}; what is said not to matter is correlated in ways that do",
+    )
+    POINTS = "points changed", ", {points:+.1f} points of loss recovered"
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,29 @@ class SharingTable:
     hypothesis: str
     rows: tuple[SharingRow, ...]
     warnings: tuple[str, ...]
+
+    def table(self) -> Table:
+        """A line for each way of sharing."""
+        head = (
+            "hypothesis",
+            "sharing",
+            "draws",
+            "bits",
+            "E_scrubbed",
+            "interval",
+            "recovered, %",
+            "change",
+            "interval",
+        )
+        rows = []
+        for i, row in enumerate(self.rows):
+            cells = [self.hypothesis if i == 0 else "", row.mode, str(row.draws), f"{row.bits:.2f}"]
+            cells += [f"{row.scrubbed.value:.4g}", row.scrubbed.ends()]
+            cells += ["–" if row.recovered is None else f"{row.recovered.value:.2f}"]
+            change = None if row.change is None else row.change.difference
+            cells += ["", ""] if change is None else [f"{change.value:+.4g}", change.ends()]
+            rows.append(tuple(cells))
+        return Table(head, tuple(rows), words=2)
 
 
 def sharing_table(
@@ -103,7 +141,8 @@ def sharing_table(
     first = "groups" if isinstance(own, Mapping) else own
     modes: dict[str, Sharing] = {first: own, "reader": "reader", "all": "all", "each": "each"}
     trees = {mode: unroll(replace(hypothesis, sharing=sharing)) for mode, sharing in modes.items()}
-    losses = draw_losses_of(trees, labels, draws, seed, device, memory, None, None, progress)
+    engine = Engine(hypothesis.data, device, memory, progress=progress)
+    losses = draw_losses_of(trees, Sample(draws, seed, labels), engine)
     scores = losses.scores(level, family)
     each = simultaneous_level(losses.correlation, level, family)
     moved = Losses(losses.names[1:], losses.f[1:] - losses.f[0], losses.model, losses.randomised)
@@ -115,21 +154,16 @@ def sharing_table(
         free = sum(site.claim is None for site in tree.sites.values())
         bits = entropy_budget(tree, bits=True).scrubbed
         rows.append(SharingRow(mode, free, bits, mean_of_pairs(f, each), score, change))
-    warnings = [f for row in rows for f in _warned(row, first, large)]
+    warnings = [f for row in rows for f in _warn(row, first, large)]
     return SharingTable(hypothesis.name, tuple(rows), tuple(warnings))
 
 
-def _warned(row: SharingRow, first: str, large: float) -> list[str]:
+def _warn(row: SharingRow, first: str, large: float) -> Iterator[Said]:
     change = row.change
     if change is None or change.difference.low <= 0 <= change.difference.high:
-        return []
-    points = change.points
+        return
+    points, e = change.points, change.difference
     if points is not None and abs(points.value) < large:
-        return []
-    e = change.difference
-    said = f"{e.value:+.4g} [{e.low:+.4g}, {e.high:+.4g}]"
-    said += "" if points is None else f", {points.value:+.1f} points of loss recovered"
-    return [
-        f"sensitive to sharing: with '{row.mode}' in place of '{first}' E_scrubbed changes by {said}; what is said not "
-        "to matter is correlated in ways that do"
-    ]
+        return
+    said = "" if points is None else Sensitive.POINTS.say(points=points.value)
+    yield Sensitive.TO_SHARING.say(mode=row.mode, first=first, change=e.value, low=e.low, high=e.high, points=said)

@@ -12,6 +12,7 @@ from pscrub.errors import HypothesisError
 from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.estimate import Estimate, mean_of_pairs
 from pscrub.estimate.intervals import Family
+from pscrub.estimate.stopping import ROUND
 from pscrub.evaluate.values import MEMORY
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.joins import join, signature
@@ -19,7 +20,8 @@ from pscrub.hypothesis.study import Study
 from pscrub.hypothesis.tree import unroll
 from pscrub.law.entropy import entropy_budget
 from pscrub.progress import Progress, quiet
-from pscrub.questions.comparison import ROUND, draw_losses
+from pscrub.questions.comparison import draw_losses
+from pscrub.result.table import Table
 
 Order = Literal["the same", "more specific", "less specific", "incomparable"]
 
@@ -104,6 +106,16 @@ class Frontier:
     model: Baseline
     randomised: Baseline
 
+    def table(self) -> Table:
+        """A line for each hypothesis."""
+        bits = ("scrubbed entropy, bits", "above H(D)", "inputs")
+        rows = []
+        for row in self.rows:
+            cells = [row.name, f"{row.bits:.2f}", f"{row.excess:.2f}", str(row.copies), f"{row.scrubbed.value:.4g}"]
+            cells += ["–", "–"] if row.recovered is None else [f"{row.recovered.value:.2f}", row.recovered.ends()]
+            rows.append((*cells, "frontier" if row.on_frontier else f"below {row.dominated[0]}"))
+        return Table(("hypothesis", *bits, "E_scrubbed", "recovered, %", "interval", ""), tuple(rows))
+
 
 def frontier(
     study: Study | Sequence[Hypothesis],
@@ -132,7 +144,7 @@ def frontier(
         randomised: the baseline, if not E_randomised.
         progress: told of draws done.
     """
-    study = study if isinstance(study, Study) else Study("family", study)
+    study = Study.of(study, "family")
     losses = draw_losses(
         study, draws=draws, seed=seed, device=device, memory=memory, randomised=randomised, progress=progress
     )

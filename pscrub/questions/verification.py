@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from scipy import stats
 
-from pscrub.graph.equal import RewriteCheck, check_rewrites
+from pscrub.graph.equal import RewriteCheck
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.study import Study
 from pscrub.hypothesis.tree import Tree, unroll
 from pscrub.law.constraints import MOST_CELLS, TooManyCells
 from pscrub.law.drawing import draw
-from pscrub.law.entropy import EntropyBudget, entropy_budget
+from pscrub.law.entropy import EntropyBudget, EntropyRow, entropy_budget
 from pscrub.law.exact import LemmaRow, lemma_1, log_prob
 from pscrub.law.maxent import Certificate, certificate
+from pscrub.outcomes import Outcome
 from pscrub.questions.goodness import (
     EntropyFromDraws,
     NodeTest,
@@ -27,17 +28,32 @@ from pscrub.questions.goodness import (
     goodness_of_fit,
     independence_given_output,
 )
+from pscrub.result.table import Table
 
 DRAWS = 5_000
 """Default draws of a hypothesis whose law is too large for the certificate."""
 FEWER = 2_000
 """Most of them that the tests of independence, the slowest, look at."""
+SHOWN = 8
+"""Leaves of one reader beyond which one line of the table sums them up."""
 LEVEL = 0.01
 """Chance that a study without fault is faulted by draws at all."""
 EXACT = 1e-10
 """What probabilities computed exactly may differ by, in float64."""
 CERTAIN = 1e-8
 """What the certificate's logarithms may be off by, in nats: they are fitted by iteration."""
+
+
+class Unchecked(Outcome):
+    """What was not checked of a hypothesis, and why."""
+
+    NO_DRAWS = "no draws", "draws: none were made"
+    CERTIFIED = "certified, no draws", "draws: none were made, the law having been certified whole"
+    TOO_LARGE = (
+        "too large for a certificate",
+        "Theorem 2's certificate: {rows:,} rows and {leaves} leaves leave more than {most:,} cells; the inputs' laws, "
+        "their independence and the entropy were looked at by draws instead, which cannot prove anything",
+    )
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,40 @@ class Verification:
             "entropy": p,
         }
 
+    def table(self) -> Table:
+        """The entropy budget: bits that come into each node, that it keeps, and that it loses."""
+        cells = {row.path: row.cells for row in self.lemma}
+        rows = []
+        for name, group in _group_leaves(self.budget.rows):
+            count = f"{max(cells[row.path] for row in group):,}"
+            sums = [math.fsum(getattr(row, what) for row in group) for what in ("inputs", "output", "lost")]
+            rows.append((name, count, *(f"{abs(value):.3f}" for value in sums)))
+        return Table(("node", "inputs", "bits in", "kept", "lost"), tuple(rows), title=self.hypothesis)
+
+    @property
+    def below(self) -> tuple[str, ...]:
+        """What was found, in words."""
+        b = self.budget
+        said = [
+            f"well formed; {self.rows:,} rows, {self.leaves} leaves",
+            f"Lemma 1, exactly: at {len(self.lemma)} sites, largest error {self.lemma_error:.1e}",
+            f"entropy of the scrubbed inputs {b.scrubbed:.3f} bits = output {b.output:.3f} + lost "
+            f"{b.scrubbed - b.output:.3f}; of all data drawn {b.trace:.3f}",
+        ]
+        if self.certificate is not None:
+            c = self.certificate
+            said.append(
+                f"Theorem 2, certified: log p in the constraints' row space to {c.residual:.1e} nats, {c.cells:,} cells"
+            )
+        if self.entropy is not None:
+            p, e, bit = self.p_values, self.entropy.estimate, math.log(2)
+            said.append(
+                f"{self.draws:,} draws: inputs of {len(self.fit)} nodes, smallest adjusted p {p['inputs']:.2g}; "
+                f"independence at {len(self.independence)} nodes ({min(self.draws, FEWER):,} draws), "
+                f"{p['independence']:.2g}; entropy {e.value / bit:.3f} bits [{e.low / bit:.3f}, {e.high / bit:.3f}]"
+            )
+        return (*said, *(f"not checked: {what}" for what in self.unchecked))
+
 
 @dataclass(frozen=True)
 class StudyVerification:
@@ -154,11 +204,7 @@ def verify(
         HypothesisError: with every fault of a hypothesis that is not well formed.
         GraphError: a rewrite changed f.
     """
-    rewrites: tuple[RewriteCheck, ...] = ()
-    for hypothesis in study.hypotheses:
-        hypothesis.check(rewrites=False)
-    for graph in dict.fromkeys(h.graph for h in study.hypotheses):
-        rewrites += check_rewrites(graph, study.hypotheses[0].data)
+    rewrites = study.check()
     found = []
     for hypothesis in study.hypotheses:
         found.append(verify_hypothesis(hypothesis, draws, seed))
@@ -190,7 +236,7 @@ def verify_hypothesis(
     entropy: EntropyFromDraws | None = None
     if proof is not None or draws < 2:
         draws = 0
-        unchecked += ["draws: none were made" + ("" if proof is None else ", the law having been certified whole")]
+        unchecked += [(Unchecked.NO_DRAWS if proof is None else Unchecked.CERTIFIED).say()]
     else:
         data = draw(tree, draws, (seed,), stratified=False)
         some = {path: rows[:FEWER] for path, rows in data.items()}
@@ -223,7 +269,20 @@ def _certificate(tree: Tree, most: int) -> tuple[Certificate | None, list[str]]:
     except TooManyCells:
         n = len(tree.leaves)
         size = int((tree.hypothesis.data.weights > 0).sum())
-        return None, [
-            f"Theorem 2's certificate: {size:,} rows and {n} leaves leave more than {most:,} cells; the inputs' laws, "
-            "their independence and the entropy were looked at by draws instead, which cannot prove anything"
-        ]
+        return None, [Unchecked.TOO_LARGE.say(rows=size, leaves=n, most=most)]
+
+
+def _group_leaves(rows: tuple[EntropyRow, ...]) -> Iterator[tuple[str, list[EntropyRow]]]:
+    """Each node's line of the table, leaves of one reader that are many taken together."""
+    paths = [row.path for row in rows]
+    readers = {path.rpartition("/")[0] for path in paths}
+    groups: dict[str, list[EntropyRow]] = {}
+    for row in rows:
+        reader = row.path.rpartition("/")[0]
+        leaf = row.path not in readers and not row.path.rpartition("/")[2].startswith("~")
+        groups.setdefault(f"{reader}/*" if leaf and reader else row.path, []).append(row)
+    for name, group in groups.items():
+        if len(group) > SHOWN:
+            yield f"{name} ({len(group)} leaves)", group
+        else:
+            yield from ((row.path, [row]) for row in group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from pscrub.hypothesis.tree import unroll
 from pscrub.law.drawing import draw
 from pscrub.law.of_f import scrubbed_expectation
 from pscrub.result.result import StudyResult
+from pscrub.result.table import Table
 
 DRAWS = 16_384
 """Draws of a figure that the study's own result does not hold."""
@@ -57,6 +59,20 @@ class Agreement:
         radius = m.se * float(stats.t.ppf(1 - ALARM / 2, m.df)) if m.se > 0 else 0.0
         return abs(m.value - self.exact) <= radius + 1e-9 * scale
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Its line of the table."""
+        m = self.measured
+        listed = "not listed" if self.enumerated is None else f"{self.enumerated:.10g}"
+        about = self.figure if self.ablation == "resampling" else f"{self.figure}, {self.ablation} ablation"
+        shown = f"{self.exact:.10g}", listed, f"{m.value:.6g}", m.ends(".6g")
+        return self.hypothesis, about, *shown, self.answer
+
+    @property
+    def answer(self) -> str:
+        """Whether all routes agree, to be read."""
+        return "yes" if self.agrees else "NO"
+
     def as_row(self) -> dict[str, Any]:
         """Plain values by name."""
         m = self.measured
@@ -72,6 +88,12 @@ class Agreement:
             "draws": m.draws,
             "agrees": self.agrees,
         }
+
+
+def figures_table(found: Sequence[Agreement]) -> Table:
+    """Every figure that a worked example expects, by its formula, by enumeration and by draws."""
+    head = ("hypothesis", "figure", "formula", "enumerated", "measured", "interval", "agrees")
+    return Table(head, tuple(each.cells for each in found), words=2)
 
 
 def agreements(

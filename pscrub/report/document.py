@@ -1,22 +1,22 @@
-"""Results as text and JSON, and hypotheses as trees."""
+"""Records as plain values, ready for JSON, and the files of a run."""
 
 from __future__ import annotations
 
 import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pscrub.errors import StudyError
-from pscrub.questions.claims import ClaimCost
 from pscrub.questions.verification import StudyVerification, Verification
 from pscrub.questions.worked import Agreement
 from pscrub.records import write_whole
-from pscrub.report import figures as breakdown
-from pscrub.report.tables import _known, markdown
-from pscrub.result.result import ScrubResult, StudyResult, as_row
+from pscrub.report import figures
+from pscrub.report.tables import known_of, result_as_markdown
+from pscrub.result.result import ScrubResult, StudyResult
 
 WORST = 5
 """Worst draws given of each hypothesis."""
@@ -27,74 +27,92 @@ def rows(result: StudyResult, found: Sequence[Agreement] = ()) -> list[dict[str,
 
     Of a worked example also `exact`, the E_scrubbed that its formula gives, and `agrees`.
     """
-    known = _known(found)
+    known = known_of(found)
     beside = {name: {"exact": each.exact, "agrees": each.agrees} for name, each in known.items()}
-    return [as_row(each) | beside.get(each.hypothesis, {}) for each in result.results]
+    return [each.as_row() | beside.get(each.hypothesis, {}) for each in result.results]
 
 
-def document(result: StudyResult, found: Sequence[Agreement] = ()) -> dict[str, Any]:
-    """The whole result as plain values, ready for JSON (infinite and NaN become null, with a warning in the row)."""
+def document(record: StudyResult | StudyVerification, found: Sequence[Agreement] = ()) -> dict[str, Any]:
+    """A record as plain values, ready for JSON; entropies are in bits.
+
+    Args:
+        record: what scrubbing found, or what `verify` did.
+        found: of a worked example, what is known beforehand.
+    """
+    rewrites = [
+        {"kind": c.kind, "node": c.node, "largest_difference_of_f": c.difference, "row": c.row} for c in record.rewrites
+    ]
+    if isinstance(record, StudyVerification):
+        return {
+            "study": record.study,
+            "seed": record.seed,
+            "failures": list(record.failures),
+            "rewrites": rewrites,
+            "hypotheses": [_verified(each) for each in record.hypotheses],
+        }
     return {
-        "study": result.study,
-        "seed": result.seed,
-        "device": result.device,
-        "level": result.level,
+        "study": record.study,
+        "seed": record.seed,
+        "device": record.device,
+        "level": record.level,
         "interval": "uncertainty of the draws; D, its weights and the model held fixed",
-        "cut_short": result.cut_short,
-        "rows": rows(result, found),
+        "cut_short": record.cut_short,
+        "rows": rows(record, found),
         "expected": [each.as_row() for each in found],
-        "rewrites": [
-            {"kind": c.kind, "node": c.node, "largest_difference_of_f": c.difference, "row": c.row}
-            for c in result.rewrites
-        ],
-        "seconds": {phase: round(spent, 3) for phase, spent in result.seconds.items()},
-        "notes": list(result.notes),
-        "details": [_details(result, each) for each in result.results],
-        "provenance": breakdown.provenance(result),
+        "rewrites": rewrites,
+        "seconds": {phase: round(spent, 3) for phase, spent in record.seconds.items()},
+        "notes": list(record.notes),
+        "details": [_details(record, each) for each in record.results],
+        "provenance": figures.provenance(record),
     }
 
 
 def _details(result: StudyResult, each: ScrubResult) -> dict[str, Any]:
     return {
         "hypothesis": each.hypothesis,
-        "convergence": breakdown.convergence(each, result.level),
-        "distributions": breakdown.distributions(result, each),
-        "groups": breakdown.groups(result, each),
-        "nodes": breakdown.nodes(each),
+        "convergence": figures.convergence_figures(each, result.level),
+        "distributions": figures.distribution_figures(result, each),
+        "groups": figures.groups(result, each),
+        "nodes": figures.nodes(each),
         "claims": [dict(claim) for claim in each.claims],
-        "worst": breakdown.worst(each, WORST),
+        "worst": figures.worst(each, WORST),
     }
-
-
-def claim_figures(cost: ClaimCost) -> dict[str, Any]:
-    """What a claim costs as plain values: per cent of loss recovered, and points."""
-    found: dict[str, Any] = {"claim": cost.claim, "paths": list(cost.paths)}
-    for name, estimate in (("alone", cost.alone), ("without", cost.without), ("gain", cost.gain)):
-        found[name] = None if estimate is None else estimate.value
-        found |= {f"{name}_low": None if estimate is None else estimate.low}
-        found |= {f"{name}_high": None if estimate is None else estimate.high}
-    return found
 
 
 def write(result: StudyResult, folder: Path, found: Sequence[Agreement] = ()) -> list[Path]:
     """The files written: `result.nc`, `result.json` and `table.md`, each whole or not at all.
 
-    A `report.html` that is there, of another result, is taken away (`html.write` makes the one of this result).
+    A `report.html` that is there, of another result, is taken away (`html.write_page` makes the one of this result).
 
     Raises:
         StudyError: the folder cannot be written to.
     """
     check_folder(folder)
-    contents = {"result.json": dumps(document(result, found)) + "\n", "table.md": markdown(result, found)}
-    try:
-        result.save(folder / "result.nc")
+    result.save(folder / "result.nc")
+    with telling_of(folder):
         (folder / "report.html").unlink(missing_ok=True)
-        for name, text in contents.items():
-            encoded = text.encode()
-            write_whole(folder / name, lambda file, encoded=encoded: file.write(encoded))  # type: ignore[misc]
+    texts = {"result.json": dumps(document(result, found)) + "\n", "table.md": result_as_markdown(result, found)}
+    return [folder / "result.nc", *(write_text(folder / name, text) for name, text in texts.items())]
+
+
+def write_text(path: Path, text: str) -> Path:
+    """The path, once a text is written there, whole or not at all.
+
+    Raises:
+        StudyError: it cannot be written.
+    """
+    with telling_of(path.parent):
+        write_whole(path, lambda file: file.write(text.encode()))
+    return path
+
+
+@contextmanager
+def telling_of(folder: Path) -> Iterator[None]:
+    """Within it, a file that cannot be written is told of by the name of its folder."""
+    try:
+        yield
     except OSError as error:
         raise StudyError(f"cannot write to output folder '{folder}': {error.strerror or error}") from error
-    return [folder / name for name in ("result.nc", *contents)]
 
 
 def check_folder(folder: Path) -> None:
@@ -103,12 +121,10 @@ def check_folder(folder: Path) -> None:
     Raises:
         StudyError: it cannot.
     """
-    try:
+    with telling_of(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise StudyError(f"cannot write to output folder '{folder}': {error.strerror or error}") from error
 
 
 def dumps(value: Any) -> str:
@@ -122,20 +138,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def verification_document(result: StudyVerification) -> dict[str, Any]:
-    """The whole result as plain values, ready for JSON. Entropies are in bits."""
-    return {
-        "study": result.study,
-        "seed": result.seed,
-        "failures": list(result.failures),
-        "rewrites": [
-            {"kind": c.kind, "node": c.node, "largest_difference_of_f": c.difference, "row": c.row}
-            for c in result.rewrites
-        ],
-        "hypotheses": [_verified(each) for each in result.hypotheses],
-    }
 
 
 def _verified(found: Verification) -> dict[str, Any]:

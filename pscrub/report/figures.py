@@ -23,7 +23,7 @@ Figures = dict[str, Any]
 QUANTILES = (("median", 0.5), ("q95", 0.95), ("q99", 0.99))
 
 
-def convergence(each: ScrubResult, level: float) -> list[Figures]:
+def convergence_figures(each: ScrubResult, level: float) -> list[Figures]:
     """The interval as draws came in: E_scrubbed, and loss recovered where the baselines are exact and differ.
 
     Within the first round pairs are taken in random order, and the interval also holds what the pairs left out could
@@ -46,7 +46,7 @@ def convergence(each: ScrubResult, level: float) -> list[Figures]:
     return out
 
 
-def distributions(result: StudyResult, each: ScrubResult) -> dict[str, Figures]:
+def distribution_figures(result: StudyResult, each: ScrubResult) -> dict[str, Figures]:
     """Mean and quantiles of f under D, the scrubbing law and the baseline; those of which there are draws."""
     return {name: _spread(f, weights) for name, (f, weights) in samples(result, each).items()}
 

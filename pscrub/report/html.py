@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from pscrub.errors import StudyError
-from pscrub.records import write_whole
+from pscrub.outcomes import Said
 from pscrub.report import document as report
 from pscrub.report import plots, tables
-from pscrub.result.result import HEAD, StudyResult, cells
+from pscrub.result.result import HEAD, StudyResult
 
 WORST = 3
 """Worst draws shown of each hypothesis."""
@@ -33,6 +31,9 @@ SAID = {
     "squared error": "squared error: between the scrubbed output and the model's own on the root's datum.",
 }
 """What the output distances are."""
+
+SAID_ABOVE = (tables.Line.WARNING.value, tables.Line.CUT_SHORT.value)
+"""Kinds of lines that stand in the box of warnings."""
 
 STYLE = """
 :root { color-scheme: light; }
@@ -69,11 +70,11 @@ def page(result: StudyResult) -> str:
         f"<h1>{escape(result.study)}</h1>",
         f'<p class="about">Causal scrubbing: {len(result.results)} hypotheses, {100 * result.level:g} % intervals, '
         f"seed {result.seed}, {escape(result.started) or 'time unknown'}.</p>",
-        _warnings(result),
+        _warning_box(result),
         _headline(result, document),
         *_section_plots(result),
-        *_groups(result, document),
-        _claims(document),
+        *_group_tables(result, document),
+        _claim_tables(document),
         _nodes(document),
         _worst(document),
         _provenance(document),
@@ -87,23 +88,18 @@ def page(result: StudyResult) -> str:
     )
 
 
-def write(result: StudyResult, folder: Path) -> Path:
+def write_page(result: StudyResult, folder: Path) -> Path:
     """Write `report.html`, whole or not at all.
 
     Raises:
         StudyError: the folder cannot be written to.
     """
     report.check_folder(folder)
-    text = page(result).encode()
-    try:
-        write_whole(folder / "report.html", lambda file: file.write(text))
-    except OSError as error:
-        raise StudyError(f"cannot write to output folder '{folder}': {error.strerror or error}") from error
-    return folder / "report.html"
+    return report.write_text(folder / "report.html", page(result))
 
 
-def _warnings(result: StudyResult) -> str:
-    said = ["The run was cut short: these are the estimates so far."] if result.cut_short else []
+def _warning_box(result: StudyResult) -> str:
+    said = [str(tables.Line.CUT_SHORT.say())] if result.cut_short else []
     said += [f"{each.hypothesis}: {warning}" for each in result.results for warning in each.warnings]
     if not said:
         return '<p class="fine">No warnings.</p>'
@@ -114,7 +110,7 @@ def _headline(result: StudyResult, document: Any) -> str:
     population = any("recovered_draws_and_data_low" in row for row in document["rows"])
     lines = []
     for each, row in zip(result.results, document["rows"], strict=True):
-        name, *shown = cells(each)
+        name, *shown = each.cells
         values = [row["model"], row["randomised"], row["scrubbed"], row["recovered"], [row["low"], row["high"]]]
         line = [_cell(text, value) for text, value in zip(shown, [*values, row["draws"]], strict=True)]
         if population:
@@ -122,13 +118,13 @@ def _headline(result: StudyResult, document: Any) -> str:
             line.append(_cell("" if low is None or high is None else f"[{low:z.2f}, {high:z.2f}]", [low, high]))
         method = escape(row["method"])
         lines.append(f'<tr title="{method}"><th scope="row">{escape(name)}</th>{"".join(line)}</tr>')
-    # Each row's own degrees of freedom are in its tooltip.
-    methods = dict.fromkeys(re.sub(r"; [\d,]+ degrees of freedom", "", row["method"]) for row in document["rows"])
+    # Each row's own figures are in its tooltip.
+    methods = dict.fromkeys(Said.of(each.scrubbed.method).brief for each in result.results)
     said = [
         "Loss recovered is 100 (E_scrubbed − E_randomised) / (E_model − E_randomised): 100 if scrubbing as the "
         "hypothesis allows leaves the expected loss as it is, 0 if it is as bad as shuffled labels.",
         f"E_scrubbed: {'; '.join(methods)}.",
-        *(line for line in tables.below(result) if not line.startswith(("Warning, ", "The run was cut short"))),
+        *(line for line in tables.below(result) if line.kind not in SAID_ABOVE),
     ]
     return (
         "<h2>Loss recovered</h2>"
@@ -139,17 +135,19 @@ def _headline(result: StudyResult, document: Any) -> str:
 
 def _section_plots(result: StudyResult) -> Iterable[str]:
     if any(each.recovered is not None for each in result.results):
-        yield _figure(plots.forest(result), "Loss recovered by hypothesis", "Bar: interval. Diamond: exact, no draws.")
+        yield _show_figure(
+            plots.forest(result), "Loss recovered by hypothesis", "Bar: interval. Diamond: exact, no draws."
+        )
     if any(each.draws.rounds for each in result.results):
         yield "<h2>Convergence</h2>"
-        yield _figure(
+        yield _show_figure(
             plots.convergence(result),
             "Intervals as draws came in",
             "Line and blue band: estimate and t interval of the draws so far (a random part of the first round, then "
             "whole rounds). Orange: the final interval. The blue band should narrow into the orange one.",
         )
         yield "<h2>How f is spread</h2>"
-        yield _figure(
+        yield _show_figure(
             plots.distributions(result),
             "Distribution of f",
             "Share of draws with f at most x: dashed, the model on D; solid, the scrubbed model; dotted, the model's "
@@ -158,7 +156,7 @@ def _section_plots(result: StudyResult) -> Iterable[str]:
         )
 
 
-def _groups(result: StudyResult, document: Any) -> Iterable[str]:
+def _group_tables(result: StudyResult, document: Any) -> Iterable[str]:
     if not result.reference.groups:
         yield (
             "<h2>Sub-populations</h2><p>None was asked for: name columns of the dataset with <code>--by COLUMN</code> "
@@ -167,7 +165,7 @@ def _groups(result: StudyResult, document: Any) -> Iterable[str]:
     for by in result.reference.groups:
         yield f"<h2>By {escape(by.column)}</h2>"
         if 1 < len(by.names) <= 8 and any(len(each.draws.losses) for each in result.results):
-            yield _figure(plots.by_group(result, by.column), f"Scrubbed loss by {by.column}", "")
+            yield _show_figure(plots.by_group(result, by.column), f"Scrubbed loss by {by.column}", "")
         measures: dict[str, None] = {}
         found = []
         for row in document["details"]:
@@ -188,7 +186,7 @@ def _groups(result: StudyResult, document: Any) -> Iterable[str]:
         yield "".join(f"<p>{text}</p>" for name, text in SAID.items() if any(m.startswith(name) for m in measures))
 
 
-def _claims(document: Any) -> str:
+def _claim_tables(document: Any) -> str:
     parts = []
     for row in document["details"]:
         lines = []
@@ -295,7 +293,7 @@ def _provenance(document: Any) -> str:
     return "<h2>Provenance</h2>" + _table("provenance", (), lines)
 
 
-def _figure(figure: Figure, label: str, caption: str) -> str:
+def _show_figure(figure: Figure, label: str, caption: str) -> str:
     svg = plots.svg(figure, label).replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 

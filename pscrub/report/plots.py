@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from torch import Tensor
 
 from pscrub.questions.specificity import Frontier
-from pscrub.report import figures as breakdown
+from pscrub.report import figures
 from pscrub.result.result import ScrubResult, StudyResult
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK = (
@@ -68,7 +68,7 @@ def forest(result: StudyResult) -> Figure:
             assert score is not None
             axes.plot([score.low, score.high], [i, i], color=BLUE, lw=2, solid_capstyle="butt")
             axes.plot([score.value], [i], "D" if score.exact else "o", color=BLUE, ms=5)
-            interval = "exact" if score.exact else f"[{score.low:.2f}, {score.high:.2f}]"
+            interval = score.ends(".2f")
             at = axes.get_yaxis_transform()
             axes.text(1.02, i, f"{score.value:.2f}  {interval}", transform=at, va="center", ha="left")
         axes.set(yticks=range(len(shown)), yticklabels=[_short(each.hypothesis, 44) for each in shown])
@@ -83,7 +83,7 @@ def convergence(result: StudyResult) -> Figure:
     shown = [each for each in result.results if each.draws.rounds]
 
     def panel(axes: Axes, each: ScrubResult) -> None:
-        points = breakdown.convergence(each, result.level)
+        points = figures.convergence_figures(each, result.level)
         names = (
             ("recovered", "low", "high") if "recovered" in points[0] else ("scrubbed", "scrubbed_low", "scrubbed_high")
         )
@@ -107,11 +107,11 @@ def convergence(result: StudyResult) -> Figure:
 def distributions(result: StudyResult) -> Figure:
     """The share of f at most x under D, under each hypothesis' law and under the baseline."""
     shown = [each for each in result.results if len(each.draws.losses)]
-    every = [f[w > 0] for each in shown for f, w in breakdown.samples(result, each).values()]
+    every = [f[w > 0] for each in shown for f, w in figures.samples(result, each).values()]
     log = bool(every) and _is_wide(torch.cat(every))
 
     def panel(axes: Axes, each: ScrubResult) -> None:
-        for name, (f, weights) in breakdown.samples(result, each).items():
+        for name, (f, weights) in figures.samples(result, each).items():
             colour, style, label = LAWS[name]
             x, share = _cumulative(f, weights)
             axes.step(x, share, where="post", color=colour, ls=style, lw=1.6, label=label)
@@ -128,7 +128,7 @@ def by_group(result: StudyResult, column: str) -> Figure:
     """Mean f by the values of a column, on D and under each hypothesis' law."""
     shown = [each for each in result.results if len(each.draws.losses)]
     names = next(g.names for g in result.reference.groups if g.column == column)
-    tables = [[row for row in breakdown.groups(result, each) if row["column"] == column] for each in shown]
+    tables = [[row for row in figures.groups(result, each) if row["column"] == column] for each in shown]
     with _figure(1.3 + 0.32 * len(shown)) as figure:
         axes = figure.subplots()
         colours = (BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK)
@@ -149,7 +149,7 @@ def by_group(result: StudyResult, column: str) -> Figure:
     return figure
 
 
-def frontier(found: Frontier) -> Figure:
+def plot_frontier(found: Frontier) -> Figure:
     """Loss recovered against scrubbed entropy: each hypothesis with its interval, the frontier joined by a line."""
     shown = [row for row in found.rows if row.recovered is not None]
     with _figure(2.2 + 0.26 * len(shown)) as figure:

@@ -10,6 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from pscrub.result.draws import Draws, Reference
+
 Variables = Mapping[str, tuple[Sequence[str], Any]]
 """name -> (names of the dimensions, array)."""
 
@@ -61,6 +66,70 @@ def inference_data(
     if int(arviz.__version__.split(".")[0]) < 1:
         return arviz.InferenceData(**made)
     return xarray.DataTree.from_dict({f"/{name}": each for name, each in made.items()})
+
+
+def draws_dataset(draws: Draws, attrs: Mapping[str, Any]) -> Any:
+    """An xarray.Dataset over the dimension "draw": loss, row and the distances of one hypothesis.
+
+    Args:
+        draws: of the hypothesis.
+        attrs: what to say about them.
+    """
+    columns = {"loss": draws.losses, "row": draws.rows} | dict(draws.distances)
+    return dataset({name: (["draw"], column.numpy()) for name, column in columns.items()}, attrs=attrs)
+
+
+def draws_inference_data(draws: Draws, attrs: Mapping[str, Any]) -> Any:
+    """ArviZ data of one hypothesis's draws as one chain: the root's row in `prior`, all else in `prior_predictive`."""
+    drawn = {"loss": draws.losses} | dict(draws.distances)
+    groups = {
+        "prior": {"row": (["chain", "draw"], draws.rows[None].numpy())},
+        "prior_predictive": {name: (["chain", "draw"], each[None].numpy()) for name, each in drawn.items()},
+    }
+    return inference_data(groups, attrs=attrs)
+
+
+def study_dataset(
+    draws: Mapping[str, Draws], values: Mapping[str, Sequence[float]], reference: Reference, attrs: Mapping[str, Any]
+) -> Any:
+    """An xarray.Dataset: loss, row and distances by hypothesis and draw; values by hypothesis; f on D by datum.
+
+    Args:
+        draws: by hypothesis.
+        values: name -> one number a hypothesis.
+        reference: f on D, and D's weights.
+        attrs: what to say about them.
+    """
+    variables: dict[str, Any] = {name: (["hypothesis", "draw"], v.numpy()) for name, v in _side_by_side(draws).items()}
+    variables |= {name: (["hypothesis"], list(each)) for name, each in values.items()}
+    variables |= {"loss_on_data": (["datum"], reference.losses.numpy())}
+    variables |= {"weight": (["datum"], reference.weights.numpy())}
+    return dataset(variables, {"hypothesis": list(draws)}, attrs)
+
+
+def study_inference_data(draws: Mapping[str, Draws], reference: Reference, attrs: Mapping[str, Any]) -> Any:
+    """ArviZ data of all hypotheses' draws as one chain, and f on D as observed data; arguments as `study_dataset`."""
+    drawn = _side_by_side(draws)
+    dims = ["chain", "draw", "hypothesis"]
+    groups = {
+        "prior": {"row": (dims, drawn.pop("row").T[None].numpy())},
+        "prior_predictive": {name: (dims, each.T[None].numpy()) for name, each in drawn.items()},
+        "observed_data": {"loss": (["datum"], reference.losses.numpy())},
+        "constant_data": {"weight": (["datum"], reference.weights.numpy())},
+    }
+    return inference_data(groups, {"hypothesis": list(draws)}, attrs)
+
+
+def _side_by_side(draws: Mapping[str, Draws]) -> dict[str, Tensor]:
+    """name -> [hypotheses, draws], filled up with NaN (rows: -1) to the most draws that any has."""
+    names = dict.fromkeys(("loss", *(name for each in draws.values() for name in each.distances)))
+    most = max((len(each.losses) for each in draws.values()), default=0)
+    out = {name: torch.full((len(draws), most), torch.nan, dtype=torch.float64) for name in names}
+    out["row"] = torch.full((len(draws), most), -1)
+    for i, each in enumerate(draws.values()):
+        for name, column in ({"loss": each.losses, "row": each.rows} | dict(each.distances)).items():
+            out[name][i, : len(column)] = column
+    return out
 
 
 def _numbered(variables: Variables) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from torch import Tensor
 from pscrub.data.dataset import Dataset
 from pscrub.data.partition import Partition
 from pscrub.errors import StudyError
-from pscrub.estimate.baselines import Baseline, randomised_sample
+from pscrub.estimate.baselines import Baseline, Way, randomised_sample
 from pscrub.evaluate.values import Activations
-from pscrub.hypothesis.hypothesis import EXACT, Claim
+from pscrub.hypothesis.claim import EXACT, Claim
 from pscrub.hypothesis.tree import Site, Tree
 from pscrub.progress import Progress
 from pscrub.result.draws import WORST, Draws, Extreme, Groups, Reference, Round, SiteDraws
@@ -78,7 +78,7 @@ def make_reference(
     """f on D, under the baseline, and D by the columns named."""
     data = activations.data
     losses = activations.on_data(activations.graph.output, progress).double().cpu()
-    given = baseline.method == "given"
+    given = baseline.kind == Way.GIVEN.value
     randomised = torch.empty(0, dtype=torch.float64) if given else randomised_sample(activations, labels, SAMPLE, seed)
     return Reference(data_hash(data), data.weights, losses, randomised, tuple(_groups(data, name) for name in by))
 

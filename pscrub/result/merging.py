@@ -7,12 +7,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pscrub.errors import StudyError
-from pscrub.estimate.baselines import Baseline
-from pscrub.estimate.population import pool_gradients
-from pscrub.result import warnings as fragile
-from pscrub.result.conclude import Population, conclude, is_zero_one
+from pscrub.estimate.baselines import Baseline, Baselines, Way
+from pscrub.estimate.estimate import Interval
+from pscrub.estimate.gradients import Population, pool_gradients
+from pscrub.outcomes import Said
+from pscrub.progress import add_seconds
+from pscrub.result.conclude import Found, conclude, is_zero_one
 from pscrub.result.draws import join_draws
 from pscrub.result.result import ScrubResult, StudyResult
+from pscrub.result.warnings import OfTree
+
+KEPT = {each.value for each in OfTree}
+"""Kinds of the warnings that a merge cannot find anew."""
 
 
 def merge(a: StudyResult, b: StudyResult) -> StudyResult:
@@ -36,28 +42,30 @@ def merge(a: StudyResult, b: StudyResult) -> StudyResult:
     if not shared:
         faults.append("the results have no hypothesis in common")
     for one, other in shared:
-        faults += tell_apart(one, other)
+        faults += tell_apart(one, other.law_hash, Baselines(other.model, other.randomised))
     if faults:
         raise StudyError(faults)
-    pairs = {one.hypothesis: _merged(one, other, a) for one, other in shared}
+    pairs = {one.hypothesis: _merge(one, other, a) for one, other in shared}
     kept = [pairs.get(each.hypothesis, each) for each in a.results]
     kept += [each for each in b.results if each.hypothesis not in pairs]
-    seconds = _added(a.seconds, b.seconds)
+    seconds = add_seconds(a.seconds, b.seconds)
     notes = tuple(dict.fromkeys((*a.notes, *b.notes)))
     if a.versions != b.versions:
-        notes += (f"Merged from runs of different versions: {_listed(a.versions)}; {_listed(b.versions)}.",)
+        notes += (
+            f"Merged from runs of different versions: {_list_versions(a.versions)}; {_list_versions(b.versions)}.",
+        )
     cut_short = any(each.cut_short for each in kept)
     return replace(a, results=tuple(kept), seconds=seconds, notes=notes, cut_short=cut_short)
 
 
-def tell_apart(one: ScrubResult, other: ScrubResult) -> list[str]:
-    """What shows that two results are not of one scrubbing law, model and baseline."""
+def tell_apart(one: ScrubResult, law: str, against: Baselines) -> list[str]:
+    """What shows that a result is not of some scrubbing law (its hash) and baselines."""
     name, faults = one.hypothesis, []
-    if one.law_hash != other.law_hash:
-        faults.append(f"'{name}' is another hypothesis in each: {one.law_hash} and {other.law_hash}")
+    if one.law_hash != law:
+        faults.append(f"'{name}' is another hypothesis in each: {one.law_hash} and {law}")
     for what, first, second in (
-        ("E_model", one.model, other.model),
-        ("E_randomised", one.randomised, other.randomised),
+        ("E_model", one.model, against.model),
+        ("E_randomised", one.randomised, against.randomised),
     ):
         near = math.isclose(first.value, second.value, rel_tol=1e-5, abs_tol=1e-12)
         if not near and first.exact and second.exact and first.value == first.value:
@@ -65,7 +73,7 @@ def tell_apart(one: ScrubResult, other: ScrubResult) -> list[str]:
     return faults
 
 
-def _merged(one: ScrubResult, other: ScrubResult, study: StudyResult) -> ScrubResult:
+def _merge(one: ScrubResult, other: ScrubResult, study: StudyResult) -> ScrubResult:
     if one.scrubbed.exact or other.scrubbed.exact:
         return one
     population: Population | None = None
@@ -73,36 +81,27 @@ def _merged(one: ScrubResult, other: ScrubResult, study: StudyResult) -> ScrubRe
         halves = [each.data.gradients[0] for each in (one, other) if each.data is not None]
         gradient = pool_gradients(halves, (one.scrubbed.draws, other.scrubbed.draws))
         population = ((gradient, *one.data.gradients[1:]), study.reference.weights)
-    return conclude(
-        one.hypothesis,
-        one.law_hash,
+    found = Found(
         join_draws((one.draws, other.draws)),
-        one.model,
-        _pooled(one.randomised, other.randomised),
-        study.level,
-        "width" if "width" in (one.stopping, other.stopping) else "draws",
-        seconds=_added(one.seconds, other.seconds),
+        rule="width" if "width" in (one.stopping, other.stopping) else "draws",
+        seconds=add_seconds(one.seconds, other.seconds),
         cut_short=one.cut_short or other.cut_short,
-        interval=one.interval,
-        bounds=one.bounds,
-        zero_one=is_zero_one(study.reference),
+        warnings=tuple(each for each in one.warnings if Said.of(each).kind in KEPT),
         population=population,
-        warnings=tuple(warning for warning in one.warnings if warning.startswith(fragile.OF_TREE)),
     )
+    against = Baselines(one.model, _pool(one.randomised, other.randomised))
+    interval = Interval(one.interval, study.level, one.bounds, is_zero_one(study.reference))
+    return conclude(one.hypothesis, one.law_hash, found, against, interval)
 
 
-def _pooled(a: Baseline, b: Baseline) -> Baseline:
+def _pool(a: Baseline, b: Baseline) -> Baseline:
     """The mean of two sampled baselines, if they are not the same one."""
     if a.exact or b.exact or a == b:
         return a if a.exact or not b.exact else b
     n = a.draws + b.draws
     value = (a.draws * a.value + b.draws * b.value) / n
-    return Baseline(value, math.hypot(a.draws * a.se, b.draws * b.se) / n, n, f"{n:,} sampled pairs")
+    return Baseline(value, math.hypot(a.draws * a.se, b.draws * b.se) / n, n, Way.SAMPLED_PAIRS.say(pairs=n))
 
 
-def _added(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
-    return {phase: a.get(phase, 0.0) + b.get(phase, 0.0) for phase in (*a, *(p for p in b if p not in a))}
-
-
-def _listed(versions: Mapping[str, str]) -> str:
+def _list_versions(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {number}" for name, number in versions.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from pscrub import records as store
+from pscrub import records
 from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.estimate import Estimate
 from pscrub.estimate.population import DataUncertainty, Figures
 from pscrub.graph.equal import RewriteCheck
 from pscrub.records import Equal
-from pscrub.result import arviz as to_arviz
+from pscrub.result import arviz, older
 from pscrub.result.draws import Draws, Extreme, Groups, Reference, Round, SiteDraws
+from pscrub.result.table import Table
+
+HEAD = ("hypothesis", "E_model", "E_randomised", "E_scrubbed", "recovered %", "interval", "draws")
+"""What the cells of a table's line are."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,12 +63,54 @@ class ScrubResult(Equal):
     bounds: tuple[float, float] | None = None
     data: DataUncertainty | None = None
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Its line of the table."""
+        score = self.recovered
+        return (
+            self.hypothesis,
+            _loss(self.model.value),
+            _loss(self.randomised.value) + ("" if self.randomised.exact else f" ± {1.96 * self.randomised.se:.2g}"),
+            _loss(self.scrubbed.value),
+            "undefined" if score is None else f"{score.value:.2f}",
+            "" if score is None else score.ends(".2f"),
+            "exact" if self.scrubbed.exact else f"{self.scrubbed.draws:,}" + (" (cut short)" if self.cut_short else ""),
+        )
+
+    def as_row(self) -> dict[str, Any]:
+        """Plain values by name; `recovered`, `low` and `high` in per cent, None where undefined."""
+        score = self.recovered
+        population: dict[str, Any] = {}
+        for kind, figures in (("data", self.data and self.data.data), ("draws_and_data", self.data and self.data.both)):
+            for name in ("scrubbed", "model", "randomised", "recovered") if figures else ():
+                found = getattr(figures, name)
+                population[f"{name}_{kind}_low"] = None if found is None else found.low
+                population[f"{name}_{kind}_high"] = None if found is None else found.high
+        return {
+            "hypothesis": self.hypothesis,
+            "scrubbed": self.scrubbed.value,
+            "scrubbed_low": self.scrubbed.low,
+            "scrubbed_high": self.scrubbed.high,
+            "scrubbed_se": self.scrubbed.se,
+            "model": self.model.value,
+            "randomised": self.randomised.value,
+            "randomised_method": self.randomised.method,
+            "recovered": None if score is None else score.value,
+            "low": None if score is None else score.low,
+            "high": None if score is None else score.high,
+            "draws": self.scrubbed.draws,
+            "method": self.scrubbed.method,
+            "cut_short": self.cut_short,
+            "warnings": list(self.warnings),
+            "seconds": {phase: round(spent, 3) for phase, spent in self.seconds.items()},
+        } | population
+
     def __repr__(self) -> str:
-        name, *values = cells(self)
+        name, *values = self.cells
         return f"ScrubResult({name}: " + ", ".join(f"{h} {v}" for h, v in zip(HEAD[1:], values, strict=True) if v) + ")"
 
     def _repr_html_(self) -> str:
-        return _html((self,), self.warnings)
+        return Table(HEAD, (self.cells,)).html() + _paragraphs(self.warnings)
 
     def to_dataframe(self) -> Any:
         """A pandas.DataFrame with a row for each draw: seed, round, row of the root's datum, loss, distances."""
@@ -81,23 +126,15 @@ class ScrubResult(Equal):
 
     def to_xarray(self) -> Any:
         """An xarray.Dataset over the dimension "draw": loss, row and the distances."""
-        d = self.draws
-        columns = {"loss": d.losses, "row": d.rows} | dict(d.distances)
-        attrs = {name: value for name, value in as_row(self).items() if isinstance(value, str | float | int)}
-        return to_arviz.dataset({name: (["draw"], column.numpy()) for name, column in columns.items()}, attrs=attrs)
+        attrs = {name: value for name, value in self.as_row().items() if isinstance(value, str | float | int)}
+        return arviz.draws_dataset(self.draws, attrs)
 
     def to_arviz(self) -> Any:
         """ArviZ data of the draws as one chain: `prior` has the root's row, `prior_predictive` f and the distances.
 
         Scrubbing runs the generative program forwards, conditioned on nothing, hence the names of the groups.
         """
-        d = self.draws
-        drawn = {"loss": d.losses} | dict(d.distances)
-        groups = {
-            "prior": {"row": (["chain", "draw"], d.rows[None].numpy())},
-            "prior_predictive": {name: (["chain", "draw"], each[None].numpy()) for name, each in drawn.items()},
-        }
-        return to_arviz.inference_data(groups, attrs={"hypothesis": self.hypothesis})
+        return arviz.draws_inference_data(self.draws, {"hypothesis": self.hypothesis})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -140,14 +177,16 @@ class StudyResult(Equal):
         return found[hypothesis]
 
     def __repr__(self) -> str:
-        lines = [HEAD, *map(cells, self.results)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
-        padded = ["  ".join(f"{c:{'<' if i == 0 else '>'}{widths[i]}}" for i, c in enumerate(line)) for line in lines]
         name = f"{self.study}, {100 * self.level:g} % intervals" + (", cut short" if self.cut_short else "")
-        return "\n".join([name, *padded, *self._warnings])
+        return "\n".join([name, self.table.text(), *self._warnings])
 
     def _repr_html_(self) -> str:
-        return _html(self.results, self._warnings)
+        return self.table.html() + _paragraphs(self._warnings)
+
+    @property
+    def table(self) -> Table:
+        """A line for each hypothesis."""
+        return Table(HEAD, tuple(each.cells for each in self.results))
 
     @cached_property
     def _warnings(self) -> tuple[str, ...]:
@@ -157,50 +196,26 @@ class StudyResult(Equal):
         """A pandas.DataFrame with a row for each hypothesis, named as in `result.json`."""
         import pandas
 
-        return pandas.DataFrame([{k: v for k, v in as_row(each).items() if k != "seconds"} for each in self.results])
-
-    def _drawn(self) -> dict[str, Tensor]:
-        """name -> [hypotheses, draws], filled up with NaN (rows: -1) to the most draws that any has."""
-        names = dict.fromkeys(("loss", *(name for r in self.results for name in r.draws.distances)))
-        most = max((len(r.draws.losses) for r in self.results), default=0)
-        out = {name: torch.full((len(self.results), most), torch.nan, dtype=torch.float64) for name in names}
-        out["row"] = torch.full((len(self.results), most), -1)
-        for i, each in enumerate(self.results):
-            for name, column in (
-                {"loss": each.draws.losses, "row": each.draws.rows} | dict(each.draws.distances)
-            ).items():
-                out[name][i, : len(column)] = column
-        return out
-
-    def _coords(self) -> dict[str, Any]:
-        return {"hypothesis": [each.hypothesis for each in self.results]}
+        return pandas.DataFrame([{k: v for k, v in each.as_row().items() if k != "seconds"} for each in self.results])
 
     def to_xarray(self) -> Any:
         """An xarray.Dataset: loss, row and distances by hypothesis and draw; estimates by hypothesis; f on D by row.
 
         Hypotheses with fewer draws than others are filled up with NaN, rows with -1.
         """
-        variables: dict[str, Any] = {n: (["hypothesis", "draw"], v.numpy()) for n, v in self._drawn().items()}
-        rows = [as_row(each) for each in self.results]
-        for name in ("scrubbed", "scrubbed_low", "scrubbed_high", "model", "randomised", "recovered", "low", "high"):
-            values = [float("nan") if row[name] is None else row[name] for row in rows]
-            variables[name] = (["hypothesis"], values)
-        variables |= {"loss_on_data": (["datum"], self.reference.losses.numpy())}
-        variables |= {"weight": (["datum"], self.reference.weights.numpy())}
+        rows = [each.as_row() for each in self.results]
+        names = ("scrubbed", "scrubbed_low", "scrubbed_high", "model", "randomised", "recovered", "low", "high")
+        values = {name: [float("nan") if row[name] is None else row[name] for row in rows] for name in names}
         attrs = {"study": self.study, "seed": self.seed, "level": self.level, "data_hash": self.reference.data_hash}
-        return to_arviz.dataset(variables, self._coords(), attrs)
+        return arviz.study_dataset(self._draws, values, self.reference, attrs)
 
     def to_arviz(self) -> Any:
         """ArviZ data of all hypotheses' draws as one chain, and f on D as observed data."""
-        drawn = self._drawn()
-        dims = ["chain", "draw", "hypothesis"]
-        groups = {
-            "prior": {"row": (dims, drawn.pop("row").T[None].numpy())},
-            "prior_predictive": {name: (dims, each.T[None].numpy()) for name, each in drawn.items()},
-            "observed_data": {"loss": (["datum"], self.reference.losses.numpy())},
-            "constant_data": {"weight": (["datum"], self.reference.weights.numpy())},
-        }
-        return to_arviz.inference_data(groups, self._coords(), {"study": self.study, "seed": self.seed})
+        return arviz.study_inference_data(self._draws, self.reference, {"study": self.study, "seed": self.seed})
+
+    @property
+    def _draws(self) -> dict[str, Draws]:
+        return {each.hypothesis: each.draws for each in self.results}
 
     def save(self, path: Path | str) -> Path:
         """Write the result to one netCDF file, whole or not at all; its path.
@@ -208,7 +223,7 @@ class StudyResult(Equal):
         Raises:
             StudyError: it cannot be written.
         """
-        store.save(self, Path(path))
+        records.write_record(self, Path(path))
         return Path(path)
 
     @classmethod
@@ -219,60 +234,40 @@ class StudyResult(Equal):
             StudyError: no such file, no result, or of another version than this pscrub reads.
         """
         path = Path(path)
-        found = store.load(path / "result.nc" if path.is_dir() else path, {c.__name__: c for c in _CLASSES})
+        found = records.read_record(path / "result.nc" if path.is_dir() else path, MAKERS)
         assert isinstance(found, StudyResult)
         return found
 
 
-_CLASSES: tuple[type[Any], ...] = (
-    *(Round, SiteDraws, Extreme, Draws, Groups, Reference, ScrubResult, StudyResult),
-    *(Estimate, Baseline, RewriteCheck, DataUncertainty, Figures),
-)
-HEAD = ("hypothesis", "E_model", "E_randomised", "E_scrubbed", "recovered %", "interval", "draws")
-"""What the cells of a table's line are."""
+def _make_estimate(method: str, **others: Any) -> Estimate:
+    return Estimate(method=older.read_kind(method, older.METHODS), **others)
 
 
-def cells(each: ScrubResult) -> tuple[str, ...]:
-    """The cells of one result's line of the table."""
-    score = each.recovered
-    return (
-        each.hypothesis,
-        _loss(each.model.value),
-        _loss(each.randomised.value) + ("" if each.randomised.exact else f" ± {1.96 * each.randomised.se:.2g}"),
-        _loss(each.scrubbed.value),
-        "undefined" if score is None else f"{score.value:.2f}",
-        "" if score is None else "exact" if score.exact else f"[{score.low:.2f}, {score.high:.2f}]",
-        "exact" if each.scrubbed.exact else f"{each.scrubbed.draws:,}" + (" (cut short)" if each.cut_short else ""),
-    )
+def _make_baseline(method: str, **others: Any) -> Baseline:
+    return Baseline(method=older.read_kind(method, older.WAYS), **others)
 
 
-def as_row(each: ScrubResult) -> dict[str, Any]:
-    """One result as plain values by name; `recovered`, `low` and `high` in per cent, None where undefined."""
-    score = each.recovered
-    population: dict[str, Any] = {}
-    for kind, figures in (("data", each.data and each.data.data), ("draws_and_data", each.data and each.data.both)):
-        for name in ("scrubbed", "model", "randomised", "recovered") if figures else ():
-            found = getattr(figures, name)
-            population[f"{name}_{kind}_low"] = None if found is None else found.low
-            population[f"{name}_{kind}_high"] = None if found is None else found.high
-    return {
-        "hypothesis": each.hypothesis,
-        "scrubbed": each.scrubbed.value,
-        "scrubbed_low": each.scrubbed.low,
-        "scrubbed_high": each.scrubbed.high,
-        "scrubbed_se": each.scrubbed.se,
-        "model": each.model.value,
-        "randomised": each.randomised.value,
-        "randomised_method": each.randomised.method,
-        "recovered": None if score is None else score.value,
-        "low": None if score is None else score.low,
-        "high": None if score is None else score.high,
-        "draws": each.scrubbed.draws,
-        "method": each.scrubbed.method,
-        "cut_short": each.cut_short,
-        "warnings": list(each.warnings),
-        "seconds": {phase: round(spent, 3) for phase, spent in each.seconds.items()},
-    } | population
+def _make_data_uncertainty(warnings: Sequence[str], **others: Any) -> DataUncertainty:
+    return DataUncertainty(warnings=_read_warnings(warnings), **others)
+
+
+def _make_scrub_result(warnings: Sequence[str], **others: Any) -> ScrubResult:
+    return ScrubResult(warnings=_read_warnings(warnings), **others)
+
+
+def _read_warnings(warnings: Sequence[str]) -> tuple[str, ...]:
+    return tuple(older.read_kind(each, older.WARNINGS) for each in warnings)
+
+
+MAKERS: Mapping[str, Callable[..., Any]] = {
+    **{each.__name__: each for each in (Round, SiteDraws, Extreme, Draws, Groups, Reference, StudyResult)},
+    **{each.__name__: each for each in (RewriteCheck, Figures)},
+    "Estimate": _make_estimate,
+    "Baseline": _make_baseline,
+    "DataUncertainty": _make_data_uncertainty,
+    "ScrubResult": _make_scrub_result,
+}
+"""Name in a file -> what makes the record of that name."""
 
 
 def _loss(value: float) -> str:
@@ -281,8 +276,5 @@ def _loss(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.4g}"
 
 
-def _html(results: tuple[ScrubResult, ...], warnings: tuple[str, ...]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in HEAD)
-    body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in cells(each)) + "</tr>" for each in results)
-    said = "".join(f"<p>{escape(warning)}</p>" for warning in warnings)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{said}"
+def _paragraphs(warnings: Sequence[str]) -> str:
+    return "".join(f"<p>{escape(warning)}</p>" for warning in warnings)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
 
 from pscrub.data.partition import Partition
+from pscrub.estimate.baselines import Baselines
+from pscrub.estimate.concerns import find_concerns
+from pscrub.estimate.estimate import Estimate
 from pscrub.hypothesis.tree import Site, Tree
-from pscrub.result.draws import SiteDraws
+from pscrub.outcomes import Outcome, Said
+from pscrub.result.draws import Draws, SiteDraws
 
-OF_SITES = ("vacuous claim", "few donors")
-"""How the warnings begin that a run's record shows."""
-OF_TREE = ("empty claim", "singleton blocks", "same partition")
-"""How those begin that need the partitions."""
 FEW = 2.0
 """Effective donors, averaged over D, below which a site is warned of."""
 ALONE = 0.05
@@ -22,7 +23,54 @@ SHOWN = 3
 """Sites that a warning names."""
 
 
-def warn_of_sites(sites: Sequence[SiteDraws]) -> Iterator[str]:
+class OfSites(Outcome):
+    """Warnings that a run's record shows."""
+
+    VACUOUS = (
+        "vacuous claim",
+        "vacuous claim: every block of '{path}' has a single row, so nothing is ever swapped there",
+    )
+    VACUOUS_MORE = "vacuous claims, more", "vacuous claim: so it is at {more} more sites"
+    FEW_DONORS = (
+        "few donors",
+        "few donors: {paths} can be given {rows:.1f} different rows on average; more data or a coarser feature would "
+        "test the claim",
+    )
+
+
+class OfTree(Outcome):
+    """Warnings that need the partitions, and that a merge of saved results therefore has to keep."""
+
+    EMPTY = (
+        "empty claim",
+        "empty claim: all rows are in one block of {claims}, so every swap is permitted there",
+    )
+    SINGLETONS = (
+        "singleton blocks",
+        "singleton blocks: of {paths} up to {share:.0f} % of D is alone in its block and never swapped",
+    )
+    SAME = (
+        "same partition",
+        "same partition: {features}{more} put rows in the same blocks; D cannot tell them apart",
+    )
+
+
+class OfNumbers(Outcome):
+    """Warnings that expected losses show."""
+
+    EXACT_NOT_FINITE = (
+        "non-finite exact loss",
+        "non-finite loss: the scrubbed expected loss is {value}; f is infinite or NaN on some rows",
+    )
+    MODEL_NOT_FINITE = "non-finite model loss", "non-finite loss: E_model is {value}"
+    COINCIDE = (
+        "baselines coincide",
+        "baselines coincide: E_model {model:.6g} and E_randomised {randomised:.6g} cannot be told apart, so loss "
+        "recovered is undefined",
+    )
+
+
+def warn_of_sites(sites: Sequence[SiteDraws]) -> Iterator[Said]:
     """Warnings that the record of a run's sites shows: "vacuous claim", "few donors".
 
     A vacuous claim is meant to permit swaps, as it is not "exact", and every block has one row that can be drawn. Few
@@ -38,19 +86,35 @@ def warn_of_sites(sites: Sequence[SiteDraws]) -> Iterator[str]:
     """
     vacuous = [site.path for site in sites if site.vacuous]
     for path in vacuous[:SHOWN]:
-        yield f"vacuous claim: every block of '{path}' has a single row, so nothing is ever swapped there"
+        yield OfSites.VACUOUS.say(path=path)
     if len(vacuous) > SHOWN:
-        yield f"vacuous claim: so it is at {len(vacuous) - SHOWN} more sites"
+        yield OfSites.VACUOUS_MORE.say(more=len(vacuous) - SHOWN)
     few = [site for site in sites if not site.vacuous and site.largest > 1 and site.donors < FEW]
     if few:
         least = min(few, key=lambda site: site.donors)
-        yield (
-            f"few donors: {_listed([site.path for site in few])} can be given {least.donors:.1f} different rows on "
-            "average; more data or a coarser feature would test the claim"
-        )
+        yield OfSites.FEW_DONORS.say(paths=_list([site.path for site in few]), rows=least.donors)
 
 
-def warn_of_tree(tree: Tree) -> Iterator[str]:
+def warn_of_numbers(draws: Draws, estimate: Estimate, score: Estimate | None, against: Baselines) -> Iterator[Said]:
+    """Warnings that draws and expected losses show: "non-finite loss", "baselines coincide", those of `find_concerns`.
+
+    Args:
+        draws: all of one hypothesis.
+        estimate: E_scrubbed.
+        score: loss recovered, None where undefined.
+        against: the baselines.
+    """
+    if estimate.exact and not math.isfinite(estimate.value):
+        yield OfNumbers.EXACT_NOT_FINITE.say(value=estimate.value)
+    elif not estimate.exact:
+        yield from find_concerns(draws.losses, estimate)
+    if not math.isfinite(against.model.value):
+        yield OfNumbers.MODEL_NOT_FINITE.say(value=against.model.value)
+    if score is None and math.isfinite(estimate.value):
+        yield OfNumbers.COINCIDE.say(model=against.model.value, randomised=against.randomised.value)
+
+
+def warn_of_tree(tree: Tree) -> Iterator[Said]:
     """Warnings that need the partitions: "empty claim", "singleton blocks", "same partition".
 
     An empty claim has one block, and so says no more than that its node does not matter, but that it has a draw of its
@@ -79,20 +143,18 @@ def warn_of_tree(tree: Tree) -> Iterator[str]:
             known[id(partition)] = _alone(partition)
         if known[id(partition)] > ALONE and int(partition.sizes.max()) > 1:
             alone.append((known[id(partition)], site))
-    units = [site for site in empty if not _is_unit(site)]
-    if units:
-        said = _listed([f"{site.path}' ({_words(site)})" for site in units], quote="'", end="")
-        yield f"empty claim: all rows are in one block of {said}, so every swap is permitted there"
+    # What isomorphic rewriting makes of unimportant inputs is meant to be one block.
+    meant = [site for site in empty if site.claim is not None and not site.claim.unit]
+    if meant:
+        said = _list([f"{site.path}' ({_words(site)})" for site in meant], quote="'", end="")
+        yield OfTree.EMPTY.say(claims=said)
     if alone:
         worst = max(share for share, _ in alone)
-        yield (
-            f"singleton blocks: of {_listed([site.path for _, site in alone])} up to {100 * worst:.0f} % of D is alone "
-            "in its block and never swapped"
-        )
-    yield from _told_twice(claimed)
+        yield OfTree.SINGLETONS.say(paths=_list([site.path for _, site in alone]), share=100 * worst)
+    yield from _find_said_twice(claimed)
 
 
-def _told_twice(claimed: Sequence[Site]) -> Iterator[str]:
+def _find_said_twice(claimed: Sequence[Site]) -> Iterator[Said]:
     groups: dict[Partition, dict[str, str]] = {}
     for site in claimed:
         # "Exact" and what inputs determine say themselves that they add nothing of their own.
@@ -103,7 +165,7 @@ def _told_twice(claimed: Sequence[Site]) -> Iterator[str]:
         if len(features) > 1:
             shown = [f"{words} at '{path}'" for words, path in list(features.items())[:SHOWN]]
             more = f" and {len(features) - SHOWN} more" if len(features) > SHOWN else ""
-            yield f"same partition: {', '.join(shown)}{more} put rows in the same blocks; D cannot tell them apart"
+            yield OfTree.SAME.say(features=", ".join(shown), more=more)
 
 
 def _alone(partition: Partition) -> float:
@@ -112,14 +174,10 @@ def _alone(partition: Partition) -> float:
     return float(rows.sum())
 
 
-def _is_unit(site: Site) -> bool:
-    return site.claim is not None and site.claim.name.startswith("unit(")
-
-
 def _words(site: Site) -> str:
     return site.claim.feature_name if site.claim is not None else "unimportant"
 
 
-def _listed(paths: Sequence[str], quote: str = "'", end: str = "'") -> str:
+def _list(paths: Sequence[str], quote: str = "'", end: str = "'") -> str:
     shown = ", ".join(f"{quote}{path}{end}" for path in paths[:SHOWN])
     return shown + (f" and {len(paths) - SHOWN} more sites" if len(paths) > SHOWN else "")

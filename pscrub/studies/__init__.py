@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
@@ -9,10 +10,14 @@ import sys
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pscrub.errors import PscrubError, StudyError, close
-from pscrub.hypothesis.study import Study
+
+if TYPE_CHECKING:
+    from pscrub.hypothesis.study import Study
+
+__all__ = ["SHIPPED", "load", "shipped"]
 
 SHIPPED = {
     "brackets": "brackets.study",
@@ -30,8 +35,12 @@ SHIPPED = {
 
 
 def shipped() -> dict[str, str]:
-    """Name -> one line about each shipped study."""
-    return {name: (_module(name).__doc__ or "").strip().split("\n")[0] for name in SHIPPED}
+    """Name -> one line about each shipped study: its file's first, which is read without loading what it imports."""
+    return {name: _first_line(Path(__file__).parent / f"{SHIPPED[name].replace('.', '/')}.py") for name in SHIPPED}
+
+
+def _first_line(file: Path) -> str:
+    return (ast.get_docstring(ast.parse(file.read_bytes())) or "").split("\n")[0]
 
 
 def load(name: str, parameters: Mapping[str, str] | None = None) -> Study:
@@ -46,7 +55,12 @@ def load(name: str, parameters: Mapping[str, str] | None = None) -> Study:
         StudyError: no such study or file, a file that raises or returns something else, an unknown parameter, a value
             that its parameter cannot hold.
     """
-    module = _module(name) if name in SHIPPED else _from_file(name)
+    from pscrub.hypothesis.study import Study
+
+    if name in SHIPPED:
+        module = importlib.import_module(f"pscrub.studies.{SHIPPED[name]}")
+    else:
+        module = _from_file(name)
     build = getattr(module, "study", None)
     if not callable(build):
         raise StudyError(f"'{name}' defines no function study(); expected one that returns a pscrub.Study")
@@ -62,10 +76,6 @@ def load(name: str, parameters: Mapping[str, str] | None = None) -> Study:
     if not isinstance(study, Study):
         raise StudyError(f"study() of '{name}' returned {type(study).__name__}; expected a pscrub.Study")
     return study
-
-
-def _module(name: str) -> types.ModuleType:
-    return importlib.import_module(f"pscrub.studies.{SHIPPED[name]}")
 
 
 def _from_file(name: str) -> types.ModuleType:

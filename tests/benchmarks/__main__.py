@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [draws|rust|brackets|memory] [--quick] [--device cpu|cuda] [--out FILE.md]`."""
+"""`python -m tests.benchmarks [startup|draws|rust|brackets|memory] [--quick] [--device cpu|cuda] [--out FILE.md]`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import brackets, draws, memory, rust
+from tests.benchmarks import brackets, draws, memory, rust, startup
 from tests.benchmarks.timing import machine, unusable
 
-PARTS = ("draws", "rust", "brackets", "memory")
+PARTS = ("startup", "draws", "rust", "brackets", "memory")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,6 +36,8 @@ def _report(name: str, arguments: argparse.Namespace) -> Iterator[str]:
     threads = torch.get_num_threads()
     chosen = brackets.which(arguments.weights, arguments.data, arguments.balanced, arguments.rows)
     match name:
+        case "startup":
+            yield from startup.report(arguments.quick)
         case "draws":
             torch.set_num_threads(1)
             yield from draws.report(arguments.quick, arguments.device)

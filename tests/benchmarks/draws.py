@@ -9,8 +9,8 @@ import pyro
 import torch
 
 from pscrub import Datum, Partition, Tree, program
+from pscrub.estimate.stopping import ROUND
 from pscrub.law.drawing import draw
-from pscrub.scrub import ROUND
 from tests.benchmarks.cases import binary_tree, dataset
 from tests.benchmarks.timing import Timing, alternate, short, table
 

@@ -22,8 +22,10 @@ import torch
 from scipy import stats
 
 from pscrub import Baseline, unroll
+from pscrub.estimate import Baselines, Interval
 from pscrub.estimate.baselines import model_loss, randomised_loss
 from pscrub.estimate.estimate import RARE, choose, mean_of_pairs
+from pscrub.estimate.gradients import Scores, exact_gradient, randomised_gradient
 from pscrub.estimate.intervals import (
     Ends,
     bernstein_ends,
@@ -33,14 +35,13 @@ from pscrub.estimate.intervals import (
     sequence_factor,
     t_ends,
 )
-from pscrub.estimate.population import Scores, data_uncertainty, exact_gradient, randomised_gradient
+from pscrub.estimate.population import data_uncertainty
 from pscrub.estimate.recovered import loss_recovered
+from pscrub.estimate.stopping import estimate_losses
 from pscrub.evaluate.reference import run_scrubbed
 from pscrub.evaluate.values import Activations
 from pscrub.law.drawing import draw
 from pscrub.questions.comparison import draw_losses, ladder
-from pscrub.result.conclude import estimate_from
-from pscrub.result.draws import Draws, Round
 from pscrub.studies import load
 from tests.coverage.situations import LAWS, POPULATION, expectation, sample_of_population
 from tests.coverage.table import FEWER, LEVEL, SIZES, TIMES, Row, table
@@ -71,7 +72,7 @@ def fixed(name: str, draws: int) -> Row:
     found["default"] = {
         "coverage": float(np.mean([e.low <= truth <= e.high for e in picked])),
         "width": float(np.mean([e.width for e in picked])),
-        "betting": float(np.mean([e.method.startswith("betting") for e in picked])),
+        "betting": float(np.mean([e.interval == "betting" for e in picked])),
     }
     return found
 
@@ -86,7 +87,7 @@ def near_zero(errors: float, draws: int) -> Row:
         sample = bottom + rng.standard_normal(draws)
         chance = Baseline(float(sample.mean()), float(sample.std(ddof=1)) / math.sqrt(draws), draws, "sampled")
         f = torch.from_numpy(bottom / 2 + 0.5 * rng.standard_normal(draws))
-        score = loss_recovered(mean_of_pairs(f, LEVEL), Baseline(0.0, 0.0, 0, "exact"), chance)
+        score = loss_recovered(mean_of_pairs(f, LEVEL), Baselines(Baseline(0.0, 0.0, 0, "exact"), chance))
         if score is None:
             undefined += 1
         else:
@@ -109,8 +110,7 @@ def stopping(name: str, pilot: int, share: float) -> Row:
     for _ in range(FEWER):
         rounds = [torch.from_numpy(law.draw(rng, 1, pilot)[0])]
         while True:
-            sizes = tuple(Round(0, i, len(f)) for i, f in enumerate(rounds))
-            estimate = estimate_from(Draws(sizes, torch.cat(rounds)), LEVEL, "width")
+            estimate = estimate_losses(torch.cat(rounds), rounds[0], "width", Interval(level=LEVEL))
             needed = estimate.draws * (estimate.width / wanted) ** 2
             if needed <= estimate.draws:
                 break
@@ -182,7 +182,7 @@ def population(rows: int, draws: int) -> Row:
         on_data, weights = activations.on_data("f"), hypothesis.data.weights
         gradients = scores.gradient(), exact_gradient(on_data, weights), randomised_gradient(activations)
         found = data_uncertainty(estimate, model, chance, gradients, weights)
-        naive = loss_recovered(estimate, model, chance)
+        naive = loss_recovered(estimate, Baselines(model, chance))
         for kind, figures in (("data", found.data), ("both", found.both)):
             for name, field in names.items():
                 e = getattr(figures, field)

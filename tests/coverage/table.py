@@ -79,9 +79,9 @@ def table(found: Mapping[str, Row], seconds: float) -> str:
         (`--data-uncertainty`).""",
         "\n".join(_population(found)),
         "## Common random numbers on the bracket ladder",
-        """Each step of `pscrub run brackets`, 8,192 draws of each hypothesis (`compare.ladder`): the difference in
-        points of loss recovered, and the widths of the interval of the paired difference and of that of independent
-        draws, in nats.""",
+        """Each step of `pscrub run brackets`, 8,192 draws of each hypothesis (`pscrub.questions.ladder`): the
+        difference in points of loss recovered, and the widths of the interval of the paired difference and of that of
+        independent draws, in nats.""",
         "\n".join(_ladder(found)),
     ]
     return "\n\n".join(_wrapped(part) for part in parts) + "\n"

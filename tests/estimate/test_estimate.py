@@ -8,6 +8,7 @@ from scipy import stats
 from torch import Tensor
 
 from pscrub import Baseline, Estimate
+from pscrub.estimate.baselines import Baselines
 from pscrub.estimate.estimate import exact_estimate, mean_of_pairs, widen
 from pscrub.estimate.recovered import loss_recovered
 from tests.false_alarm import PER_CHECK, mean_radius
@@ -74,7 +75,7 @@ def test_values_that_are_not_finite_do_not_look_finite() -> None:
     for bad in (math.nan, math.inf):
         e = mean_of_pairs(torch.tensor([1.0, 2.0, bad, 3.0], dtype=torch.float64))
         assert not math.isfinite(e.value) and not math.isfinite(e.width)
-        assert loss_recovered(e, exact(0.0), exact(1.0)) is None
+        assert loss_recovered(e, Baselines(exact(0.0), exact(1.0))) is None
 
 
 def test_an_interval_is_only_ever_widened() -> None:
@@ -104,7 +105,7 @@ def scrubbed(value: float, se: float = 0.1, level: float = 0.95) -> Estimate:
 def test_the_score_is_linear_with_exact_baselines() -> None:
     for model, randomised in ((0.5, 4.5), (4.5, 0.5), (-1.0, 3.0)):
         for value in (0.5, 1.0, 3.0):
-            found = loss_recovered(scrubbed(value), exact(model), exact(randomised))
+            found = loss_recovered(scrubbed(value), Baselines(exact(model), exact(randomised)))
             assert found is not None
             ends = [100 * (v - randomised) / (model - randomised) for v in (scrubbed(value).low, scrubbed(value).high)]
             assert found.value == pytest.approx(100 * (value - randomised) / (model - randomised))
@@ -113,11 +114,11 @@ def test_the_score_is_linear_with_exact_baselines() -> None:
 
 
 def test_the_score_is_never_clipped() -> None:
-    above = loss_recovered(scrubbed(-3.0), exact(0.0), exact(1.0))
-    below = loss_recovered(scrubbed(5.0), exact(0.0), exact(1.0))
+    above = loss_recovered(scrubbed(-3.0), Baselines(exact(0.0), exact(1.0)))
+    below = loss_recovered(scrubbed(5.0), Baselines(exact(0.0), exact(1.0)))
     assert above is not None and above.value == pytest.approx(400) and above.high > above.value > above.low > 100
     assert below is not None and below.value == pytest.approx(-400) and below.low < below.value < below.high < 0
-    worse = loss_recovered(scrubbed(5.0), sampled(0.0, 0.01), sampled(1.0, 0.01))
+    worse = loss_recovered(scrubbed(5.0), Baselines(sampled(0.0, 0.01), sampled(1.0, 0.01)))
     assert worse is not None and worse.value == pytest.approx(-400) and worse.low < -400 < worse.high < 0
 
 
@@ -134,18 +135,18 @@ def test_the_score_is_never_clipped() -> None:
     ],
 )
 def test_no_score_where_the_baselines_cannot_be_told_apart(model: Baseline, randomised: Baseline) -> None:
-    assert loss_recovered(scrubbed(1.0), model, randomised) is None
+    assert loss_recovered(scrubbed(1.0), Baselines(model, randomised)) is None
 
 
 def test_a_small_difference_of_exact_baselines_is_a_difference() -> None:
-    found = loss_recovered(scrubbed(1.00005, 1e-7), exact(1.0), exact(1.0001))
+    found = loss_recovered(scrubbed(1.00005, 1e-7), Baselines(exact(1.0), exact(1.0001)))
     assert found is not None and found.value == pytest.approx(50, rel=1e-3)
 
 
 def test_fieller_against_its_own_definition() -> None:
     """The ends are the ratios r at which top - r bottom lies z standard errors from 0."""
     s, m, r = scrubbed(1.5, 0.2), sampled(0.5, 0.05), sampled(4.0, 0.3)
-    found = loss_recovered(s, m, r)
+    found = loss_recovered(s, Baselines(m, r))
     assert found is not None and found.value == pytest.approx(100 * 2.5 / 3.5)
     z = float(stats.norm.ppf(0.975))
     for end in (found.low / 100, found.high / 100):
@@ -157,8 +158,8 @@ def test_fieller_against_its_own_definition() -> None:
 
 
 def test_fieller_comes_to_the_linear_interval_as_baselines_become_exact() -> None:
-    plain = loss_recovered(scrubbed(1.5), exact(0.5), exact(4.5))
-    near = loss_recovered(scrubbed(1.5), sampled(0.5, 1e-9), sampled(4.5, 1e-9))
+    plain = loss_recovered(scrubbed(1.5), Baselines(exact(0.5), exact(4.5)))
+    near = loss_recovered(scrubbed(1.5), Baselines(sampled(0.5, 1e-9), sampled(4.5, 1e-9)))
     assert plain is not None and near is not None
     assert (near.low, near.value, near.high) == pytest.approx((plain.low, plain.value, plain.high), abs=1e-6)
 
@@ -166,7 +167,7 @@ def test_fieller_comes_to_the_linear_interval_as_baselines_become_exact() -> Non
 def test_fieller_of_a_scrubbed_loss_at_the_randomised_one() -> None:
     """Their common error cancels: with E_scrubbed = E_randomised the score is near 0 however uncertain."""
     s = scrubbed(4.0, 1e-9)
-    found = loss_recovered(s, exact(0.0), sampled(4.0, 0.1))
+    found = loss_recovered(s, Baselines(exact(0.0), sampled(4.0, 0.1)))
     assert found is not None and found.value == 0
     z = float(stats.norm.ppf(0.975))
     for end in (found.low / 100, found.high / 100):
@@ -179,7 +180,7 @@ def test_fieller_covers() -> None:
     covered = 0
     for z in torch.randn(TIMES, 3, dtype=torch.float64, generator=generator):
         s, m, r = (torch.tensor([2.0, 0.5, 4.0]) + z * torch.tensor([0.3, 0.2, 0.4])).tolist()
-        found = loss_recovered(scrubbed(s, 0.3), sampled(m, 0.2), sampled(r, 0.4))
+        found = loss_recovered(scrubbed(s, 0.3), Baselines(sampled(m, 0.2), sampled(r, 0.4)))
         assert found is not None
         covered += found.low <= 100 * 2 / 3.5 <= found.high
     law = stats.binom(TIMES, 0.95)

@@ -1,6 +1,5 @@
 """Intervals: known answers, invariances, coverage at the suite's false-alarm rate, the choice, and warnings by name."""
 
-import importlib
 import math
 from typing import Any
 
@@ -10,7 +9,9 @@ import torch
 from scipy import stats
 
 from pscrub import Claim, Dataset, Graph, Hypothesis, StudyError, scrub
-from pscrub.estimate.estimate import choose, concerns, mean_of_pairs
+from pscrub.estimate import stopping
+from pscrub.estimate.concerns import find_concerns
+from pscrub.estimate.estimate import choose, mean_of_pairs
 from pscrub.estimate.intervals import (
     Ends,
     bernstein_ends,
@@ -22,7 +23,6 @@ from pscrub.estimate.intervals import (
 )
 from tests.false_alarm import PER_CHECK
 
-DRIVER = importlib.import_module("pscrub.scrub")
 LEVEL = 0.95
 KINDS = ("t", "betting", "bernstein", "sequence")
 
@@ -199,7 +199,7 @@ def test_what_no_interval_can_be_made_from_is_refused() -> None:
 
 
 def names(f: torch.Tensor) -> set[str]:
-    return {said.split(":")[0] for said in concerns(f, choose(f))}
+    return {said.split(":")[0] for said in find_concerns(f, choose(f))}
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -207,7 +207,7 @@ def test_losses_that_are_not_finite_are_named(bad: float) -> None:
     f = torch.ones(100, dtype=torch.float64)
     f[17] = bad
     assert names(f) == {"non-finite loss"} and not math.isfinite(choose(f).width)
-    assert any("1 of 100 draws" in said for said in concerns(f, choose(f)))
+    assert any("1 of 100 draws" in said for said in find_concerns(f, choose(f)))
 
 
 def test_each_warning_has_its_name_and_its_case() -> None:
@@ -255,7 +255,7 @@ def test_a_loss_that_happens_to_be_0_is_not_taken_for_0_or_1() -> None:
 
 
 def test_a_confidence_sequence_may_stop_when_it_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DRIVER, "ROUND", 1000)
+    monkeypatch.setattr(stopping, "ROUND", 1000)
     data = Dataset({"x": X, "y": X % 25})
     hypothesis = Hypothesis("x does not matter", GRAPH, data, Claim("f", reads=[Claim("y", "y")]))
     (found,) = scrub(hypothesis, until_width=2, randomised=0.0, interval="sequence").results

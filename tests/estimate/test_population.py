@@ -11,14 +11,8 @@ from torch import Tensor
 from pscrub import Baseline, Claim, Dataset, Graph, Hypothesis, scrub, unroll
 from pscrub.estimate.baselines import model_loss, randomised_loss
 from pscrub.estimate.estimate import exact_estimate, mean_of_pairs
-from pscrub.estimate.population import (
-    DataUncertainty,
-    Scores,
-    bootstrap,
-    data_uncertainty,
-    exact_gradient,
-    randomised_gradient,
-)
+from pscrub.estimate.gradients import Scores, exact_gradient, randomised_gradient
+from pscrub.estimate.population import DataUncertainty, bootstrap, data_uncertainty
 from pscrub.evaluate.reference import run_scrubbed
 from pscrub.evaluate.values import Activations
 from pscrub.law.drawing import draw

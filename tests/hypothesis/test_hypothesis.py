@@ -326,3 +326,22 @@ def test_words_for_features() -> None:
         "what its inputs determine",
         "even or odd",
     ]
+
+
+def test_faults_are_found_once_and_do_not_ask_whether_the_graph_is_f() -> None:
+    read = []
+
+    def feature(_: Dataset) -> Any:
+        read.append(1)
+        return torch.zeros(3)
+
+    wrong = replace(graph(), "early", lambda embed: embed % 3, ["embed"])
+    h = hypothesis(Claim("f", reads=[Claim("out", feature)]), graph=wrong)
+    assert [fault.split(" has ")[0] for fault in h.faults] == ["claim 'out': feature 'feature'"]
+    for rewrites, n in ((False, 1), (True, 2)):
+        with pytest.raises(HypothesisError) as caught:
+            h.check(rewrites)
+        assert len(caught.value.faults) == n
+    with pytest.raises(HypothesisError, match="claim 'out'"):
+        _ = h.partitions
+    assert len(read) == 1

@@ -5,6 +5,7 @@ import torch
 
 from pscrub import Claim, Dataset, Graph, Hypothesis, unroll
 from pscrub.hypothesis.isomorphism import make_isomorphic
+from pscrub.hypothesis.joins import join, join_graphs
 from pscrub.law.exact import leaf_law
 from pscrub.law.of_f import law_of_f
 from tests.routes.build_case import build
@@ -61,3 +62,14 @@ def test_values_of_any_kind_are_combined_exactly():
     assert new.check()[0].difference == 0
     assert new.graph.nodes["f"].inputs == ("m", "unit(f)")
     assert law_of_f(unroll(h)) == pytest.approx(law_of_f(unroll(new)))
+
+
+def test_units_are_marked_and_stay_so_when_rewritten_and_joined_again():
+    data = Dataset({"x": torch.arange(8)})
+    graph = Graph.of({"s": lambda x: x % 2, "t": lambda x: x // 2, "f": lambda s, t: (s + t) * 1.0}, ["x"], "f")
+    h = Hypothesis("only s", graph, data, Claim("f", reads=[Claim("s", lambda d: d["x"] % 2)]))
+    assert not any(claim.unit for claim in h.claims)
+    once = make_isomorphic(h)
+    for new in (once, make_isomorphic(once), join(once, once), join_graphs(once, once)):
+        assert {claim.name for claim in new.claims if claim.unit} == {"unit(f)"}
+        assert [claim.unit for claim in new.claims] == [claim.name.startswith("unit(") for claim in new.claims]

@@ -14,9 +14,9 @@ from pscrub.cli import main
 from pscrub.hypothesis.study import Expected, Study
 from pscrub.hypothesis.tree import unroll
 from pscrub.law.of_f import law_of_f, scrubbed_expectation
-from pscrub.questions.worked import agreements, measure
+from pscrub.questions.worked import agreements, figures_table, measure
 from pscrub.report.document import rows
-from pscrub.report.tables import figures_table, markdown, table
+from pscrub.report.tables import result_as_markdown, table
 from pscrub.scrub import scrub
 from pscrub.studies import SHIPPED, load
 from tests.false_alarm import mean_radius
@@ -165,10 +165,10 @@ def test_what_is_printed_and_written() -> None:
     assert [row["exact"] for row in rows(result, found)] == [e.value for e in study.expected[:4]]
     assert all(row["agrees"] for row in rows(result, found))
     assert "exact" not in rows(result)[0]
-    assert [str(column.header) for column in table(result, found).columns][-2:] == ["exact", "agrees"]
-    assert len(table(result).columns) == 7
-    assert figures_table(found).row_count == 8
-    assert markdown(result, found).count("\n| ") == 4 + 1 + 2 + 8
+    assert list(table(result, found).head)[-2:] == ["exact", "agrees"]
+    assert len(table(result).head) == 7
+    assert len(figures_table(found).rows) == 8
+    assert result_as_markdown(result, found).count("\n| ") == 4 + 1 + 2 + 8
     # The study's own draws are what its E_scrubbed is compared with.
     assert found[2].measured == result.results[2].scrubbed
 

@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 
 from pscrub import EXACT, Baseline, Claim, Dataset, Estimate, Graph, Hypothesis, StudyError, unroll
+from pscrub.estimate.baselines import Baselines
 from pscrub.estimate.estimate import mean_of_pairs
 from pscrub.estimate.intervals import simultaneous_level
 from pscrub.estimate.recovered import points_recovered
@@ -91,12 +92,12 @@ def test_a_paired_difference_is_narrower_and_right() -> None:
 
 def test_points_of_sampled_baselines_carry_their_error() -> None:
     e = Estimate(0.5, 0.4, 0.6, 0.95, 0.05, 1e6, 1000, "t")
-    exact = points_recovered(e, Baseline(1.0, 0.0, 0, "exact"), Baseline(3.0, 0.0, 0, "exact"))
-    unsure = points_recovered(e, Baseline(1.0, 0.0, 0, "exact"), Baseline(3.0, 0.1, 100, "sampled"))
+    exact = points_recovered(e, Baselines(Baseline(1.0, 0.0, 0, "exact"), Baseline(3.0, 0.0, 0, "exact")))
+    unsure = points_recovered(e, Baselines(Baseline(1.0, 0.0, 0, "exact"), Baseline(3.0, 0.1, 100, "sampled")))
     assert exact is not None and unsure is not None
     assert (exact.value, exact.low, exact.high) == pytest.approx((-25, -30, -20))
     assert unsure.value == pytest.approx(-25) and unsure.width > exact.width
-    assert points_recovered(e, Baseline(1.0, 0.0, 0, "exact"), Baseline(1.0, 0.0, 0, "exact")) is None
+    assert points_recovered(e, Baselines(Baseline(1.0, 0.0, 0, "exact"), Baseline(1.0, 0.0, 0, "exact"))) is None
 
 
 def test_a_ladder_is_compared_step_by_step() -> None:

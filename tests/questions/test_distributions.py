@@ -14,7 +14,7 @@ from pscrub.graph.equal import check_rewrites, equal_on
 from pscrub.graph.losses import accuracy, correlation, divergence, flipped, squared_error
 from pscrub.graph.trivial import constant, lookup_table
 from pscrub.hypothesis.behaviours import output_distance, restrict
-from pscrub.hypothesis.hypothesis import EXACT
+from pscrub.hypothesis.claim import EXACT
 from pscrub.law.of_f import scrubbed_expectation
 from pscrub.questions.comparison import draw_losses
 from pscrub.questions.distributions import (

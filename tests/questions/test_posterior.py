@@ -9,7 +9,8 @@ import torch
 
 from pscrub import Baseline, StudyError
 from pscrub.estimate.estimate import mean_of_pairs
-from pscrub.estimate.population import data_uncertainty, exact_gradient
+from pscrub.estimate.gradients import exact_gradient
+from pscrub.estimate.population import data_uncertainty
 from pscrub.questions.posterior import FIGURES, GROUPS, agrees, bayesian_bootstrap, student_t
 from tests.false_alarm import Z
 

@@ -13,7 +13,7 @@ from pscrub.law.entropy import entropy_budget
 from pscrub.law.of_f import scrubbed_expectation
 from pscrub.questions.sharing import sharing_table
 from pscrub.questions.specificity import frontier, order, orders
-from pscrub.report.plots import frontier as picture
+from pscrub.report.plots import plot_frontier as picture
 from pscrub.report.plots import svg
 from pscrub.studies.worked import cancellation, specificity
 from tests.hypothesis.test_joins import pairs, refeatured

@@ -16,7 +16,6 @@ from pscrub.law.entropy import entropy_budget
 from pscrub.law.exact import datum_laws, lemma_1
 from pscrub.questions import verification as module
 from pscrub.questions.verification import Verification, verify, verify_hypothesis
-from pscrub.report import answers
 from tests.routes.build_case import build
 from tests.routes.oracle import entropy, leaf_law
 from tests.routes.random_cases import MODES, cases
@@ -57,7 +56,7 @@ def test_large_laws_are_drawn_from_and_it_says_so() -> None:
     assert found.certificate is None and found.draws == 3000
     assert set(found.p_values) == {"inputs", "independence", "entropy"}
     assert result.failures == ()
-    said = "\n".join(answers.below_verification(found))
+    said = "\n".join(found.below)
     assert "not checked: Theorem 2's certificate: 300 rows" in said and "cannot prove anything" in said
     assert "Miller-Madow's estimate is too low" in said
 
@@ -163,10 +162,8 @@ def test_many_leaves_of_one_reader_are_one_line() -> None:
         "many", 20, 12, tuple(type(lemma_1(tree)[0])(row.path, 0.0, 0.0, 8) for row in rows),
         type(budget)(rows, 1.0, 25.0, 30.0, 3.0, "bits"), None, (), (), None, 0, (), 0.1,
     )  # fmt: skip
-    table = answers.budget_table(many)
-    assert table.row_count == 1
-    assert next(iter(table.columns[0].cells)) == "f/* (12 leaves)"
-    assert [next(iter(column.cells)) for column in table.columns[2:]] == ["36.000", "12.000", "24.000"]
+    ((name, _, *figures),) = many.table().rows
+    assert name == "f/* (12 leaves)" and figures == ["36.000", "12.000", "24.000"]
 
 
 def test_a_message_keeps_its_mass() -> None:

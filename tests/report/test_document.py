@@ -38,7 +38,7 @@ def study(**options: Any) -> Study:
 def result() -> StudyResult:
     made = scrub(study(), draws=2000, seed=2)
     costs = claim_costs(study().hypotheses[0], draws=600)
-    first = replace(made.results[0], claims=tuple(map(report.claim_figures, costs)))
+    first = replace(made.results[0], claims=tuple(cost.as_row() for cost in costs))
     return replace(made, results=(first, *made.results[1:]))
 
 

@@ -48,7 +48,7 @@ def test_the_forest_is_of_the_intervals(result: StudyResult) -> None:
 
 def test_convergence_ends_at_the_result(result: StudyResult) -> None:
     for each in result.results:
-        last = breakdown.convergence(each, result.level)[-1]
+        last = breakdown.convergence_figures(each, result.level)[-1]
         assert last["draws"] == each.scrubbed.draws
         assert last["scrubbed"] == each.scrubbed.value and last["scrubbed_low"] == each.scrubbed.low
         assert last["recovered"] == pytest.approx(each.recovered.value)  # type: ignore[union-attr]
@@ -70,7 +70,7 @@ def test_intervals_on_the_way_cover() -> None:
 
 def test_distributions(result: StudyResult) -> None:
     each = result["nothing"]
-    found = breakdown.distributions(result, each)
+    found = breakdown.distribution_figures(result, each)
     assert set(found) == {"D", "scrubbed", "randomised"}
     assert found["scrubbed"]["mean"] == pytest.approx(each.scrubbed.value)
     assert found["D"]["mean"] == pytest.approx(each.model.value)

@@ -1,6 +1,5 @@
 """Results: what they hold, their forms, saving, going on and merging, and runs that are killed."""
 
-import importlib
 import json
 import math
 import os
@@ -21,11 +20,11 @@ from scipy.io import netcdf_file
 import pscrub
 from pscrub import Claim, Dataset, Graph, Hypothesis, ScrubResult, Study, StudyError, StudyResult, merge, scrub
 from pscrub import records as store
+from pscrub.estimate import stopping
+from pscrub.estimate.stopping import ROUND
 from pscrub.result.draws import Draws, join_draws
-from pscrub.scrub import ROUND
 
 N = 120
-DRIVER = importlib.import_module("pscrub.scrub")  # the name in the package is the function
 
 
 def study(rows: int = N, feature: str = "half", scale: float = 1.0, weights: Any = None) -> Study:
@@ -244,7 +243,7 @@ def test_nothing_is_left_where_writing_fails(
 
 
 def test_two_half_runs_are_one_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DRIVER, "ROUND", 500)
+    monkeypatch.setattr(stopping, "ROUND", 500)
     whole = scrub(study(), draws=2000, seed=1)
     half = scrub(study(), draws=1000, seed=1)
     rest = scrub(study(), draws=1000, seed=1, after=half)
@@ -290,7 +289,7 @@ def test_more_draws_tighten_the_same_interval(result: StudyResult, tmp_path: Pat
 
 
 def test_a_width_is_reached_from_where_a_run_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DRIVER, "ROUND", 400)
+    monkeypatch.setattr(stopping, "ROUND", 400)
     first = scrub(study().hypotheses[2], draws=400)
     more = scrub(study().hypotheses[2], until_width=10.0, after=first).results[0]
     assert more.scrubbed.draws > 400 and more.recovered is not None and more.recovered.width <= 10

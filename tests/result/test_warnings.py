@@ -3,7 +3,7 @@
 import torch
 
 from pscrub import Claim, Dataset, Graph, Hypothesis, merge, scrub, unroll
-from pscrub.result.warnings import OF_SITES, OF_TREE, warn_of_tree
+from pscrub.result.warnings import OfSites, OfTree, warn_of_tree
 from pscrub.studies import load
 
 N = 60
@@ -18,7 +18,8 @@ def hypothesis(s, t=lambda d: d["x"] // 15, words=("", "")) -> Hypothesis:
 
 
 def warned(h: Hypothesis) -> list[str]:
-    return [w for w in scrub(h, draws=200).results[0].warnings if w.startswith((*OF_SITES, *OF_TREE))]
+    kinds = {each.value for each in (*OfSites, *OfTree)}
+    return [w for w in scrub(h, draws=200).results[0].warnings if w.kind in kinds]
 
 
 def test_sound_claims_are_not_warned_of():

@@ -9,7 +9,8 @@ from typing import Literal
 from pscrub.data.partition import Partition
 from pscrub.errors import HypothesisError
 from pscrub.estimate.estimate import Estimate
-from pscrub.hypothesis.hypothesis import Claim, Hypothesis
+from pscrub.hypothesis.claim import Claim
+from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.isomorphism import make_isomorphic
 from pscrub.hypothesis.tree import Tree, draw_together, refine, unroll
 

@@ -15,14 +15,17 @@ from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.estimate import Estimate, mean_of_pairs
 from pscrub.estimate.intervals import Family, simultaneous_level
 from pscrub.estimate.recovered import points_recovered
-from pscrub.evaluate.values import MEMORY, Activations
+from pscrub.estimate.stopping import ROUND
+from pscrub.evaluate.engine import Engine
+from pscrub.evaluate.values import MEMORY
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.tree import Tree, unroll
 from pscrub.law.entropy import entropy_budget
 from pscrub.progress import Progress, quiet
 from pscrub.questions.adversarial.clusters import clusters
 from pscrub.questions.adversarial.moves import EVERYWHERE, Move, Option, names, options, places, with_moves
-from pscrub.questions.comparison import ROUND, Losses, draw_losses_of
+from pscrub.questions.comparison import Paired, Sample, draw_losses_of
+from pscrub.result.table import Table
 
 FRESH = 1_000_003
 """What is added to the seed for the draws that confirm a winner."""
@@ -65,6 +68,32 @@ class AdversaryResult:
     def joined(self) -> Hypothesis:
         """The hypothesis joined with the moves chosen, on its isomorphic graph."""
         return with_moves(self.hypothesis, self.chosen)
+
+    def table(self, most: int = 20) -> Table:
+        """The moves of the first search, surest first.
+
+        Args:
+            most: of them.
+        """
+        rows = []
+        for move in self.moves[:most]:
+            points = "–" if move.points is None else f"{move.points.value:+.2f}"
+            change = f"{move.difference.value:+.4g}", move.difference.ends()
+            rows.append((move.feature, move.where, *change, points, f"{move.bits:.2f}"))
+        head = ("claim", "at", "change of E_scrubbed", "interval", "points", "bits given up")
+        return Table(head, tuple(rows), words=2)
+
+    @property
+    def below(self) -> tuple[str, ...]:
+        """What to know under the table: the verdict, and what fresh draws say."""
+        e, p = self.confirmed, self.points
+        points = "." if p is None else f", {p.value:+.2f} points {p.ends()}."
+        return (
+            f"{self.verdict}.",
+            f"On {self.draws:,} fresh draws: E_scrubbed {e.value:+.4g} {e.ends()}{points}",
+            f"{len(self.moves):,} claims tried; the table's intervals hold together at level {self.level:g}. "
+            "What was not offered was not tried.",
+        )
 
     @property
     def verdict(self) -> str:
@@ -147,65 +176,60 @@ def adversary(
         given |= {k: p for k, p in features_of_columns(hypothesis.data).items() if k not in given}
     at = {where: paths for where, paths in places(tree) if nodes is None or _is_asked(tree, where, paths, nodes)}
     local: dict[str, dict[str, Partition]] = {}
+    engine = Engine(hypothesis.data, device, memory, progress=progress)
     if from_data:
-        activations = Activations(hypothesis.graph, hypothesis.data, device, memory)
+        activations = engine.on_data(hypothesis.graph)
         for where, paths in at.items():
             sources = tuple(dict.fromkeys(name for path in paths for name in tree.source(path)))
             if sources and len({tuple(tree.source(path)) for path in paths}) == 1:
                 local[where] = clusters(activations, sources, hypothesis.data, seed)
-    run = _Run(labels, draws, seed, device, memory, randomised, progress)
+    sample, wanted = Sample(draws, seed, labels, Baseline.given(randomised)), _Wanted(level, family, per_bit)
     first: tuple[Move, ...] = ()
     chosen: list[Move] = []
     for step in range(steps):
         tried = list(options(tree, at, given, local, nodes is None))
         if not tried and step == 0:
             raise StudyError(f"nothing to try on '{hypothesis.name}': no feature splits a block of its claims")
-        moves = run.search(tree, tried, level, family, per_bit)
+        moves = _search(tree, tried, sample, engine, wanted)
         first = first or tuple(move for move, _ in moves)
         if not moves or (step and not moves[0][0].clear):
             break
         chosen.append(moves[0][0])
         tree = moves[0][1]
-    losses = run.losses({"": start, "joined": tree}, seed + FRESH)
+    losses = draw_losses_of({"": start, "joined": tree}, replace(sample, seed=seed + FRESH), engine)
     confirmed = mean_of_pairs(losses.f[1] - losses.f[0], level)
-    confirmed = replace(confirmed, method="paired differences on fresh draws; t, within root strata")
-    points = points_recovered(confirmed, losses.model, losses.randomised)
+    confirmed = replace(confirmed, method=Paired.FRESH.wrap(confirmed.method))
+    points = points_recovered(confirmed, losses.against)
     base = losses.model, losses.randomised
     return AdversaryResult(hypothesis, first, tuple(chosen), confirmed, points, level, losses.f.shape[1], *base)
 
 
 @dataclass(frozen=True)
-class _Run:
-    labels: Sequence[str] | None
-    draws: int
-    seed: int
-    device: torch.device | str
-    memory: int
-    randomised: Baseline | float | None
-    progress: Progress
+class _Wanted:
+    """How intervals of one search are made, and which moves go first."""
 
-    def losses(self, trees: dict[str, Tree], seed: int) -> Losses:
-        about = (self.labels, self.draws, seed, self.device, self.memory, None, self.randomised, self.progress)
-        return draw_losses_of(trees, *about)
+    level: float
+    family: Family
+    per_bit: bool
 
-    def search(
-        self, tree: Tree, options: Sequence[Option], level: float, family: Family, per_bit: bool
-    ) -> list[Option]:
-        """The moves with what they do, the surest first."""
-        if not options:
-            return []
-        losses = self.losses({"": tree, **{str(i): option for i, (_, option) in enumerate(options)}}, self.seed)
-        moved = replace(losses, names=losses.names[1:], f=losses.f[1:] - losses.f[0])
-        each = simultaneous_level(moved.correlation, level, family)
-        before = entropy_budget(tree, bits=True).scrubbed
-        found = []
-        for f, (move, option) in zip(moved.f, options, strict=True):
-            difference = mean_of_pairs(f, each)
-            points = points_recovered(difference, losses.model, losses.randomised)
-            bits = before - entropy_budget(option, bits=True).scrubbed
-            found.append((replace(move, difference=difference, points=points, bits=bits), option))
-        found.sort(key=lambda option: _rank(option[0], per_bit))
-        return found
+
+def _search(tree: Tree, options: Sequence[Option], sample: Sample, engine: Engine, wanted: _Wanted) -> list[Option]:
+    """The moves with what they do, the surest first."""
+    if not options:
+        return []
+    trees = {"": tree, **{str(i): option for i, (_, option) in enumerate(options)}}
+    losses = draw_losses_of(trees, sample, engine)
+    moved = replace(losses, names=losses.names[1:], f=losses.f[1:] - losses.f[0])
+    each = simultaneous_level(moved.correlation, wanted.level, wanted.family)
+    before = entropy_budget(tree, bits=True).scrubbed
+    found = []
+    for f, (move, option) in zip(moved.f, options, strict=True):
+        difference = mean_of_pairs(f, each)
+        points = points_recovered(difference, losses.against)
+        bits = before - entropy_budget(option, bits=True).scrubbed
+        found.append((replace(move, difference=difference, points=points, bits=bits), option))
+    found.sort(key=lambda option: _rank(option[0], wanted.per_bit))
+    return found
 
 
 def _rank(move: Move, per_bit: bool) -> tuple[bool, float]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from pscrub.hypothesis.hypothesis import EXACT, Claim, Hypothesis
+from pscrub.hypothesis.claim import EXACT, Claim
+from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.study import Study
 from pscrub.studies.brackets import features, graphs
 from pscrub.studies.brackets.model import load_classifier

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pscrub.data.dataset import Dataset
 from pscrub.graph.graph import Graph
-from pscrub.hypothesis.hypothesis import EXACT, Claim, Hypothesis
+from pscrub.hypothesis.claim import EXACT, Claim
+from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.studies.brackets import features, graphs
 from pscrub.studies.brackets.model import CONTEXT, BracketClassifier
 

@@ -205,7 +205,7 @@ def evaluate(model: BracketClassifier, strings: list[str]) -> dict[str, Score]:
     }
 
 
-def save(model: BracketClassifier, path: Path) -> None:
+def save_weights(model: BracketClassifier, path: Path) -> None:
     """Returns nothing: writes the weights under a temporary name beside `path` and moves them there, whole or not."""
     scratch = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -247,14 +247,14 @@ def train(out: Path, steps: int, seed: int) -> BracketClassifier:
                 seconds = time.monotonic() - began
                 sys.stderr.write(f"step {step + 1} of {steps}: loss {recent:.5f}, {seconds:.0f} s\n")
             if (step + 1) % SAVE_EVERY == 0:
-                save(model, out)
+                save_weights(model, out)
     except KeyboardInterrupt:
         sys.stderr.write(f"interrupted: the weights so far go to {out}\n")
-    save(model, out)
+    save_weights(model, out)
     return model.eval()
 
 
-def table(scores: dict[str, Score]) -> Iterable[str]:
+def table_of_scores(scores: dict[str, Score]) -> Iterable[str]:
     """Returns the lines of a table of scores, each with its newline."""
     yield f"{'held-out strings':24}{'number':>8}{'loss':>11}{'accuracy':>11}\n"
     for name, score in scores.items():
@@ -281,7 +281,7 @@ def main() -> None:
         model = load_classifier(options.check) if options.check else train(options.out, options.steps, options.seed)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
-    sys.stdout.writelines(table(evaluate(model, generate(options.held_out, HELD_OUT_SEED))))
+    sys.stdout.writelines(table_of_scores(evaluate(model, generate(options.held_out, HELD_OUT_SEED))))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from pscrub.errors import StudyError
 from pscrub.graph.graph import Function, Graph
 from pscrub.hypothesis.ablation import Ablation
 from pscrub.hypothesis.behaviours import restrict
-from pscrub.hypothesis.hypothesis import Claim, Hypothesis
+from pscrub.hypothesis.claim import Claim
+from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.study import Expected, Study
 
 

@@ -18,7 +18,8 @@ from pscrub.data.dataset import Dataset
 from pscrub.errors import StudyError
 from pscrub.graph.graph import Graph
 from pscrub.hypothesis.behaviours import output_distance
-from pscrub.hypothesis.hypothesis import Claim, Hypothesis
+from pscrub.hypothesis.claim import Claim
+from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.study import Expected, Study
 
 UNKNOWN = 2

@@ -16,7 +16,8 @@ from torch import Tensor
 from pscrub.data.dataset import Dataset
 from pscrub.errors import StudyError
 from pscrub.graph.graph import Function, Graph
-from pscrub.hypothesis.hypothesis import Claim, Hypothesis
+from pscrub.hypothesis.claim import Claim
+from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.study import Expected, Study
 
 

@@ -17,7 +17,8 @@ from pscrub.data.dataset import Dataset
 from pscrub.errors import StudyError
 from pscrub.graph.graph import Graph, Node
 from pscrub.graph.rewrites import replace
-from pscrub.hypothesis.hypothesis import Claim, Hypothesis
+from pscrub.hypothesis.claim import Claim
+from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.study import Expected, Study
 
 
@@ -60,7 +61,7 @@ def study(
         Hypothesis("nor do its halves, one draw for both", halved, data, claim),
         Hypothesis("nor do its halves, drawn apart", halved, data, claim, sharing="each"),
     ]
-    cost = model_loss(a, b, c, d, e, sparsity)
+    cost = loss_of_model(a, b, c, d, e, sparsity)
     values = [cost, cost, cost, cost - 2 * c**2 * d**2]
     expected = [Expected(h, value) for h, value in zip(hypotheses, values, strict=True)]
     said = (
@@ -80,7 +81,7 @@ def features(sparsity: float, a: float, b: float) -> Dataset:
     return Dataset({"x1": x1, "x2": x2, "y": a * x1**2 + b * x2**2}, torch.outer(p, p).flatten())
 
 
-def model_loss(a: float, b: float, c: float, d: float, e: float, sparsity: float) -> float:
+def loss_of_model(a: float, b: float, c: float, d: float, e: float, sparsity: float) -> float:
     """E_model: (A x1^2 + B x2^2 - e - 2 c d x1 x2)^2 expanded, A = a - c^2, B = b - d^2; odd moments are 0."""
     fourth = 34 / (25 * (1 - sparsity))
     A, B = a - c**2, b - d**2

@@ -17,7 +17,16 @@ from torch.nn import functional
 from pscrub.studies.brackets import model as module
 from pscrub.studies.brackets import train as training
 from pscrub.studies.brackets.model import CONTEXT, BracketClassifier, encode, is_balanced, load_classifier
-from pscrub.studies.brackets.train import dyck_word, evaluate, generate, is_held_out, kinds, learning_rate, save, train
+from pscrub.studies.brackets.train import (
+    dyck_word,
+    evaluate,
+    generate,
+    is_held_out,
+    kinds,
+    learning_rate,
+    save_weights,
+    train,
+)
 
 SHIPPED = Path(module.__file__).with_name("weights.safetensors")
 ALL_UP_TO_8 = ["".join(word) for length in range(1, 9) for word in product("()", repeat=length)]
@@ -270,7 +279,7 @@ def test_kinds_agree_with_the_features_as_the_study_states_them() -> None:
 
 def test_saved_weights_come_back_the_same(tmp_path: Path) -> None:
     model = BracketClassifier(seed=9)
-    save(model, tmp_path / "saved.safetensors")
+    save_weights(model, tmp_path / "saved.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["saved.safetensors"]
     found = load_file(tmp_path / "saved.safetensors")
     assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())

@@ -99,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> int:
             console.print()
             _print_table(console, figures_table(found))
     if arguments.out is not None:
-        written = [*report.write(result, arguments.out, found), _written(result, arguments.out)]
+        written = [*report.write(result, arguments.out, found), _write_page(result, arguments.out)]
         errors.print("wrote " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
     return 130 if result.cut_short else 0
 
@@ -117,11 +117,11 @@ def _report(arguments: argparse.Namespace) -> int:
 
     if not arguments.folder.is_dir():
         raise StudyError(f"no folder '{arguments.folder}'; expected one that `pscrub run --out` wrote")
-    print(_written(StudyResult.load(arguments.folder), arguments.folder))
+    print(_write_page(StudyResult.load(arguments.folder), arguments.folder))
     return 0
 
 
-def _written(result: StudyResult, folder: Path) -> Path:
+def _write_page(result: StudyResult, folder: Path) -> Path:
     from pscrub.report import html
 
     return html.write_page(result, folder)
@@ -154,9 +154,13 @@ def _list(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from pscrub.report import trees
+    from pscrub.evaluate.values import MEMORY
+    from pscrub.report import plans, trees
 
     console = Console()
+    if arguments.plan:
+        _print_table(console, plans.plan_table(load_study(arguments), MEMORY))
+        return 0
     if not console.is_terminal:
         console = Console(width=1000)  # in a pipe no line is cut off
     for hypothesis in load_study(arguments).hypotheses:
@@ -264,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
         ("run", _run, "scrub a study's hypotheses and print their losses recovered", _add_run_options),
         ("report", _report, "write report.html anew from a saved result", _add_report_options),
         ("list", _list, "list the shipped studies", None),
-        ("show", _show, "print a study's hypotheses as trees, with one sampled datum", add_study_options),
+        ("show", _show, "print a study's hypotheses as trees, with one sampled datum", _add_show_options),
         ("verify", _verify, "check a study's hypotheses: Lemma 1, entropies, maximum entropy", _add_verify_options),
         *((name, _ask, *about) for name, about in QUESTIONS.items()),
     ):
@@ -272,6 +276,14 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(command=command)
         made.add_options = add_options
     return parser
+
+
+def _add_show_options(show: argparse.ArgumentParser) -> None:
+    about = (
+        "print in their place what each takes beside one run of the model: operations for each draw, values kept on D"
+    )
+    show.add_argument("--plan", action="store_true", help=about)
+    add_study_options(show)
 
 
 def _add_run_options(run: argparse.ArgumentParser) -> None:

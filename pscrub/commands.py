@@ -104,7 +104,7 @@ def _adversary(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
     from pscrub.questions.adversarial.search import adversary
     from pscrub.result.table import Table
 
-    for hypothesis in _chosen(study, arguments.hypothesis):
+    for hypothesis in _choose(study, arguments.hypothesis):
         try:
             found = adversary(
                 hypothesis,
@@ -146,7 +146,7 @@ def _frontier(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
 def _sharing(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
     from pscrub.questions.sharing import sharing_table
 
-    for hypothesis in _chosen(study, arguments.hypothesis):
+    for hypothesis in _choose(study, arguments.hypothesis):
         found = sharing_table(
             hypothesis, draws=arguments.draws, seed=arguments.seed, level=arguments.level, labels=study.labels
         )
@@ -158,7 +158,7 @@ def _ablations(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
     from pscrub.result.table import Table
 
     baselines: dict[Graph, Baseline] = {}
-    for hypothesis in _chosen(study, arguments.hypothesis):
+    for hypothesis in _choose(study, arguments.hypothesis):
         try:
             found = compare_ablations(
                 hypothesis,
@@ -205,7 +205,7 @@ def cost_claims(result: StudyResult, study: Study, draws: int, tell: Callable[[s
     return replace(result, results=tuple(done))
 
 
-def _chosen(study: Study, name: str | None) -> tuple[Hypothesis, ...]:
+def _choose(study: Study, name: str | None) -> tuple[Hypothesis, ...]:
     every = tuple(study.hypotheses)
     if name is None:
         return every

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import os
+import sys
+import traceback
 from collections.abc import Iterable
+
+_OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_STUDIES = os.path.join(_OWN, "studies") + os.sep
 
 
 class PscrubError(ValueError):
@@ -32,6 +39,10 @@ class GraphError(PscrubError):
     """A graph that is not well formed, or a rewrite that changed it."""
 
 
+class NodeError(GraphError):
+    """A node's function that raised: what it raised is the cause."""
+
+
 class TraceError(PscrubError):
     """A torch module that could not be turned into a graph."""
 
@@ -56,3 +67,32 @@ def close(name: str, known: Iterable[str]) -> str:
         return "; did you mean " + " or ".join(f'"{match}"' for match in matches) + "?"
     shown = ", ".join(f'"{each}"' for each in known[:12]) + (", ..." if len(known) > 12 else "")
     return f"; known: {shown}" if known else ""
+
+
+def tell(error: BaseException) -> str:
+    """An exception's kind, its first line and the innermost line of the user's code that it came from."""
+    first = str(error).strip().partition("\n")[0]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not _is_machinery(frame.filename):
+            return f"{type(error).__name__}: {first} (at {frame.filename}:{frame.lineno}: {frame.line})"
+    return f"{type(error).__name__}: {first}"
+
+
+def reword(error: PscrubError, start: str = "", end: str = "") -> PscrubError:
+    """An error of the same class and cause whose faults all begin so, and whose last fault ends so.
+
+    >>> reword(GraphError(["a", "b"]), "hypothesis 'h': ", "; c").faults
+    ("hypothesis 'h': a", "hypothesis 'h': b; c")
+    """
+    *others, last = [start + fault for fault in error.faults]
+    made = type(error)([*others, last + end])
+    made.__cause__ = error.__cause__
+    return made
+
+
+def _is_machinery(file: str) -> bool:
+    """Whether a line of this file is torch's, or pscrub's and of no study: one that a user did not write."""
+    torch = os.path.dirname(os.path.abspath(getattr(sys.modules.get("torch"), "__file__", None) or "torch")) + os.sep
+    if file == contextlib.__file__ or file.startswith((torch, "<eval_with_key")):
+        return True
+    return file.startswith(_OWN) and not file.startswith(_STUDIES)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import torch
 
-from pscrub.errors import StudyError
+from pscrub.errors import GraphError, StudyError, reword
 from pscrub.estimate.baselines import Baseline, Baselines
 from pscrub.estimate.distances import OutputDistances
 from pscrub.estimate.estimate import Estimate, Interval, Method, exact_estimate
@@ -23,7 +23,7 @@ from pscrub.hypothesis.tree import Tree, unroll
 from pscrub.law.drawing import draw
 from pscrub.progress import Clock, Progress, add_seconds, quiet
 from pscrub.result.collect import collect_round, make_reference, sites_of
-from pscrub.result.conclude import Found, conclude, is_zero_one
+from pscrub.result.conclude import Found, conclude, is_zero_one, say_kept
 from pscrub.result.draws import Draws, Reference, join_draws
 from pscrub.result.merging import tell_apart
 from pscrub.result.provenance import law_hash, versions
@@ -79,6 +79,7 @@ def scrub(
 
     Raises:
         HypothesisError: a hypothesis is not well formed, or its graph is not equal to f on D.
+        GraphError: a node fails or is not pure (`check_purity`). Finished rounds go to `save` first.
         StudyError: options that contradict one another, or `after` is of another study.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -119,16 +120,18 @@ def scrub(
             asked = replace(asked, zero_one=is_zero_one(found.reference))
             run = _Run(engine, against, asked, stop, seed, distances, gradients)
             for tree in trees:
-                result = run.scrub(tree, earlier.get(tree.hypothesis.name))
+                result, stopped = run.scrub(tree, earlier.get(tree.hypothesis.name))
                 found = replace(found, results=(*found.results, result))
                 if each is not None:
                     each(result)
-                if result.cut_short:
-                    raise KeyboardInterrupt
-                if save is not None and len(found.results) < len(study.hypotheses):
+                if save is not None and (stopped is not None or len(found.results) < len(study.hypotheses)):
                     save(so_far(cut_short=True))
+                if stopped is not None:
+                    raise stopped
     except KeyboardInterrupt:
         return so_far(cut_short=True)
+    except GraphError as error:
+        raise reword(error, end=say_kept(found.results, save is not None)) from error.__cause__
     return so_far(cut_short=False)
 
 
@@ -144,19 +147,20 @@ class _Run:
     distances: OutputDistances | None
     gradients: Gradients | None
 
-    def scrub(self, tree: Tree, before: ScrubResult | None) -> ScrubResult:
-        """The result of one hypothesis, gone on from an earlier one; an interrupt leaves the rounds that were whole."""
+    def scrub(self, tree: Tree, before: ScrubResult | None) -> tuple[ScrubResult, BaseException | None]:
+        """The result of one hypothesis, gone on from an earlier one, of the rounds before what stopped it, if any."""
         name, law, kept, clock = tree.hypothesis.name, law_hash(tree), sites_of(tree), Clock()
         warnings = tuple(warn_of_tree(tree))
         if tree.is_determined:
             with clock("evaluation"):
                 exact, population = self._exactly(tree)
             found = Found(Draws(sites=kept), exact, "draws", clock.seconds, warnings=warnings, population=population)
-            return conclude(name, law, found, self.against, self.interval)
+            return conclude(name, law, found, self.against, self.interval), None
         if before is not None and (faults := tell_apart(before, law, self.against)):
             raise StudyError(faults)
         made = [] if before is None else [before.draws]
-        rounds, scores, cut_short = Rounds(self.stop, self.seed, made, self.against, self.interval), Scores(tree), False
+        rounds, scores = Rounds(self.stop, self.seed, made, self.against, self.interval), Scores(tree)
+        stopped: BaseException | None = None
         try:
             for each in rounds:
                 with clock("drawing"):  # scrubbed inputs from their law
@@ -167,23 +171,23 @@ class _Run:
                         scores.add(data, f)
                 distances = {} if self.distances is None else self.distances.taken()
                 made.append(collect_round(tree, kept, each, data, f, distances))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, GraphError) as error:
             if not made:
                 raise
-            cut_short = True
+            stopped = error
         rule = "width" if "width" in (self.stop.rule, before and before.stopping) else "draws"
         warnings += rounds.warnings
-        found = Found(join_draws(made), None, rule, clock.seconds, cut_short, warnings, self._pooled(scores, before))
-        return conclude(name, law, found, self.against, self.interval)
+        population = self._pooled(scores, before)
+        found = Found(join_draws(made), None, rule, clock.seconds, stopped is not None, warnings, population)
+        return conclude(name, law, found, self.against, self.interval), stopped
 
     def _exactly(self, tree: Tree) -> tuple[Estimate, Population | None]:
         data = tree.hypothesis.data
         f = self.engine.f(tree, dict.fromkeys(tree.sites, torch.arange(data.n)))
         value = float(torch.where(data.weights > 0, data.weights * f, 0.0).sum())
         estimate = exact_estimate(value, self.interval.level, Method.NOTHING_SWAPPED.say())
-        if self.gradients is None:
-            return estimate, None
-        return estimate, self.gradients.beside(exact_gradient(f, data.weights))
+        own = None if self.gradients is None else self.gradients.beside(exact_gradient(f, data.weights))
+        return estimate, own
 
     def _pooled(self, scores: Scores, before: ScrubResult | None) -> Population | None:
         """What the data's uncertainty is made from, over the draws of this run and of the one that it goes on from."""

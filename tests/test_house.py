@@ -3,67 +3,25 @@
 CONTRIBUTING.md says why there are such rules; the layers themselves are import-linter's, in pyproject.toml.
 """
 
+from __future__ import annotations
+
 import ast
-import importlib
-import json
-import pkgutil
-import re
-import subprocess
-import sys
 import tomllib
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
-from functools import cache
+from collections.abc import Collection
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.source import ROOT, Files, faces, imports, name_module, read
+
 LINES, FILES, FOLDERS, LAYERS, PARAMETERS = 350, 9, 10, 10, 8
 """Most: lines of a file, files and folders at the root of the package, layers, parameters of a function."""
 DRIVER_LINES, DRIVER_FILE = 60, 200
 """Most lines of `scrub` below its docstring, and of the file that it stands in."""
 SHARED_NAMES = {"main", "study"}
 """Functions that more than one file may define: where a program begins, and what a study's file is asked for."""
-
-Files = Mapping[str, str]
-"""Path from the root, as pscrub/law/exact.py -> source."""
-
-
-def read(*folders: str) -> dict[str, str]:
-    paths = (path for folder in folders for path in sorted((ROOT / folder).rglob("*.py")))
-    return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
-
-
-def name_module(file: str) -> str:
-    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-
-
-def imports(source: ast.AST) -> Iterator[tuple[str, str | None]]:
-    """Module and name (None: the module itself) of each import, of those inside functions and conditions too."""
-    for node in ast.walk(source):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, None) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.module and not node.level, "an import that is relative"
-            yield from ((node.module, alias.name) for alias in node.names)
-
-
-def exported(face: str) -> list[str]:
-    """What stands in `__all__` of a source; nothing if there is none."""
-    for node in ast.parse(face).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            return list(ast.literal_eval(node.value))
-    return []
-
-
-@cache
-def faces() -> dict[str, list[str]]:
-    """Each face, `pscrub` and the folders directly below it -> what it exports."""
-    found = {name_module(file): text for file, text in read("pscrub").items() if file.endswith("/__init__.py")}
-    return {module: exported(text) for module, text in found.items() if module.count(".") <= 1}
 
 
 # a. Nothing imports in a circle
@@ -103,125 +61,6 @@ def test_a_circle_is_found(back: str) -> None:
     circle = find_circle(files | {"pscrub/b/c.py": back})
     assert circle[0] == circle[-1] and set(circle) == {"pscrub.a", "pscrub.b.c"}
     assert find_circle({"pscrub/__init__.py": "from pscrub.a import f", "pscrub/a.py": "from pscrub import g"})
-
-
-# b. From outside, faces alone are seen
-
-
-def is_open(dotted: str) -> bool:
-    """Whether a dotted name is there, and a face, exported by one, an attribute of that, or a shipped study's."""
-    try:
-        pkgutil.resolve_name(dotted)
-    except (AttributeError, ImportError):
-        return False
-    face = next(each for each in (".".join(dotted.split(".")[:2]), "pscrub") if each in faces())
-    below = dotted.removeprefix(face).split(".")[1:]
-    return face == "pscrub.studies" or not below or below[0] in faces()[face]
-
-
-def find_closed(text: str, file: str) -> list[str]:
-    """Names within pscrub that a document or source imports or mentions, and that no face exports."""
-    blocks = [text] if file.endswith(".py") else re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    named = set(re.findall(r"\bpscrub(?:\.[A-Za-z_]\w*)+", text))
-    for source in map(ast.parse, blocks):
-        found = {(module, name) for module, name in imports(source) if module.split(".")[0] == "pscrub"}
-        named |= {module if name is None else f"{module}.{name}" for module, name in found}
-        # A face may be imported, and what is taken from it is then to be one of its names too.
-        bound = {name: f"{module}.{name}" for module, name in found if f"{module}.{name}" in faces()}
-        for node in ast.walk(source):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in bound:
-                named.add(f"{bound[node.value.id]}.{node.attr}")
-    return sorted(name for name in named if not is_open(name))
-
-
-def outsiders() -> list[Path]:
-    patterns = ("README.md", "docs/*.md", "notebooks/*.py", "theory/*.py")
-    return sorted(path for pattern in patterns for path in ROOT.glob(pattern))
-
-
-@pytest.mark.parametrize("path", outsiders(), ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_outside_only_faces_are_seen(path: Path) -> None:
-    assert find_closed(path.read_text(encoding="utf-8"), path.name) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("import pscrub.law.exact", ["pscrub.law.exact"]),
-        ("from pscrub.law.exact import log_prob", ["pscrub.law.exact", "pscrub.law.exact.log_prob"]),
-        ("from pscrub.law import exact", ["pscrub.law.exact"]),
-        ("from pscrub import law\nlaw.exact", ["pscrub.law.exact"]),
-        ("import pscrub\npscrub.law.exact.log_prob", ["pscrub.law.exact.log_prob"]),
-        ("from pscrub import records", ["pscrub.records"]),
-        ("from pscrub.studies.worked import nothing", ["pscrub.studies.worked.nothing"]),
-        ("from pscrub.studies.nothing import study", ["pscrub.studies.nothing", "pscrub.studies.nothing.study"]),
-        ("import pscrub\nfrom pscrub import law\nfrom pscrub.law import draw\nlaw.draw, pscrub.law.draw", []),
-        ("from pscrub.studies.brackets.study import study\nfrom pscrub.studies import load, worked", []),
-        ("from pscrub.report import html\nhtml.write", []),
-    ],
-)
-def test_a_look_behind_a_face_is_found(text: str, found: list[str]) -> None:
-    assert find_closed(text, "some.py") == found
-    assert find_closed(f"Words.\n\n```python\n{text}\n```\n", "some.md") == found
-
-
-def test_a_mention_of_what_is_not_there_is_found() -> None:
-    assert find_closed("`pscrub.rewrites` and `pscrub.law.drew(t)`", "a.md") == ["pscrub.law.drew", "pscrub.rewrites"]
-    kept = "`pscrub.law.draw(tree)`, `pscrub.StudyResult.load`, `python -m pscrub.studies.brackets.train`: of pscrub."
-    assert find_closed(kept, "a.md") == []
-    assert find_closed("`pscrub.StudyResult.lode`", "a.md") == ["pscrub.StudyResult.lode"]
-
-
-# c. Faces are what they say
-
-
-def find_hiding(face: str, names: Collection[str], files: Collection[str]) -> list[str]:
-    """Names that a face exports and one of its own files or folders bears, which is then hidden, or hides the name."""
-    inside = {Path(file).relative_to(face.replace(".", "/")).parts[0].removesuffix(".py") for file in files}
-    return sorted(inside & set(names))
-
-
-@pytest.mark.parametrize("face", faces())
-def test_a_face_exports_what_is_there_and_hides_no_file(face: str) -> None:
-    module, names = importlib.import_module(face), faces()[face]
-    assert names and len(names) == len(set(names))
-    assert [name for name in names if not hasattr(module, name)] == []
-    files = [file for file in read("pscrub") if file.startswith(face.replace(".", "/") + "/")]
-    for name in find_hiding(face, names, files):
-        found = getattr(module, name)
-        itself = isinstance(found, ModuleType) and found.__name__ == f"{face}.{name}"
-        assert itself or (face, name) == ("pscrub", "scrub"), f"{face} exports {name}, and has a file of that name"
-
-
-def test_a_hidden_file_is_found() -> None:
-    files = ["pscrub/law/__init__.py", "pscrub/law/draw.py", "pscrub/law/exact/sums.py"]
-    assert find_hiding("pscrub.law", ["draw", "exact", "program"], files) == ["draw", "exact"]
-
-
-def list_front(text: str) -> tuple[dict[str, set[str]], dict[str, set[str]], set[str]]:
-    """The three lists of the front door: stage -> names for the type checker and when running; and `__all__`."""
-    typed: dict[str, set[str]] = defaultdict(set)
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            for module, name in imports(node):
-                typed[module.removeprefix("pscrub.")].add(str(name))
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOMES":
-            homes = eval(compile(ast.Expression(node.value), "_HOMES", "eval"))  # literals and stars
-    return dict(typed), {stage: set(names) for stage, names in homes.items()}, set(exported(text))
-
-
-def test_the_lists_of_the_front_door_agree() -> None:
-    typed, homes, every = list_front(read("pscrub")["pscrub/__init__.py"])
-    assert typed == {stage: names for stage, names in homes.items() if names}
-    assert every == set().union(*homes.values())
-    assert {f"pscrub.{stage}" for stage in homes} >= {face for face in faces() if face != "pscrub"}
-    for stage, names in homes.items():
-        assert names <= set(faces().get(f"pscrub.{stage}", names)), f"pscrub.{stage} exports less than pscrub of it"
-
-
-def test_lists_that_disagree_are_told_apart() -> None:
-    text = "if TYPE_CHECKING:\n    from pscrub.law import draw\n_HOMES = {'law': ('drew',)}\n__all__ = ['drawn']"
-    assert list_front(text) == ({"law": {"draw"}}, {"law": {"drew"}}, {"drawn"})
 
 
 # d. Sizes
@@ -365,93 +204,3 @@ def test_the_driver_is_short() -> None:
 def test_lines_below_a_docstring_are_counted() -> None:
     assert count_body('def f():\n    """What.\n\n    More.\n    """\n    a = 1\n\n    return a\n', "f") == 3
     assert count_body("def f():\n    a = 1\n    return a\n", "f") == 2
-
-
-# h. What loads what, and that nothing global is set
-
-WATCHED = ("torch", "numpy", "scipy", "pyro", "rich", "matplotlib", "arviz", "pandas")
-
-
-def run(code: str) -> str:
-    """Standard output of that code in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def list_loaded(code: str) -> set[str]:
-    """Which of the libraries that are slow to load a process has after running that code."""
-    told = run(f"import json, sys\n{code}\nprint(); print(json.dumps(sorted(sys.modules)))")
-    return set(WATCHED) & set(json.loads(told.splitlines()[-1]))
-
-
-ASK = "import pscrub.cli\ntry:\n    pscrub.cli.main({!r})\nexcept SystemExit:\n    pass"
-
-
-@pytest.mark.parametrize("code", ["import pscrub", *(ASK.format([word]) for word in ("list", "--help", "walk"))])
-def test_what_needs_no_model_loads_no_library(code: str) -> None:
-    assert list_loaded(code) == set()
-
-
-def test_commands_and_faces_load_neither_plots_nor_arviz() -> None:
-    every = "".join(f"import {face}\n" for face in faces())
-    found = list_loaded(every + ASK.format(["run", "--help"]))
-    assert "torch" in found and not found & {"matplotlib", "arviz", "pandas"}  # so what is loaded is seen
-
-
-STATE = """
-import decimal, gc, json, locale, logging, os, pkgutil, random, signal, socket, sys, threading, warnings
-{first}
-def state():
-    found = dict(
-        environ=dict(os.environ), cwd=os.getcwd(), path=list(sys.path), filters=list(map(str, warnings.filters)),
-        hooks=[str(each) for each in (sys.excepthook, sys.displayhook, threading.excepthook, sys.gettrace())],
-        signals=[str(signal.getsignal(each)) for each in sorted(signal.valid_signals())],
-        logging=[logging.root.level, str(logging.root.handlers)], recursion=sys.getrecursionlimit(),
-        random=str(random.getstate()), decimal=str(decimal.getcontext()), locale=locale.setlocale(locale.LC_ALL),
-        collecting=[gc.isenabled(), gc.get_threshold()], timeout=socket.getdefaulttimeout(),
-    )
-    if "torch" in sys.modules:
-        import matplotlib, numpy, pyro, torch
-        found |= dict(
-            seeds=[torch.get_rng_state().tolist(), str(numpy.random.get_state())], errors=str(numpy.geterr()),
-            torch=[str(torch.get_default_dtype()), torch.get_num_threads(), torch.is_grad_enabled()],
-            pyro=[list(pyro.get_param_store()), str(pyro.settings.get())], plots=str(dict(matplotlib.rcParams)),
-        )
-    return found
-before = state()
-{then}
-after = state()
-print(json.dumps([name for name in before if before[name] != after[name]]))
-"""
-LIBRARIES = "import arviz, matplotlib.pyplot, numpy, pyro.poutine, rich.progress, rich.table, rich.tree, scipy, torch"
-"""Loaded first where all of pscrub is: what they set is their own (rich draws random numbers)."""
-EVERY_FILE = "import pscrub\nfor each in pkgutil.walk_packages(pscrub.__path__, 'pscrub.'): __import__(each.name)"
-
-
-def list_set(then: str, first: str = "") -> list[str]:
-    """What all code of a process shares, and that code changed."""
-    return list(json.loads(run(STATE.format(first=first, then=then)).splitlines()[-1]))
-
-
-def test_importing_sets_nothing() -> None:
-    assert list_set("import pscrub") == []
-    assert list_set(EVERY_FILE, LIBRARIES) == []
-
-
-@pytest.mark.parametrize(
-    ("then", "found"),
-    [
-        ("os.environ['PLANTED'] = '1'", ["environ"]),
-        ("warnings.simplefilter('ignore')", ["filters"]),
-        ("random.seed(0); sys.setrecursionlimit(5000)", ["recursion", "random"]),
-        ("signal.signal(signal.SIGTERM, signal.SIG_IGN)", ["signals"]),
-    ],
-)
-def test_what_is_set_is_found(then: str, found: list[str]) -> None:
-    assert list_set(then) == found
-
-
-def test_what_is_set_of_the_libraries_is_found() -> None:
-    then = "torch.manual_seed(7); torch.set_default_dtype(torch.float64); matplotlib.rcParams['font.size'] = 3"
-    assert list_set(then, LIBRARIES) == ["seeds", "torch", "plots"]

@@ -7,16 +7,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from torch import Tensor
 
-from pscrub import EXACT, Baseline, Claim, Dataset, Graph, Hypothesis, ScrubResult, Study, StudyError, scrub, unroll
-from pscrub.estimate import stopping
+from pscrub import (
+    EXACT,
+    Baseline,
+    Claim,
+    Dataset,
+    Graph,
+    GraphError,
+    Hypothesis,
+    Node,
+    ScrubResult,
+    Study,
+    StudyError,
+    StudyResult,
+    scrub,
+    unroll,
+)
 from pscrub.estimate.stopping import ROUND
 from pscrub.evaluate.reference import run_scrubbed
 from pscrub.evaluate.values import Activations
 from pscrub.graph.rewrites import replace
-from tests.false_alarm import PER_CHECK, Z
+from pscrub.hypothesis import drop_members
+from tests.false_alarm import Z
 
 # The package's own name `scrub` is the function.
 N = 60
@@ -62,7 +76,7 @@ def claims(features: str) -> Iterator[tuple[str, Claim]]:
 
 
 def hypotheses(features: str, data: Dataset, sharing: Any = "reader") -> list[Hypothesis]:
-    return [Hypothesis(name, GRAPH, data, claim, sharing) for name, claim in claims(features)]
+    return [drop_members(Hypothesis(name, GRAPH, data, claim, sharing)) for name, claim in claims(features)]
 
 
 def e_model(data: Dataset) -> float:
@@ -81,7 +95,7 @@ def test_everything_exact_is_the_model(data: Dataset, sharing: Any) -> None:
     x = Claim("x", EXACT)
     logit = Claim("logit", reads=[base, Claim("b", EXACT), Claim("c", reads=[base, x])])
     for claim in (Claim("f", EXACT), Claim("f", reads=[Claim("label", EXACT), logit])):
-        (result,) = scrub(Hypothesis("exact", GRAPH, data, claim, sharing), draws=2000).results
+        (result,) = scrub(drop_members(Hypothesis("exact", GRAPH, data, claim, sharing)), draws=2000).results
         assert result.scrubbed.exact and result.scrubbed.draws == 0
         assert result.scrubbed.value == pytest.approx(e_model(data), rel=1e-12)
         assert result.model.value == pytest.approx(e_model(data), rel=1e-12)
@@ -92,7 +106,7 @@ def test_everything_exact_is_the_model(data: Dataset, sharing: Any) -> None:
 @each_data
 @each_sharing
 def test_the_trivial_hypothesis_is_the_randomised_loss(data: Dataset, sharing: Any) -> None:
-    trivial = Hypothesis("trivial", GRAPH, data, Claim("f", reads=[Claim("label", "label")]), sharing)
+    trivial = drop_members(Hypothesis("trivial", GRAPH, data, Claim("f", reads=[Claim("label", "label")]), sharing))
     (result,) = scrub(trivial, draws=20_000, seed=1).results
     assert result.randomised.exact and result.scrubbed.df > 1000
     assert abs(result.scrubbed.value - result.randomised.value) <= Z * result.scrubbed.se
@@ -155,60 +169,6 @@ def test_rounds_have_draws_of_their_own() -> None:
     two = scrub(hypothesis, draws=2 * ROUND).results[0].scrubbed
     one = scrub(hypothesis, draws=ROUND).results[0].scrubbed
     assert two.value != pytest.approx(one.value, rel=1e-9) and two.se == pytest.approx(one.se / math.sqrt(2), rel=0.1)
-
-
-# Until a width
-
-
-def test_drawing_goes_on_until_the_width() -> None:
-    hypothesis = hypotheses("real", WEIGHTED)[1]
-    draws = []
-    for width in (1.9, 1.0, 0.7):
-        (result,) = scrub(hypothesis, until_width=width).results
-        assert result.recovered is not None and result.recovered.width <= width * (1 + 1e-9)
-        assert not result.warnings and "two-stage" in result.recovered.method
-        draws.append(result.scrubbed.draws)
-    assert draws[0] < draws[1] < draws[2]
-    assert scrub(hypothesis).results[0].scrubbed.draws == draws[1]  # the default width
-
-
-def test_a_width_that_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "MOST", 3 * ROUND)
-    (result,) = scrub(hypotheses("real", WEIGHTED)[1], until_width=1e-3).results
-    assert result.scrubbed.draws == 3 * ROUND
-    assert any("stopped at 49,152 draws, before the interval was 0.001 points wide" in w for w in result.warnings)
-
-
-def additive() -> Hypothesis:
-    """Each term is distributed as on D, so that their sum's expectation is E_model however they are drawn."""
-    terms = {"a": lambda x: x[:, 0], "b": lambda x: x[:, 1], "c": lambda x: x[:, 2], "f": lambda a, b, c: a + b + c}
-    graph = Graph.of(terms, ["x"], "f")
-    return Hypothesis("additive", graph, UNIFORM, Claim("f", reads=[Claim("a", LABEL)]), "each")
-
-
-def test_the_stopping_rule_keeps_its_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small first rounds, which say little of how many draws are needed: for nearly normal f the intervals cover."""
-    monkeypatch.setattr(stopping, "ROUND", 32)
-    times, covered, draws = 200, 0, set()
-    for seed in range(times):
-        (result,) = scrub(additive(), until_width=40.0, seed=seed, randomised=BASELINE).results
-        covered += result.scrubbed.low <= result.model.value <= result.scrubbed.high
-        draws.add(result.scrubbed.draws)
-    assert len(draws) > 50 and max(draws) > 2 * min(draws)  # the rule is at work
-    assert stats.binom.cdf(covered, times, 0.95) > PER_CHECK
-    assert stats.binom.sf(covered - 1, times, 0.95) > PER_CHECK
-
-
-def test_the_interval_is_never_narrower_than_the_first_round_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stein's rule: what decided when to stop also says how wide the interval is."""
-    monkeypatch.setattr(stopping, "ROUND", 32)
-    for seed in range(20):
-        first, last = (
-            scrub(additive(), seed=seed, randomised=BASELINE, **how).results[0].scrubbed
-            for how in ({"draws": 32}, {"until_width": 40.0})
-        )
-        assert last.draws > first.draws
-        assert last.width >= first.width * math.sqrt(first.draws / last.draws) * (1 - 1e-9)
 
 
 BASELINE = Baseline(2.0, 0.0, 0, "given")
@@ -379,3 +339,75 @@ def test_phases_are_timed_and_rewrites_reported() -> None:
     assert {"checks", "baselines", "drawing", "evaluation"} <= set(result.seconds)
     assert all(spent >= 0 for spent in result.seconds.values())
     assert [(check.kind, check.node) for check in result.rewrites] == [("replace", "b")]
+
+
+# A node that fails
+
+
+class Boom:
+    """A node's function that raises in its n-th call."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self, logit: Tensor, label: Tensor) -> Tensor:
+        self.left -= 1
+        if self.left == 0:
+            raise ValueError("boom\nand more")  # the user's line
+        return GRAPH.nodes["f"].fn(logit, label)
+
+
+def failing(after: int) -> list[Hypothesis]:
+    nodes = [n if n.name != "f" else Node("f", n.inputs, Boom(after)) for n in GRAPH.nodes.values()]
+    graph = Graph(nodes, GRAPH.inputs, "f")
+    return [Hypothesis(name, graph, UNIFORM, claim) for name, claim in claims("real")]
+
+
+def fail(after: int, **options: Any) -> GraphError:
+    with pytest.raises(GraphError) as caught:
+        scrub(failing(after), draws=3 * ROUND, chunk=ROUND, **options)
+    error = caught.value
+    assert type(error.__cause__) is ValueError and str(error.__cause__).startswith("boom")
+    return error
+
+
+def test_a_node_that_fails_is_named_with_what_it_was_given_and_the_line() -> None:
+    error = fail(1)
+    (fault,) = error.faults
+    assert fault.startswith("node 'f' fails on 'logit' float64[5], 'label' int64[5]: ValueError: boom (at ")
+    assert __file__ in fault and fault.endswith('raise ValueError("boom\\nand more")  # the user\'s line)')
+
+
+def calls_until(hypothesis: int, rounds: int) -> int:
+    """Calls of f before the one in which a hypothesis has so many finished rounds."""
+    boom, seen = Boom(-1), list[int]()
+    nodes = [n if n.name != "f" else Node("f", n.inputs, boom) for n in GRAPH.nodes.values()]
+    graph = Graph(nodes, GRAPH.inputs, "f")
+    all_of = [Hypothesis(name, graph, UNIFORM, claim) for name, claim in claims("real")]
+    scrub(all_of, draws=3 * ROUND, chunk=ROUND, each=lambda _: seen.append(-1 - boom.left))
+    return seen[hypothesis] - 3 + rounds  # a call a round, the last three
+
+
+def test_a_failing_node_costs_no_finished_round() -> None:
+    whole = scrub(hypotheses("real", UNIFORM), draws=3 * ROUND, chunk=ROUND).results
+    saved: list[StudyResult] = []
+    error = fail(calls_until(1, 2) + 1, save=saved.append)
+    assert error.faults[0].startswith("hypothesis 'parts': node 'f' fails on ")
+    assert error.faults[0].endswith(
+        f"; kept: 'whole output' ({3 * ROUND:,} draws), 'parts' ({2 * ROUND:,} draws so far)"
+    )
+    first, second = saved[-1].results
+    assert saved[-1].cut_short and not first.cut_short and second.cut_short
+    assert torch.equal(torch.as_tensor(first.draws.losses), torch.as_tensor(whole[0].draws.losses))
+    assert second.scrubbed.draws == 2 * ROUND
+    # From there it goes on, and comes out as if nothing had happened.
+    (again,) = scrub(hypotheses("real", UNIFORM)[1:2], draws=ROUND, after=saved[-1]).results
+    assert again.scrubbed.value == pytest.approx(whole[1].scrubbed.value, rel=1e-12)
+
+
+def test_a_failure_before_a_round_is_whole_keeps_the_hypotheses_before() -> None:
+    saved: list[StudyResult] = []
+    error = fail(calls_until(2, 0) + 1, save=saved.append)
+    assert error.faults[0].endswith(f"; kept: 'whole output' ({3 * ROUND:,} draws), 'parts' ({3 * ROUND:,} draws)")
+    assert len(saved[-1].results) == 2 and saved[-1].cut_short
+    assert "; lost, as no `save` was given: 'whole output' (" in fail(calls_until(1, 1) + 1).faults[0]

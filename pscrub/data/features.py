@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pscrub.data.dataset import Dataset
@@ -30,7 +31,8 @@ def read_feature(data: Dataset, feature: Any, what: str, partition: str = "its p
         partition: what errors call it where it is a Partition.
 
     Raises:
-        DatasetError: no such column, values that cannot be compared, a Partition of another number of rows. What the
+        DatasetError: no such column, values that cannot be compared, a Partition of another number of rows or made on
+            other data: on a dataset that shares no column with this one, or in which a shared one differs. What the
             user's own function raises is passed on.
 
     >>> import torch
@@ -42,8 +44,37 @@ def read_feature(data: Dataset, feature: Any, what: str, partition: str = "its p
     if isinstance(values, Partition):
         if len(values.labels) != data.n:
             raise DatasetError(f"{partition} has {len(values.labels)} rows, the dataset {data.n}")
-        return Partition(values.labels, data.weights)
+        if (other := _find_other(values, data)) is not None:
+            raise DatasetError(
+                f"{partition} was made on another dataset, {other}; make it on this one, or, if row i is row i of "
+                "that, give Partition(partition.labels, data.weights)"
+            )
+        return Partition(values.labels, data.weights, data.columns)
     return Partition.of(values, data, what)
+
+
+def _find_other(partition: Partition, data: Dataset) -> str | None:
+    """How the rows that a partition was made on are other than those of D, in words; None if they are not.
+
+    Columns make the rows: weights may differ (a bootstrap's), and columns may have come or gone since.
+    """
+    made, own = partition.columns, data.columns
+    if made is None or made is own:
+        return None
+    shared = [name for name in own if name in made]
+    for name in shared:
+        a, b = made[name], own[name]
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
+            if a.shape == b.shape and a.dtype == b.dtype and a.stride() == b.stride() and a.data_ptr() == b.data_ptr():
+                continue  # the same memory, as of a dataset made of another's columns
+            a, b = a.cpu(), b.cpu()
+        if type(a) is not type(b) or a.shape != b.shape:
+            return f"whose column '{name}' is {list(a.shape)} of {a.dtype}; this one's is {list(b.shape)} of {b.dtype}"
+        differ = torch.as_tensor((a != b) & ((a == a) | (b == b))).reshape(len(a), -1).any(1)  # NaN is like NaN
+        if differ.any():
+            row = int(differ.nonzero()[0])
+            return f"whose column '{name}' differs from this one's at {int(differ.sum())} rows, e.g. row {row}"
+    return None if shared else f"with which this one shares no column ({', '.join(made)}; {', '.join(own)})"
 
 
 def read_features(data: Dataset, features: Mapping[str, Any] | Sequence[Any]) -> dict[str, Partition]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from pscrub.data.blocks import BlockTable, Labels
-from pscrub.data.dataset import Dataset
+from pscrub.data.dataset import Column, Dataset
 from pscrub.errors import DatasetError
 
 
@@ -28,6 +28,8 @@ class Partition:
     Args:
         labels: int64 [N], the block of each row.
         weights: float64 [N], the law of a row.
+        columns: of the dataset that it was made on, by which `read_feature` knows another one's rows; no part of what
+            it is, and None where labels were given by hand.
 
     >>> data = Dataset({"x": torch.arange(6)}, weights=[1, 1, 1, 1, 2, 2])
     >>> parity = Partition.of(data["x"] % 2, data)
@@ -37,6 +39,7 @@ class Partition:
 
     labels: Tensor
     weights: Tensor
+    columns: Mapping[str, Column] | None = None
 
     @classmethod
     def of(cls, feature: Any, data: Dataset, name: str = "feature") -> Partition:
@@ -53,18 +56,18 @@ class Partition:
         values = _values(feature, data.n, name)
         labels = np.zeros(data.n, dtype=np.int64)
         for column in values.T:
-            labels = _numbered(_combined(labels, _numbered(column)))
-        return cls(torch.from_numpy(labels), data.weights)
+            labels = _number(_combine(labels, _number(column)))
+        return cls(torch.from_numpy(labels), data.weights, data.columns)
 
     @classmethod
     def trivial(cls, data: Dataset) -> Partition:
         """All rows in one block: any row will do ("unimportant")."""
-        return cls(torch.zeros(data.n, dtype=torch.int64), data.weights)
+        return cls(torch.zeros(data.n, dtype=torch.int64), data.weights, data.columns)
 
     @classmethod
     def finest(cls, data: Dataset) -> Partition:
         """Every row its own block: nothing may be swapped ("exact")."""
-        return cls(torch.arange(data.n), data.weights)
+        return cls(torch.arange(data.n), data.weights, data.columns)
 
     @cached_property
     def n_blocks(self) -> int:
@@ -110,8 +113,8 @@ class Partition:
         """The common refinement: rows are alike where every one of the partitions says so."""
         labels = self.labels.numpy()
         for other in others:
-            labels = _numbered(_combined(labels, other.labels.numpy()))
-        return Partition(torch.from_numpy(labels), self.weights)
+            labels = _number(_combine(labels, other.labels.numpy()))
+        return Partition(torch.from_numpy(labels), self.weights, self.columns)
 
     def coarsen(self, *others: Partition) -> Partition:
         """The finest common coarsening: rows are alike where a chain of the partitions' blocks links them."""
@@ -121,8 +124,8 @@ class Partition:
             shape = (n + other.n_blocks,) * 2
             edges = coo_array((np.ones(len(labels), dtype=np.int8), (labels, other.labels.numpy() + n)), shape=shape)
             component = connected_components(edges, directed=False)[1]
-            labels = _numbered(component[labels].astype(np.int64))
-        return Partition(torch.from_numpy(labels), self.weights)
+            labels = _number(component[labels].astype(np.int64))
+        return Partition(torch.from_numpy(labels), self.weights, self.columns)
 
     def refines(self, other: Partition) -> bool:
         """Whether each block lies within a block of the other, on rows of positive weight."""
@@ -177,11 +180,11 @@ def _values(feature: Any, n: int, name: str) -> np.ndarray[Any, Any]:
     return array.reshape(n, -1)
 
 
-def _combined(a: Labels, b: Labels) -> Labels:
+def _combine(a: Labels, b: Labels) -> Labels:
     return a * (int(b.max()) + 1) + b
 
 
-def _numbered(values: np.ndarray[Any, Any] | Sequence[int]) -> Labels:
+def _number(values: np.ndarray[Any, Any] | Sequence[int]) -> Labels:
     """Labels 0, 1, ... of equal values, in order of first appearance."""
     _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.int64)

@@ -138,7 +138,7 @@ def exact_estimate(value: float, level: float, method: str) -> Estimate:
 def mean_of_pairs(f: Tensor, level: float = 0.95) -> Estimate:
     """The mean of f with a t interval from the differences within pairs.
 
-    Draws come two by two from strata of the root's datum (`program.stratified_rows`): the two of a pair independently
+    Draws come two by two from strata of the root's datum (`law.drawing`): the two of a pair independently
     and alike, different pairs from different strata. What the strata's means are does not matter (`intervals.t_ends`).
 
     Args:

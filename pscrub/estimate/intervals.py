@@ -1,6 +1,6 @@
 """Ends of intervals for a mean of losses drawn in pairs from root strata: arrays in, arrays out.
 
-Draws come two by two (`program.stratified_rows`): independent of one another, the two of a pair from the same stratum,
+Draws come two by two (`law.draw`): independent of one another, the two of a pair from the same stratum,
 different pairs from different strata. What is estimated is the mean of the strata's means. The last axis runs over
 draws, pair by pair; axes before it are separate samples, so that a coverage study runs the very code that users run.
 """

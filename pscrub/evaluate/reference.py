@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ def run_scrubbed(
     Args:
         tree: the treeified hypothesis.
         activations: of the tree's graph on its dataset.
-        data: path -> int64 [draws], the datum of each site (`program.draw`).
+        data: path -> int64 [draws], the datum of each site (`pscrub.law.draw`).
         at: path of the tree node asked for; the root by default.
         chunk: draws at a time; sized to the memory budget by default. Changes rounding only.
         progress: told of draws done.
@@ -43,6 +43,7 @@ def run_scrubbed(
             is a leaf), and of its datum.
         ablation: what replaces unimportant inputs (and claimed nodes, if it says so): by default what is drawn.
     """
+    # Only leaves are read off D. Inner nodes are made anew for each draw: no datum gives their scrubbed value.
     sources = sources_of(tree)
     activations.keep(sources, progress)
     replaced = replacements(tree, ablation, activations.on_data)
@@ -54,7 +55,8 @@ def run_scrubbed(
         seen: list[tuple[Mapping[str, Tensor], Tensor]] = []
         note = None if watch is None else lambda given, datum: seen.append((given, datum))
         with torch.no_grad():
-            value = _value(tree, activations, part, at or tree.root, {}, replaced, note)
+            value = _evaluate(tree, activations, part, at or tree.root, replaced, note)
+        # f in float64: means over many draws are taken of it.
         return value.double().cpu() if at is None else value, seen
 
     pieces = []
@@ -81,29 +83,40 @@ def _inner_nodes(tree: Tree) -> list[str]:
     return names
 
 
-def _value(
-    tree: Tree,
-    activations: Activations,
-    data: Mapping[str, Tensor],
-    path: str,
-    memos: dict[str, dict[str, Tensor]],
-    replaced: Replaced,
-    watch: Watch | None = None,
+def _evaluate(
+    tree: Tree, activations: Activations, data: Mapping[str, Tensor], at: str, replaced: Replaced, watch: Watch | None
 ) -> Tensor:
-    site = tree.sites[path]
-    assert site.claim is not None
-    if path in replaced:
-        return replaced[path].of(site.claim.at, data[path])
-    if not site.given:
-        return activations.rows(site.claim.at, data[path], memos.setdefault(path, {}))
-    given = {}
-    for name, source in site.given.items():
-        if tree.sites[source].claim is not None:
-            given[name] = _value(tree, activations, data, source, memos, replaced)
-        elif source in replaced:
-            given[name] = replaced[source].of(name, data[source])
-        else:
-            given[name] = activations.rows(name, data[source], memos.setdefault(source, {}))
-    if watch is not None:
-        watch(given, data[path])
-    return activations.graph.run([site.claim.at], given)[site.claim.at]
+    """The value [draws, ...] of a tree node on its scrubbed inputs."""
+    # The recursion of the algorithm, turned round: what is read comes first, as a chain of claims may be longer than
+    # Python recurses. Treeified: each path has a value of its own, even where two paths end at one claim, and so one
+    # reader, which it is kept for. What was computed on one site's data is kept apart: a draw may have several readers.
+    values, memos = dict[str, Tensor](), dict[str, dict[str, Tensor]]()
+
+    def take(name: str, path: str) -> Tensor:
+        if path in replaced:
+            return replaced[path].of(name, data[path])
+        return activations.rows(name, data[path], memos.setdefault(path, {}))
+
+    for path in _order(tree, at, replaced):
+        site = tree.sites[path]
+        assert site.claim is not None
+        if path in replaced or not site.given:
+            # Without claimed inputs it is evaluated whole on its datum; ablated, it has what stands in for that.
+            values[path] = take(site.claim.at, path)
+            continue
+        given = {n: values.pop(each) if each in values else take(n, each) for n, each in site.given.items()}
+        if watch is not None and path == at:
+            watch(given, data[path])
+        # G's node c(u), from its important inputs as they were just made, and its unimportant ones on their own datum.
+        values[path] = activations.graph.run([site.claim.at], given)[site.claim.at]
+    return values[at]
+
+
+def _order(tree: Tree, at: str, replaced: Replaced) -> Iterator[str]:
+    """The tree nodes that one is computed from, each after those that it reads, and it itself last."""
+    order, waiting = list[str](), [at]
+    while waiting:
+        order.append(waiting.pop())
+        given = {} if order[-1] in replaced else tree.sites[order[-1]].given or {}
+        waiting += [path for path in given.values() if tree.sites[path].claim is not None]
+    return reversed(order)

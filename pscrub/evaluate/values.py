@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -42,11 +42,12 @@ class Activations:
         self.graph, self.data, self.device, self.memory = graph.to(device), data, torch.device(device), memory
         self._columns: dict[str, Tensor] = {name: data[name].to(device) for name in graph.inputs}
         self._kept: dict[str, Tensor] = {}
+        # Two rows, as functions may treat one alone in a way of its own: enough to see shapes, and what a row takes.
         probe = self._pass(torch.zeros(2, dtype=torch.int64), list(graph.nodes))
         faults = [
-            f"output '{name}' has shape {_shape(value)}; expected [batch]: f is one number a row"
+            f"output '{name}' has shape {_say_shape(value)}; expected [batch]: f is one number a row"
             if name == graph.output
-            else f"node '{name}' has shape {_shape(value)}; expected the batch first"
+            else f"node '{name}' has shape {_say_shape(value)}; expected the batch first"
             for name, value in probe.items()
             if value.shape[:1] != (2,) or (name == graph.output and value.ndim != 1)
         ]
@@ -67,12 +68,14 @@ class Activations:
             names: graph nodes that will be gathered from.
             progress: told of rows done.
         """
-        wanted = self._stores(names)
+        wanted = self._choose_stores(names)
         missing = [name for name in wanted if name not in self._kept]
         need = sum(self._row_bytes[name] * self.data.n for name in missing)
+        # What may be asked for again stays as long as there is room: hypotheses of a study share most of their leaves.
         for name in [name for name in self._kept if name not in wanted]:
             if self.kept_bytes + need > self.memory:
                 del self._kept[name]
+        # In the order of the names, whichever fit: what does not is made again from what is kept, row by row.
         free = self.memory - self.kept_bytes
         chosen: list[str] = []
         for name in missing:
@@ -91,11 +94,20 @@ class Activations:
         """
         chosen: dict[str, None] = {}
         for names in uses:
-            together = chosen | dict.fromkeys(name for name in self._stores(names) if name not in self._kept)
+            together = chosen | dict.fromkeys(name for name in self._choose_stores(names) if name not in self._kept)
+            # All of one call or none: a call that lacked a part would pass over D again, and have gained nothing.
             if self.kept_bytes + self.data.n * sum(self._row_bytes[name] for name in together) > self.memory:
                 break
             chosen = together
         self._fill(list(chosen), progress)
+
+    def give(self, values: Mapping[str, Tensor]) -> None:
+        """Take values [N, ...] of nodes on D that were computed elsewhere.
+
+        Args:
+            values: by node, on this device.
+        """
+        self._kept |= values
 
     def rows(self, name: str, rows: Tensor, memo: dict[str, Tensor] | None = None) -> Tensor:
         """The value [len(rows), ...] of a node on rows of D: gathered if kept, else recomputed.
@@ -136,11 +148,12 @@ class Activations:
         if store is not None:
             return store.index_select(0, rows)
         node = self.graph.nodes[name]
+        # A slice is taken of the whole first, which copies nothing, and only its own part is gathered.
         if node.view and (whole := self._kept.get(node.inputs[0])) is not None:
-            return node.fn(whole).index_select(0, rows)
-        return node.fn(*(self.rows(each, rows, memo) for each in node.inputs))
+            return node(whole).index_select(0, rows)
+        return node(*(self.rows(each, rows, memo) for each in node.inputs))
 
-    def _stores(self, names: Iterable[str]) -> list[str]:
+    def _choose_stores(self, names: Iterable[str]) -> list[str]:
         """What to keep for names to be gathered: a node of which most slices are asked for, in place of its slices."""
         nodes = [name for name in dict.fromkeys(names) if name in self.graph.nodes]
         asked: dict[str, int] = {}
@@ -179,7 +192,7 @@ class Activations:
             return self.graph.run(names, given)
 
 
-def _shape(value: Tensor) -> str:
+def _say_shape(value: Tensor) -> str:
     """The shape of a value on two rows, in words."""
     sizes = [str(size) for size in value.shape]
     return f"[{', '.join(['batch', *sizes[1:]] if sizes[:1] == ['2'] else sizes)}]"

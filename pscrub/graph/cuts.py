@@ -58,7 +58,7 @@ def input_of(path: str, *, index: int | str | None = None, call: int | None = No
 
 
 @contextlib.contextmanager
-def hooked(module: nn.Module, cuts: Mapping[str, Cut], see: Callable[[str, Any], Any]) -> Iterator[Counter[str]]:
+def hook(module: nn.Module, cuts: Mapping[str, Cut], see: Callable[[str, Any], Any]) -> Iterator[Counter[str]]:
     """Within, a forward passes each cut's value through `see(name, value)`; yields how often each was called."""
     calls: Counter[str] = Counter()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from pscrub.data.dataset import Dataset
 from pscrub.errors import GraphError
 from pscrub.graph.graph import Graph
+from pscrub.graph.ops import Numbers
 from pscrub.workers import side_by_side
 
 
@@ -34,7 +36,6 @@ class Difference:
         return self.rows > 0
 
 
-@torch.no_grad()
 def equal_on(first: Graph, second: Graph, data: Dataset, node: str | None = None, chunk: int = 1024) -> Difference:
     """The largest difference of two graphs' outputs on D and its row: none, and one may be explained for the other.
 
@@ -60,23 +61,34 @@ def equal_on(first: Graph, second: Graph, data: Dataset, node: str | None = None
     Difference(value=6.0, row=2, rows=1)
     """
     names = [graph.known(graph.output if node is None else node) for graph in (first, second)]
-    worst, row, rows = 0.0, 0, 0
-    for start in range(0, data.n, chunk):
+
+    def run(given: Mapping[str, Tensor]) -> list[Tensor]:
         values = []
         for graph, name in zip((first, second), names, strict=True):
-            given = {column: data[column][start : start + chunk].to(graph.device) for column in graph.inputs}
-            values.append(graph.run([name], given)[name].double().cpu())
-        a, b = values
-        if a.shape != b.shape:
-            raise GraphError(
-                f"'{names[0]}' has shape {list(a.shape)} and '{names[1]}' {list(b.shape)}; expected one shape"
-            )
-        same = (a == b) | (a.isnan() & b.isnan())
-        off = torch.where(same, 0.0, (a - b).abs().nan_to_num(math.inf)).reshape(len(a), -1).amax(1)
-        rows += int((~same).reshape(len(a), -1).any(1).sum())
-        if float(off.max()) > worst:
-            worst, row = float(off.max()), start + int(off.argmax())
-    return Difference(worst, row, rows)
+            own = {column: given[column].to(graph.device) for column in graph.inputs}
+            values.append(graph.run([name], own)[name].cpu())
+        if values[0].shape != values[1].shape:
+            shapes = [list(value.shape) for value in values]
+            raise GraphError(f"'{names[0]}' has shape {shapes[0]} and '{names[1]}' {shapes[1]}; expected one shape")
+        return values
+
+    columns = tuple(dict.fromkeys((*first.inputs, *second.inputs)))
+    return _compare_on_data(run, {name: data[name] for name in columns}, chunk, first.device)[0][0]
+
+
+def find_gap(found: Tensor, expected: Tensor) -> tuple[float, float]:
+    """The largest difference of two values and the largest magnitude of what is expected.
+
+    Infinities and NaN differ from all but their like; values of different shapes differ by infinity.
+
+    >>> find_gap(torch.tensor([1.0, torch.nan, 5.0]), torch.tensor([1.0, torch.nan, 4.0]))
+    (1.0, 4.0)
+    """
+    if found.shape != expected.shape or not expected.numel():
+        return (0.0 if found.shape == expected.shape else math.inf), 0.0
+    a, b = (each.to(torch.promote_types(each.dtype, torch.float64)) for each in (found, expected))
+    gap = (a - b).abs().nan_to_num(nan=math.inf).masked_fill((a == b) | (a.isnan() & b.isnan()), 0.0)
+    return gap.max().item(), b.abs().nan_to_num(nan=0.0, posinf=0.0).max().item()
 
 
 @dataclass(frozen=True)
@@ -106,31 +118,42 @@ def check_rewrites(graph: Graph, data: Dataset, tolerance: float = 1e-4, chunk: 
         chunk: rows at a time.
 
     Raises:
-        GraphError: a rewrite changed f by more, or gave NaN where there was none: which, by how much, and at which row.
+        GraphError: a rewrite changed f by more, or gave NaN where there was none: which, by how much, and at which row;
+            or a node was split that the output does not depend on.
     """
     chain: list[Graph] = [graph]
     while chain[-1].rewrite is not None:
         chain.append(chain[-1].rewrite.before)
     chain.reverse()
-    worst, where, scale = [0.0] * len(chain), [0] * len(chain), 1.0
+    if len(chain) == 1:
+        return ()
+    unused = [
+        f"rewrite '{r.kind}' of node '{r.node}': the output '{r.before.output}' does not depend on it, so no claim "
+        "about its parts could matter; split a node that the output depends on"
+        for r in (version.rewrite for version in chain)
+        if r is not None and r.parts is not None and r.node not in r.before.ancestors(r.before.output)
+    ]
+    if unused:
+        raise GraphError(unused)
 
-    def run(start: int) -> list[Tensor]:
-        given = {name: data[name][start : start + chunk].to(graph.device) for name in graph.inputs}
+    if len({*map(Numbers().f_of, chain)}) == 1:
+        # The same operations on the same values, one by one: equal on D, and on any other data. Slices are seen to be
+        # of values that have their axis.
+        rewrites = [version.rewrite for version in chain if version.rewrite is not None]
+        parts = [name for r in rewrites if r.parts is not None for name in r.parts[0] if name in graph.nodes]
         with torch.no_grad():
-            return [f.double() for f in _runs(chain, given)]
+            graph.run(parts, {name: data[name][:2].to(graph.device) for name in graph.inputs})
+        return tuple(RewriteCheck(r.kind, r.node, 0.0, 0) for r in rewrites)
 
-    starts = range(0, data.n if len(chain) > 1 else 0, chunk)
-    for start, values in zip(starts, side_by_side(run, starts, graph.device), strict=True):
-        scale = max(scale, float(values[0].nan_to_num(0, 0, 0).abs().max()))
-        for i in range(1, len(chain)):
-            same = (values[i] == values[i - 1]) | (values[i].isnan() & values[i - 1].isnan())
-            off = torch.where(same, 0.0, (values[i] - values[i - 1]).abs().nan_to_num(math.inf))
-            if float(off.max()) > worst[i]:
-                worst[i], where[i] = float(off.max()), start + int(off.flatten().argmax()) // max(1, off[0].numel())
+    def run(given: Mapping[str, Tensor]) -> list[Tensor]:
+        return _run_chain(chain, {name: column.to(graph.device) for name, column in given.items()})
+
+    found, scale = _compare_on_data(run, {name: data[name] for name in graph.inputs}, chunk, graph.device)
+    scale = max(scale, 1.0)
     checks = []
-    for i, version in enumerate(chain[1:], start=1):
+    for version, each in zip(chain[1:], found, strict=True):
         assert version.rewrite is not None
-        checks.append(RewriteCheck(version.rewrite.kind, version.rewrite.node, worst[i], where[i]))
+        checks.append(RewriteCheck(version.rewrite.kind, version.rewrite.node, each.value, each.row))
     faults = [
         f"rewrite '{c.kind}' of node '{c.node}' changes f by {c.difference:.3g} at row {c.row}; "
         f"allowed {tolerance * scale:.3g}: the graph must equal f on all of D"
@@ -142,7 +165,7 @@ def check_rewrites(graph: Graph, data: Dataset, tolerance: float = 1e-4, chunk: 
     return tuple(checks)
 
 
-def _runs(chain: Sequence[Graph], given: Mapping[str, Tensor]) -> list[Tensor]:
+def _run_chain(chain: Sequence[Graph], given: Mapping[str, Tensor]) -> list[Tensor]:
     """f of each version, computing again only what a rewrite made another function of, or gave other values to."""
     memo: dict[tuple[int, ...], Tensor] = {}
     before: dict[str, Tensor] = {}
@@ -155,7 +178,7 @@ def _runs(chain: Sequence[Graph], given: Mapping[str, Tensor]) -> list[Tensor]:
             inputs = [values[each] for each in node.inputs]
             key = (id(node.fn), *(id(value) for value in inputs))
             if key not in memo:
-                value = node.fn(*inputs)
+                value = node(*inputs)
                 # The very tensor of the version before, if equal, so that what reads it is not computed again.
                 memo[key] = before[name] if name in before and torch.equal(before[name], value) else value
             values[name] = memo[key]
@@ -167,3 +190,42 @@ def _runs(chain: Sequence[Graph], given: Mapping[str, Tensor]) -> list[Tensor]:
         outputs.append(values[graph.output])
         before = values
     return outputs
+
+
+Run = Callable[[Mapping[str, Tensor]], Sequence[Tensor]]
+"""Columns, a chunk of rows of each -> the values [chunk, ...] that are to be equal."""
+
+
+def _compare_on_data(
+    run: Run, columns: Mapping[str, Tensor], chunk: int, device: torch.device
+) -> tuple[list[Difference], float]:
+    """The difference on D of each value from the one before it, and the largest magnitude of the first.
+
+    Args:
+        run: makes the values.
+        columns: of D.
+        chunk: rows at a time.
+        device: where `run` works; on a CPU chunks are worked on side by side.
+    """
+
+    def compare(start: int) -> tuple[list[tuple[Tensor, Tensor]], float]:
+        with torch.no_grad():
+            values = [v.double() for v in run({name: c[start : start + chunk] for name, c in columns.items()})]
+        pairs = []
+        for before, after in itertools.pairwise(values):
+            same = (after == before) | (after.isnan() & before.isnan())
+            off = torch.where(same, 0.0, (after - before).abs().nan_to_num(math.inf)).reshape(len(after), -1)
+            pairs.append((off.amax(1), (~same).reshape(len(after), -1).any(1)))
+        return pairs, float(values[0].nan_to_num(0, 0, 0).abs().max())
+
+    starts = range(0, len(next(iter(columns.values()))), chunk)
+    found, scale = list[Difference](), 0.0
+    for start, (pairs, magnitude) in zip(starts, side_by_side(compare, starts, device), strict=True):
+        scale, found = max(scale, magnitude), found or [Difference(0.0, 0, 0)] * len(pairs)
+        for i, (off, differs) in enumerate(pairs):
+            worst, rows = found[i], found[i].rows + int(differs.sum())
+            if float(off.max()) > worst.value:
+                found[i] = Difference(float(off.max()), start + int(off.argmax()), rows)
+            else:
+                found[i] = Difference(worst.value, worst.row, rows)
+    return found, scale

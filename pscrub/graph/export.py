@@ -133,7 +133,7 @@ class _Parts:
                 # tensor in place: the copy would cost memory and protect from nothing.
                 copies[node] = copies[node.all_input_nodes[0]]
             else:
-                copies[node] = _copied(graph, node, copies, device)
+                copies[node] = _copy_node(graph, node, copies, device)
         result = copies[value]
         if not reads:
             one = value.meta["val"].shape[:1] == (1,)
@@ -145,7 +145,7 @@ class _Parts:
         return fx.GraphModule(attributes, graph)
 
 
-def _copied(graph: fx.Graph, node: fx.Node, copies: dict[fx.Node, fx.Node], device: fx.Node) -> fx.Node:
+def _copy_node(graph: fx.Graph, node: fx.Node, copies: dict[fx.Node, fx.Node], device: fx.Node) -> fx.Node:
     copy = graph.node_copy(node, copies.__getitem__)
     # Export bakes in the device it ran on and, by its strides, `view` for `reshape`: values gathered row by row, or on
     # another device, have neither.

@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pscrub.errors import GraphError, close
+from pscrub.errors import GraphError, NodeError, PscrubError, close, tell
 
 Function = Callable[..., Tensor]
 
@@ -36,6 +37,19 @@ class Node:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", tuple(self.inputs))
+
+    def __call__(self, *values: Tensor) -> Tensor:
+        """The node's value [batch, ...] from those of its inputs.
+
+        Raises:
+            NodeError: its function raised: the node, what it was given, and the line of the user's that it came from.
+        """
+        try:
+            return self.fn(*values)
+        except PscrubError:  # of a node inside, or one that says itself what is wrong
+            raise
+        except Exception as error:
+            raise NodeError(_say_failure(f"node '{self.name}'", self.inputs, values, error)) from error
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,7 @@ class Graph:
         faults = _faults(nodes, inputs, output)
         if faults:
             raise GraphError(faults)
-        self.nodes: Mapping[str, Node] = MappingProxyType(_sorted(nodes, inputs))
+        self.nodes: Mapping[str, Node] = MappingProxyType(_sort(nodes, inputs))
         self.inputs = tuple(inputs)
         self.output = output
         self.rewrite = rewrite
@@ -142,8 +156,28 @@ class Graph:
             if name in self.inputs:
                 raise GraphError(f"column '{name}' is needed for {', '.join(wanted)} and was not given")
             node = self.nodes[name]
-            values[name] = node.fn(*(values[each] for each in node.inputs))
+            values[name] = node(*(values[each] for each in node.inputs))
         return {name: values[name] for name in wanted}
+
+    def call(self, fn: Callable[..., Any], values: Sequence[Any]) -> Any:
+        """What a function found in the graph (`graph.ops`) gives, an exception naming the node that it is of.
+
+        Raises:
+            NodeError: it raised.
+        """
+        try:
+            return fn(*values)
+        except PscrubError:
+            raise
+        except Exception as error:
+            graph: Graph | None = self
+            while graph is not None:  # what a rewrite took out of the graph is looked for in the graph before it
+                for node in graph.nodes.values():
+                    if node.fn is fn:
+                        raise NodeError(_say_failure(f"node '{node.name}'", node.inputs, values, error)) from error
+                graph = None if graph.rewrite is None else graph.rewrite.before
+            told = _say_failure(f"operation {getattr(fn, 'target', fn)}", [""] * len(values), values, error)
+            raise NodeError(told) from error
 
     def order(self, names: Iterable[str], given: Iterable[str]) -> list[str]:
         """What must be computed for `names` when `given` is known, each after what it reads."""
@@ -195,6 +229,20 @@ class Graph:
         return Graph(moved, self.inputs, self.output, self.rewrite)
 
 
+def _say_failure(what: str, names: Sequence[str], values: Sequence[Any], error: Exception) -> str:
+    given = [f"'{name}' {describe_shape(value)}" for name, value in zip(names, values, strict=False)]
+    return f"{what} fails on {', '.join(given) or 'nothing'}: {tell(error)}".replace("'' ", "")
+
+
+def describe_shape(value: Any) -> str:
+    """A tensor's dtype and shape, or what else it is.
+
+    >>> describe_shape(torch.zeros(2, 3)), describe_shape(1.5)
+    ('float32[2, 3]', 'a float')
+    """
+    return f"{str(value.dtype)[6:]}{[*value.shape]}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
 def _parameters(name: str, fn: Function) -> tuple[str, ...]:
     parameters = inspect.signature(fn).parameters.values()
     if any(p.kind not in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters):
@@ -214,14 +262,14 @@ def _faults(nodes: list[Node], inputs: Sequence[str], output: str) -> list[str]:
     if output not in names:
         faults.append(f"the output '{output}' is not a node{close(output, names)}")
     if not faults:
-        acyclic = _sorted(nodes, inputs)
+        acyclic = _sort(nodes, inputs)
         cyclic = [node.name for node in nodes if node.name not in acyclic]
         if cyclic:
             faults.append(f"the graph has a cycle among {', '.join(cyclic)}")
     return faults
 
 
-def _sorted(nodes: list[Node], inputs: Sequence[str]) -> dict[str, Node]:
+def _sort(nodes: list[Node], inputs: Sequence[str]) -> dict[str, Node]:
     """Name -> node, each after what it reads: by the longest way from an input, then as given; none of a cycle.
 
     Linear in nodes and edges: each node waits for a number of others, and is ready when that is 0.

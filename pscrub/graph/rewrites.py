@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from pscrub.errors import GraphError, close
 from pscrub.graph.graph import Function, Graph, Node, Rewrite
+from pscrub.graph.ops import Opened, Sized, Slice, Whole
 
 Part = int | slice | Sequence[int]
 
@@ -46,23 +48,9 @@ def split(graph: Graph, node: str, axis: int, parts: Mapping[str, Part], size: i
     for name, part in index.items():
         if not part:
             raise GraphError(f"split of '{node}': part '{name}' is empty")
-    order = [i for part in index.values() for i in part]
-    back = None if order == sorted(order) else [order.index(i) for i in range(size)]
-
-    def whole(*values: Tensor) -> Tensor:
-        joined = torch.cat(values, axis)
-        return joined if back is None else joined.index_select(axis, torch.tensor(back, device=joined.device))
-
-    def checked(value: Tensor) -> Tensor:
-        if not -value.ndim < axis < value.ndim or value.shape[axis] != size:
-            expected = f"an axis {axis} of length {size}, the batch apart"
-            raise GraphError(f"split of '{node}': expected {expected}; its value has shape {list(value.shape)}")
-        return value
-
-    slices = [
-        Node(name, (graph.known(node),), _taking(checked, axis, part), view=_is_run(part))
-        for name, part in index.items()
-    ]
+    cut = {name: _Part(node, size, Slice(axis, tuple(part))) for name, part in index.items()}
+    slices = [Node(name, (graph.known(node),), each, view=each.slice.is_run) for name, each in cut.items()]
+    whole = Whole(axis, tuple(tuple(part) for part in index.values()))
     return _reread(graph, "split", node, tuple(parts), whole, slices, keep=True)
 
 
@@ -164,32 +152,33 @@ def _indices(part: Part, size: int) -> list[int]:
     return [i + size if -size <= i < 0 else i for i in given]
 
 
-def _is_run(part: list[int]) -> bool:
-    return part == list(range(part[0], part[0] + len(part)))
-
-
-def _taking(checked: Function, axis: int, part: list[int]) -> Function:
-    if _is_run(part):
-        return lambda value: checked(value).narrow(axis, part[0], len(part))
-    return lambda value: checked(value).index_select(axis, torch.tensor(part, device=value.device))
-
-
 def _reread(
     graph: Graph, kind: str, node: str, reads: tuple[str, ...], made: Function, new: Sequence[Node], keep: bool
 ) -> Graph:
     """The graph whose readers of a node read other names instead, from which `made` makes what they read before."""
     nodes = [old for old in graph.nodes.values() if keep or old.name != node]
-    nodes = [_rereading(old, node, reads, made) if node in old.inputs else old for old in nodes]
+    nodes = [_let_reread(old, node, reads, made) if node in old.inputs else old for old in nodes]
     rewrite = Rewrite(kind, node, graph, (reads, made) if keep else None)
     return Graph([*nodes, *new], graph.inputs, graph.output, rewrite)
 
 
-def _rereading(old: Node, node: str, reads: tuple[str, ...], made: Function) -> Node:
+def _let_reread(old: Node, node: str, reads: tuple[str, ...], made: Function) -> Node:
     inputs = tuple(dict.fromkeys(r for name in old.inputs for r in (reads if name == node else (name,))))
     return Node(old.name, inputs, _Rereading(old, node, inputs, reads, made))
 
 
-class _Rereading(nn.Module):
+class _Part(Opened):
+    """A slice of a node's value, which is seen to have the axis that is cut."""
+
+    def __init__(self, node: str, size: int, part: Slice) -> None:
+        super().__init__()
+        self.node, self.size, self.slice = node, size, part
+
+    def open(self, values: Sequence[Any], through: Callable[[Function, Sequence[Any]], Any]) -> Any:
+        return through(self.slice, [through(Sized(self.node, self.slice.axis, self.size), values)])
+
+
+class _Rereading(Opened):
     """A node's function on other inputs. A module, so that the parameters of the functions inside are moved with it."""
 
     def __init__(self, old: Node, node: str, inputs: tuple[str, ...], reads: tuple[str, ...], made: Function) -> None:
@@ -197,18 +186,18 @@ class _Rereading(nn.Module):
         self.old, self.made = old.fn, made
         self.old_inputs, self.node, self.inputs, self.reads = old.inputs, node, inputs, reads
 
-    def forward(self, *values: Tensor) -> Tensor:
+    def open(self, values: Sequence[Any], through: Callable[[Function, Sequence[Any]], Any]) -> Any:
         known = dict(zip(self.inputs, values, strict=True))
-        known[self.node] = self.made(*(known[name] for name in self.reads))
-        return self.old(*(known[name] for name in self.old_inputs))
+        known[self.node] = through(self.made, [known[name] for name in self.reads])
+        return through(self.old, [known[name] for name in self.old_inputs])
 
 
-class _Residual(nn.Module):
+class _Residual(Opened):
     """What an estimate leaves of a node's value."""
 
     def __init__(self, whole: Function) -> None:
         super().__init__()
         self.whole = whole
 
-    def forward(self, estimated: Tensor, *values: Tensor) -> Tensor:
-        return self.whole(*values) - estimated
+    def open(self, values: Sequence[Any], through: Callable[[Function, Sequence[Any]], Any]) -> Any:
+        return through(operator.sub, [through(self.whole, values[1:]), values[0]])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import sys
-import traceback
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,17 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from pscrub.errors import TraceError, close
-from pscrub.graph.cuts import Cut, hooked, pick
+from pscrub.errors import TraceError, close, tell
+from pscrub.graph.cuts import Cut, hook, pick
 from pscrub.graph.export import mark_op
 
 Argument = tuple[str | None, str]  # forward's parameter, None for the next positional one, and the column it takes
 
 _TRY_EVAL = "; the module is in training mode, where dropout draws and batch statistics mix rows: try module.eval()"
-
-_NOT_USERS = {os.path.dirname(os.path.abspath(file)) for file in (__file__, contextlib.__file__)}
-
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,7 @@ class Subject:
                 faults.append(f"node '{name}': {self.cuts[name]} is {describe(value)}; expected a tensor")
             return value
 
-        with hooked(self.module, self.cuts, see) as calls:
+        with hook(self.module, self.cuts, see) as calls:
             try:
                 result = self({name: column.clone() for name, column in columns.items()})
             except Exception as error:
@@ -79,7 +73,7 @@ class Subject:
         values = tuple(columns[name] for name in self.columns)
         marked = _Marked(self)
         printed = io.StringIO()
-        with warnings.catch_warnings(), hooked(self.module, self.cuts, marked.mark):
+        with warnings.catch_warnings(), hook(self.module, self.cuts, marked.mark):
             warnings.filterwarnings("ignore", r".*treespec, LeafSpec", FutureWarning)
             # State that forward keeps on the module (an LSTM's list of weights, harmlessly): the check will tell.
             warnings.filterwarnings("ignore", r"The tensor attributes? .* assigned during export", UserWarning)
@@ -170,17 +164,6 @@ def _refusal(error: Exception) -> str:
             f"what it computes; torch.where or a mask may do. torch.export: {tell(error)}"
         )
     return f"torch.export refuses the module: {tell(error)}"
-
-
-def tell(error: BaseException) -> str:
-    """An exception's kind, its first line and the innermost line of the user's code that it came from."""
-    first = str(error).strip().partition("\n")[0]
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if os.path.dirname(frame.filename) not in _NOT_USERS and not frame.filename.startswith(
-            (_TORCH, "<eval_with_key")
-        ):
-            return f"{type(error).__name__}: {first} (at {frame.filename}:{frame.lineno}: {frame.line})"
-    return f"{type(error).__name__}: {first}"
 
 
 def describe(value: object) -> str:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from pscrub.data.dataset import Dataset
-from pscrub.errors import TraceError, close
+from pscrub.errors import TraceError, close, tell
 from pscrub.graph.cuts import Cut, left_as_found, output_of
+from pscrub.graph.equal import find_gap
 from pscrub.graph.export import nodes_between_marks
 from pscrub.graph.graph import Graph, Node
-from pscrub.graph.subject import Argument, Subject, describe, path_faults, tell
+from pscrub.graph.subject import Argument, Subject, describe, path_faults
 
 Inputs = Sequence[str] | Mapping[str, str]
 
@@ -116,14 +117,14 @@ def _check(graph: Graph, subject: Subject, columns: Mapping[str, Tensor], consta
                 if value.shape != wanted.shape or value.dtype != wanted.dtype:
                     is_, was = (f"{str(each.dtype)[6:]}{[*each.shape]}" for each in (value, wanted))
                     raise TraceError(f"node '{name}' is {is_} on {size} rows; the module's is {was}{advice}")
-                gap, scale = _gap(value, wanted)
+                gap, scale = find_gap(value, wanted)
                 if gap > tolerance * scale:
                     raise TraceError(
                         f"node '{name}' differs from the module by {gap:.3g} on {size} rows (largest magnitude "
                         f"{scale:.3g}): the module is random, keeps state from call to call, or changes in place a "
                         f"tensor that is also used elsewhere{advice}"
                     )
-            gap, scale = _gap(alone.setdefault(name, value), value[:1])
+            gap, scale = find_gap(alone.setdefault(name, value), value[:1])
             # Kernels for other batch sizes add up in another order.
             if value.is_floating_point() and gap > max(tolerance, torch.finfo(value.dtype).eps ** 0.5) * scale:
                 raise TraceError(
@@ -141,15 +142,6 @@ def _value(node: Node, values: Mapping[str, Tensor], size: int, advice: str) -> 
         return value
     found = f"{describe(value)} of shape {[*value.shape]}" if isinstance(value, Tensor) else describe(value)
     raise TraceError(f"node '{node.name}' gives {found} for {size} rows; expected a tensor, [{size}, ...]{advice}")
-
-
-def _gap(found: Tensor, expected: Tensor) -> tuple[float, float]:
-    """The largest difference and the largest magnitude; infinities and NaN differ from all but their like."""
-    if found.shape != expected.shape or not expected.numel():
-        return (0.0 if found.shape == expected.shape else float("inf")), 0.0
-    a, b = (each.to(torch.promote_types(each.dtype, torch.float64)) for each in (found, expected))
-    gap = (a - b).abs().nan_to_num(nan=float("inf")).masked_fill((a == b) | (a.isnan() & b.isnan()), 0.0)
-    return gap.max().item(), b.abs().nan_to_num(nan=0.0, posinf=0.0).max().item()
 
 
 def _arguments(module: nn.Module, data: Dataset, inputs: Inputs | None, faults: list[str]) -> tuple[Argument, ...]:

@@ -9,7 +9,7 @@ of the same claims are made here too.
 from pscrub.hypothesis.ablation import KINDS, RESAMPLING, Ablation
 from pscrub.hypothesis.behaviours import DISTANCES, output_distance, restrict
 from pscrub.hypothesis.claim import EXACT, Claim
-from pscrub.hypothesis.hypothesis import Hypothesis, Sharing
+from pscrub.hypothesis.hypothesis import Hypothesis, Sharing, drop_members
 from pscrub.hypothesis.isomorphism import make_isomorphic
 from pscrub.hypothesis.joins import join, join_graphs, permits, same_claims, signature
 from pscrub.hypothesis.study import Expected, Study
@@ -29,6 +29,7 @@ __all__ = [
     "Study",
     "Tree",
     "draw_together",
+    "drop_members",
     "join",
     "join_graphs",
     "make_exact",

@@ -87,7 +87,7 @@ def replacements(tree: Tree, ablation: Ablation, on_data: Callable[[str], Tensor
     """
     if ablation.kind == "resampling":
         return {}
-    chosen = _chosen(tree, ablation.claimed)
+    chosen = _choose_paths(tree, ablation.claimed)
     out, faults = dict[str, Replacement](), list[str]()
     for path, site in tree.sites.items():
         if site.claim is not None and path not in chosen:
@@ -108,7 +108,7 @@ def replacements(tree: Tree, ablation: Ablation, on_data: Callable[[str], Tensor
     return out
 
 
-def _chosen(tree: Tree, claimed: Collection[str] | Literal["all"]) -> Collection[str]:
+def _choose_paths(tree: Tree, claimed: Collection[str] | Literal["all"]) -> Collection[str]:
     if isinstance(claimed, str):
         if claimed != "all":
             raise HypothesisError(f"claimed is '{claimed}'; expected paths of tree nodes, or 'all'")

@@ -15,7 +15,7 @@ from pscrub.errors import HypothesisError, close
 from pscrub.graph.graph import Graph, Node
 from pscrub.graph.losses import divergence, flipped, squared_error
 from pscrub.hypothesis.claim import EXACT, Claim
-from pscrub.hypothesis.hypothesis import Hypothesis
+from pscrub.hypothesis.hypothesis import Hypothesis, drop_members
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """The model's own output and another, each [batch, ...] -> [batch]."""
@@ -63,7 +63,7 @@ def output_distance(
         raise HypothesisError(
             f"the output node '{graph.output}' reads {', '.join(reads)}, labels all: no output to compare"
         )
-    own = [_own(graph, name) for name in outputs]
+    own = [_give_own(graph, name) for name in outputs]
 
     def apart(*values: Tensor) -> Tensor:
         pairs = zip(values[len(outputs) :], values[: len(outputs)], strict=True)
@@ -109,19 +109,16 @@ def _other(hypothesis: Hypothesis, f: Node, new: Sequence[Node]) -> Hypothesis:
     needed = set(Graph([*kept, *new, f], graph.inputs, f.name).order([f.name], ()))
     columns = [name for name in graph.inputs if name in needed]
     other = Graph([node for node in (*kept, *new, f) if node.name in needed], columns, f.name)
-    reached = _reached(other, f, new, {read.at for read in root.reads})
+    reached = _reach(other, f, new, {read.at for read in root.reads})
     reads = [read for read in root.reads if read.at in reached]
     if not root.reads:  # the old root was taken whole from its datum
         reads = [Claim(name, EXACT) for name in f.inputs if name not in {node.name for node in new}]
     extra = [Claim(node.name, EXACT) for node in new]
     claim = Claim(f.name, reads=[*reads, *extra], paths=root.paths)
-    sharing = hypothesis.sharing
-    if isinstance(sharing, Mapping):
-        sharing = {group: [name for name in members if name in other] for group, members in sharing.items()}
-    return Hypothesis(hypothesis.name, other, hypothesis.data, claim, sharing)
+    return drop_members(Hypothesis(hypothesis.name, other, hypothesis.data, claim, hypothesis.sharing))
 
 
-def _reached(graph: Graph, f: Node, new: Sequence[Node], claimed: set[str]) -> set[str]:
+def _reach(graph: Graph, f: Node, new: Sequence[Node], claimed: set[str]) -> set[str]:
     """What f depends on, neither through what was added nor through what is claimed (which is reached itself)."""
     added = {node.name for node in new}
     seen: set[str] = set()
@@ -134,7 +131,7 @@ def _reached(graph: Graph, f: Node, new: Sequence[Node], claimed: set[str]) -> s
     return seen
 
 
-def _own(graph: Graph, name: str) -> Node:
+def _give_own(graph: Graph, name: str) -> Node:
     """A node's value by a way of its own, that no claim is about."""
     columns = tuple(column for column in graph.inputs if column in graph.order([name], ()))
     return Node(f"own {name}", columns, _Own(graph, name))

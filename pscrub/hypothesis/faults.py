@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor
 
@@ -72,12 +72,18 @@ def find_edge_faults(claims: Sequence[Claim], graph: Graph) -> Iterator[str]:
                 )
 
 
-def find_sharing_faults(sharing: object, graph: Graph) -> Iterator[str]:
+def find_sharing_faults(
+    sharing: object, graph: Graph, claims: Sequence[Claim], unimportant: Callable[[Claim], Sequence[str]]
+) -> Iterator[str]:
     """Faults of how unimportant inputs are said to share their draws: an unknown mode, groups that are none.
+
+    A member that no claim's node reads as an unimportant input would share nothing, and look as if it did.
 
     Args:
         sharing: as it was given.
         graph: G.
+        claims: of a hypothesis.
+        unimportant: a claim's unimportant inputs; asked only of claims about nodes that the graph has.
     """
     if not isinstance(sharing, Mapping):
         if sharing not in ("reader", "all", "each"):
@@ -93,6 +99,14 @@ def find_sharing_faults(sharing: object, graph: Graph) -> Iterator[str]:
             yield f"sharing: '{name}' is in two groups"
         if name not in graph:
             yield f"sharing: unknown node '{name}'{close(name, [*graph.nodes, *graph.inputs])}"
+    if any(claim.at not in graph for claim in claims):
+        return
+    free = {name for claim in claims for name in unimportant(claim)}
+    for name in sorted(set(members) - free):
+        claimed = [f"'{claim.name}'" for claim in claims if claim.at == name]
+        if name in graph:
+            what = f"it is claimed ({' and '.join(claimed)})" if claimed else "no claim's node reads it unclaimed"
+            yield f"sharing: '{name}' shares no draw, as {what}; leave it out{close(name, sorted(free))}"
 
 
 def find_value_faults(claims: Sequence[Claim], partitions: Mapping[Claim, Partition], data: Dataset) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -33,7 +33,8 @@ class Hypothesis:
         claim: the root of the interpretation, at the graph's output.
         sharing: which unimportant inputs share a draw of their datum: "reader", one draw for all unimportant inputs of
             one tree node (the default); "all", one for the whole model; "each", one for each input of each tree node;
-            or groups {name: [graph nodes]}, one draw for a group wherever it is read, the rest per reader.
+            or groups {name: [graph nodes]}, one draw for a group wherever it is read, the rest per reader. Members are
+            nodes that are unimportant to some reader (`drop_members` leaves others out).
 
     >>> import torch
     >>> data = Dataset({"x": torch.tensor([1.0, 2.0, 1.0]), "y": torch.tensor([0.0, 5.0, 7.0])})
@@ -78,7 +79,7 @@ class Hypothesis:
         return (
             *find_naming_faults(self.claims, self.graph, self.data),
             *find_edge_faults(self.claims, self.graph),
-            *find_sharing_faults(self.sharing, self.graph),
+            *find_sharing_faults(self.sharing, self.graph, self.claims, self.unimportant),
             *unread,
             *find_value_faults(self.claims, partitions, self.data),
         )
@@ -96,13 +97,14 @@ class Hypothesis:
         """
         faults = [*self.faults]
         checks: tuple[RewriteCheck, ...] = ()
+        cause: BaseException | None = None
         if rewrites and all(isinstance(self.data.columns.get(name), Tensor) for name in self.graph.inputs):
             try:
                 checks = check_rewrites(self.graph, self.data)
             except GraphError as error:
-                faults += error.faults
+                faults, cause = [*faults, *error.faults], error.__cause__
         if faults:
-            raise HypothesisError(f"hypothesis '{self.name}': {fault}" for fault in faults)
+            raise HypothesisError(f"hypothesis '{self.name}': {fault}" for fault in faults) from cause
         return checks
 
     def inlined(self, claim: Claim) -> set[str]:
@@ -148,3 +150,22 @@ class Hypothesis:
         if isinstance(feature, str):
             return Partition.finest(data) if feature == EXACT else read_feature(data, feature, f"column '{feature}'")
         return read_feature(data, feature, f"feature '{claim.feature_name}'")
+
+
+def drop_members(hypothesis: Hypothesis) -> Hypothesis:
+    """The hypothesis without those members of its sharing groups that are unimportant to no reader, and share nothing.
+
+    For groups that were written for several hypotheses, or before a claim was added.
+
+    >>> import torch
+    >>> data = Dataset({"x": torch.arange(4)})
+    >>> graph = Graph.of({"s": lambda x: x % 2, "t": lambda x: x // 2, "f": lambda s, t: s + t}, ["x"], "f")
+    >>> claim = Claim("f", reads=[Claim("s", lambda d: d["x"] % 2)])
+    >>> drop_members(Hypothesis("only s", graph, data, claim, {"terms": ["s", "t"]})).sharing
+    {'terms': ['t']}
+    """
+    if not isinstance(hypothesis.sharing, Mapping):
+        return hypothesis
+    free = {name for claim in hypothesis.claims for name in hypothesis.unimportant(claim)}
+    kept = {group: [name for name in names if name in free] for group, names in hypothesis.sharing.items()}
+    return replace(hypothesis, sharing={group: names for group, names in kept.items() if names})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from pscrub.hypothesis.claim import EXACT, Claim
 from pscrub.hypothesis.hypothesis import Hypothesis, Sharing
 from pscrub.hypothesis.tree import unroll
 
+T = TypeVar("T", bound=Hashable)
 UNIT = "nothing (one value)"
 """What a unit-valued node is said to carry."""
 
@@ -87,6 +88,7 @@ def make_isomorphic(hypothesis: Hypothesis) -> Hypothesis:
     (['f', 'f/s', 'f/unit(f)'], ['s', 'unit(f)', 'f'])
     """
     tree = unroll(hypothesis)
+    # A draw with several readers gives them one datum, which no node of a tree can: it has one reader.
     readers: dict[str, int] = {}
     for site in tree.sites.values():
         for draw in set((site.given or {}).values()):
@@ -96,6 +98,7 @@ def make_isomorphic(hypothesis: Hypothesis) -> Hypothesis:
         claim = site.claim
         if claim is None or claim in made:
             continue
+        # 4.2: unimportant inputs that share a datum become one node, the same at every path that leads to the claim.
         units: dict[str, list[str]] = {}
         for name, source in (site.given or {}).items():
             if tree.sites[source].claim is None:
@@ -109,7 +112,7 @@ def make_isomorphic(hypothesis: Hypothesis) -> Hypothesis:
             claim.feature_name,
             tuple(made[read] for read in claim.reads),
             tuple(
-                Unit(_unit(claim.at, source), tuple(names), None if alone[source] else source[1:])
+                Unit(_name_unit(claim.at, source), tuple(names), None if alone[source] else source[1:])
                 for source, names in units.items()
             ),
             claim.unit,
@@ -125,15 +128,16 @@ def realise(hypothesis: Hypothesis, root: Part) -> Hypothesis:
         root: the interpretation's root.
     """
     graph, data = hypothesis.graph, hypothesis.data
-    layouts = _layouts(graph, data)
+    layouts = _find_layouts(graph, data)
     nodes: dict[str, Node] = {}
     claims: dict[Part, Claim] = {}
     groups: dict[str, list[str]] = {}
-    for part in _below(root):
+    for part in order_upwards(root, lambda part: part.reads):
         reads = [claims[each] for each in part.reads]
         for unit in part.units:
             nodes[unit.name] = Node(unit.name, graph.inputs, _Packed(graph, unit.members))
             if unit.group is None:
+                # "unit type": I's node there takes one value, so that any datum is in its block.
                 whole = Partition.trivial(data)
                 reads.append(Claim(unit.name, whole, name=unit.name.replace("/", "|"), words=UNIT, unit=True))
             else:
@@ -152,25 +156,31 @@ def realise(hypothesis: Hypothesis, root: Part) -> Hypothesis:
     return replace(hypothesis, graph=new, claim=claims[root], sharing=sharing)
 
 
-def _below(part: Part) -> Iterator[Part]:
-    """Every part once, each after what it reads."""
-    seen: dict[Part, None] = {}
+def order_upwards(root: T, below: Callable[[T], Iterable[T]]) -> list[T]:
+    """All that is at and below a root once, each after what is below it; depth first, as `below` lists it.
 
-    def visit(each: Part) -> None:
-        if each not in seen:
-            for read in each.reads:
-                visit(read)
-            seen[each] = None
-
-    visit(part)
-    yield from seen
+    >>> order_upwards(5, lambda n: [n - 1, n - 2] if n > 1 else [])
+    [1, 0, 2, 3, 4, 5]
+    """
+    # A stack of its own, as in `Claim.upwards`: what is below may go deeper than Python recurses.
+    done: dict[T, None] = {}
+    waiting = [(root, iter(below(root)))]
+    while waiting:
+        each, left = waiting[-1]
+        following = next((one for one in left if one not in done), None)
+        if following is None:
+            done[each] = None
+            waiting.pop()
+        else:
+            waiting.append((following, iter(below(following))))
+    return list(done)
 
 
 def _is_plain(feature: Any) -> bool:
     return feature is None or (isinstance(feature, str) and feature == EXACT)
 
 
-def _unit(at: str, source: str) -> str:
+def _name_unit(at: str, source: str) -> str:
     """`unit(reader)`, and the draw's own name where it has one."""
     own = source.rsplit("~", 1)[-1]
     return f"unit({at}: {own})" if own else f"unit({at})"
@@ -179,7 +189,7 @@ def _unit(at: str, source: str) -> str:
 Layout = tuple[torch.dtype, torch.Size]
 
 
-def _layouts(graph: Graph, data: Dataset) -> Mapping[str, Layout]:
+def _find_layouts(graph: Graph, data: Dataset) -> Mapping[str, Layout]:
     """The dtype of every node's and column's value, and its shape but for the batch."""
     given = {name: data[name][:2] for name in graph.inputs}
     with torch.no_grad():

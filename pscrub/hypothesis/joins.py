@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -13,9 +14,11 @@ from pscrub.data.partition import Partition
 from pscrub.errors import HypothesisError
 from pscrub.graph.graph import Graph
 from pscrub.hypothesis.claim import EXACT, Claim
-from pscrub.hypothesis.hypothesis import Hypothesis, Sharing
-from pscrub.hypothesis.isomorphism import Part, Unit, realise
+from pscrub.hypothesis.hypothesis import Hypothesis, Sharing, drop_members
+from pscrub.hypothesis.isomorphism import Part, Unit, order_upwards, realise
 
+Pair = tuple[Claim | None, Claim | None]
+"""What each of two hypotheses claims about one node, at least one of them something."""
 ORDER = ("each", "reader", "all")
 """Sharing modes, those that keep more together later."""
 
@@ -27,7 +30,7 @@ def join(a: Hypothesis, b: Hypothesis) -> Hypothesis:
     claims it, being unimportant to the other, which permits any swap, the claim is that one's. Where one evaluates a
     node whole, on one datum, nothing inside it may be swapped, and so the join evaluates it whole. Of two ways of
     sharing unimportant inputs, the one that keeps more together. A claimed input no longer shares the datum of the
-    rest of its reader's unimportant inputs; join `isomorphic` hypotheses to refine what they share instead.
+    rest of its reader's unimportant inputs; join what `make_isomorphic` gives to refine what they share instead.
 
     Commutative, associative and idempotent, as laws and partitions; names are the first's, where they differ.
 
@@ -50,10 +53,14 @@ def join(a: Hypothesis, b: Hypothesis) -> Hypothesis:
     >>> both.name, both.partitions[both.claim.reads[0]].n_blocks
     ('mod 2 and mod 3', 6)
     """
-    a, b = _on_one_graph(a, b)
+    a, b = _put_on_one_graph(a, b)
     made: dict[Any, Claim] = {}
-    root = _joined(a, b, a.claim, b.claim, made)
-    found = replace(a, name=_both_words(a.name, b.name), claim=root, sharing=_sharing(a, b))
+    joined: dict[Pair, Claim] = {}
+    top: Pair = (a.claim, b.claim)
+    for pair in order_upwards(top, _pair_reads):
+        joined[pair] = _join_claims(a, b, pair, [joined[read] for read in _pair_reads(pair)], made)
+    # Where one of them claims what the other shares, it is shared no longer.
+    found = drop_members(replace(a, name=_join_names(a.name, b.name), claim=joined[top], sharing=_join_sharing(a, b)))
     differing: dict[str, int] = {}
     for claim in made.values():
         differing[claim.at] = differing.get(claim.at, 0) + 1
@@ -77,9 +84,10 @@ def join(a: Hypothesis, b: Hypothesis) -> Hypothesis:
 def join_graphs(a: Hypothesis, b: Hypothesis) -> Hypothesis:
     """The join by interpretation graphs: both are made alike, and each node carries the pair of their two values.
 
-    The slow reference for `join`. A node that one of them has no claim about is added to it: with one value where it
-    is unimportant to it, as the datum itself where it is inside a node that is evaluated whole. The graph is
-    treeified and made isomorphic with the interpretation, so readers may differ in what they claim of one node.
+    The slow reference for `join`; it recurses as deep as claims go. A node that one of them has no claim about is added
+    to it: with one value where it is unimportant to it, as the datum itself where it is inside a node that is evaluated
+    whole. The graph is treeified and made isomorphic with the interpretation, so readers may differ in what they claim
+    of one node.
 
     Source: appendix 8, "computation graph centric".
 
@@ -90,12 +98,12 @@ def join_graphs(a: Hypothesis, b: Hypothesis) -> Hypothesis:
     Raises:
         HypothesisError: as for `join`, but for readers that differ.
     """
-    a, b = _on_one_graph(a, b)
+    a, b = _put_on_one_graph(a, b)
     for each in (a, b):
         each.check(rewrites=False)
-    sharing = _sharing(a, b)
-    root = _paired(a, sharing, a.graph.output, a.graph.output, _Side(a, a.claim), _Side(b, b.claim))
-    return realise(replace(a, name=_both_words(a.name, b.name)), root)
+    sharing = _join_sharing(a, b)
+    root = _pair_claims(a, sharing, a.graph.output, a.graph.output, _Side(a, a.claim), _Side(b, b.claim))
+    return realise(replace(a, name=_join_names(a.name, b.name)), root)
 
 
 def permits(hypothesis: Hypothesis, node: str, x: int, y: int) -> bool:
@@ -126,23 +134,31 @@ def same_claims(a: Hypothesis, b: Hypothesis) -> bool:
 
 def signature(hypothesis: Hypothesis) -> object:
     """What a hypothesis claims, without names: nodes, blocks and what is read, along every path; to be compared."""
-    return _mark(hypothesis, hypothesis.claim), str(hypothesis.sharing)
+    # A digest of what a claim says and of the digests of what it reads: marks nested as deep as claims go could not be
+    # compared without recursing.
+    marks: dict[Claim, bytes] = {}
+    for claim in hypothesis.claim.upwards():
+        read = sorted((each.at, marks[each]) for each in claim.reads)
+        mark = hashlib.sha256(repr((claim.at, claim.paths if read else "", read)).encode())
+        mark.update(hypothesis.partitions[claim].labels.numpy().tobytes())
+        marks[claim] = mark.digest()
+    return marks[hypothesis.claim], str(hypothesis.sharing)
 
 
-def _mark(hypothesis: Hypothesis, claim: Claim) -> tuple[object, ...]:
-    labels = hypothesis.partitions[claim].labels.numpy().tobytes()
-    read = tuple(sorted((each.at, _mark(hypothesis, each)) for each in claim.reads))
-    return (claim.at, labels, claim.paths if read else "", read)
+def _pair_reads(pair: Pair) -> list[Pair]:
+    """What two claims about one node read, by the node read; nothing if one of them evaluates it whole."""
+    if not all(claim.reads for claim in pair if claim is not None):
+        return []
+    left, right = ({read.at: read for read in claim.reads} if claim else {} for claim in pair)
+    return [(left.get(at), right.get(at)) for at in left | right]
 
 
-def _joined(a: Hypothesis, b: Hypothesis, one: Claim | None, other: Claim | None, made: dict[Any, Claim]) -> Claim:
-    claims = [(h, c) for h, c in ((a, one), (b, other)) if c is not None]
+def _join_claims(a: Hypothesis, b: Hypothesis, pair: Pair, reads: Sequence[Claim], made: dict[Any, Claim]) -> Claim:
+    """The claim that two claims about one node are joined to, reading what theirs are joined to."""
+    claims = [(h, c) for h, c in zip((a, b), pair, strict=True) if c is not None]
     first = claims[0][1]
+    # A swap that both permit is within a block of either: within one of the common refinement. No claim permits any.
     partition = Partition.trivial(a.data).refine(*(h.partitions[c] for h, c in claims))
-    reads: list[Claim] = []
-    if all(claim.reads for _, claim in claims):
-        left, right = ({read.at: read for read in claim.reads} if claim else {} for claim in (one, other))
-        reads = [_joined(a, b, left.get(at), right.get(at), made) for at in left | right]
     paths: Literal["direct", "any"] = "any" if any(c.paths == "any" and c.reads for _, c in claims) else "direct"
     # One claim object for what is claimed alike at a node, wherever it is read.
     key = (first.at, partition.labels.numpy().tobytes(), paths, tuple(sorted(id(read) for read in reads)))
@@ -151,49 +167,55 @@ def _joined(a: Hypothesis, b: Hypothesis, one: Claim | None, other: Claim | None
         words = " and ".join(dict.fromkeys(c.feature_name for _, c in claims))
         feature = EXACT if plain else partition
         unit = any(claim.unit for _, claim in claims)  # of one node both are units, but where the user claims one anew
-        made[key] = Claim(first.at, feature, reads, name=_name(a, b, first), words=words, paths=paths, unit=unit)
+        made[key] = Claim(first.at, feature, reads, name=_choose_name(a, b, first), words=words, paths=paths, unit=unit)
     return made[key]
 
 
-def _name(a: Hypothesis, b: Hypothesis, like: Claim) -> str:
+def _choose_name(a: Hypothesis, b: Hypothesis, like: Claim) -> str:
     """What a claim is called, if only claims about its node are called so; else its node."""
     unique = all(claim.at == like.at for claim in (*a.claims, *b.claims) if claim.name == like.name)
     return like.name if unique else like.at.replace("/", "|")
 
 
-def _sharing(a: Hypothesis, b: Hypothesis) -> Sharing:
+def _join_sharing(a: Hypothesis, b: Hypothesis) -> Sharing:
     modes = [a.sharing, b.sharing]
     maps = [{group: tuple(names) for group, names in m.items()} for m in modes if isinstance(m, Mapping)]
     if "all" in modes:
         return "all"
-    if len(maps) == 2 and maps[0] != maps[1]:
-        raise HypothesisError(
-            f"'{a.name}' and '{b.name}' share unimportant inputs in different groups, {maps[0]} and {maps[1]}; "
-            "give both the same groups"
-        )
+    if len(maps) == 2:
+        groups = [{name: group for group, names in each.items() for name in names} for each in maps]
+        free = [{name for claim in h.claims for name in h.unimportant(claim)} for h in (a, b)]
+        # What is unimportant to both is to be shared alike; what is so to one alone is its own to share.
+        if any(groups[0].get(name) != groups[1].get(name) for name in free[0] & free[1]):
+            raise HypothesisError(
+                f"'{a.name}' and '{b.name}' share unimportant inputs in different groups, {maps[0]} and {maps[1]}; "
+                "give both the same groups"
+            )
+        both = groups[0] | groups[1]
+        return {group: tuple(name for name in both if both[name] == group) for group in maps[0] | maps[1]}
     if maps:
         return maps[0]
     return max((m for m in modes if isinstance(m, str)), key=ORDER.index)
 
 
-def _on_one_graph(a: Hypothesis, b: Hypothesis) -> tuple[Hypothesis, Hypothesis]:
+def _put_on_one_graph(a: Hypothesis, b: Hypothesis) -> tuple[Hypothesis, Hypothesis]:
     """The two on the later of their graphs, if one is a rewrite of the other."""
     if a.data is not b.data:
         raise HypothesisError(f"'{a.name}' and '{b.name}' are on different datasets and cannot be joined")
     if a.graph is b.graph:
         return a, b
-    if a.graph in _history(b.graph):
-        return _moved(a, b), b
-    if b.graph in _history(a.graph):
-        return a, _moved(b, a)
-    said = [", ".join(_rewrites(h.graph)) or "none" for h in (a, b)]
+    if a.graph in _list_earlier(b.graph):
+        return _move(a, b), b
+    if b.graph in _list_earlier(a.graph):
+        return a, _move(b, a)
+    said = [", ".join(_list_rewrites(h.graph)) or "none" for h in (a, b)]
     raise HypothesisError(
         f"'{a.name}' and '{b.name}' cannot be joined: their graphs were rewritten in ways that no graph has both of "
         f"({said[0]}; {said[1]}); make both hypotheses on one graph, rewritten for each of them"
     )
 
 
-def _moved(h: Hypothesis, to: Hypothesis) -> Hypothesis:
+def _move(h: Hypothesis, to: Hypothesis) -> Hypothesis:
     moved = replace(h, graph=to.graph)
     try:
         moved.check(rewrites=False)
@@ -205,19 +227,19 @@ def _moved(h: Hypothesis, to: Hypothesis) -> Hypothesis:
     return moved
 
 
-def _history(graph: Graph) -> Iterator[Graph]:
+def _list_earlier(graph: Graph) -> Iterator[Graph]:
     while graph.rewrite is not None:
         graph = graph.rewrite.before
         yield graph
 
 
-def _rewrites(graph: Graph) -> Iterator[str]:
+def _list_rewrites(graph: Graph) -> Iterator[str]:
     while graph.rewrite is not None:
         yield f"{graph.rewrite.kind} of '{graph.rewrite.node}'"
         graph = graph.rewrite.before
 
 
-def _both_words(a: str, b: str) -> str:
+def _join_names(a: str, b: str) -> str:
     return a if a == b else f"{a} and {b}"
 
 
@@ -256,11 +278,11 @@ class _Side:
         return _Side(self.of, next((read for read in self.claim.reads if read.at == at), None))
 
 
-def _paired(h: Hypothesis, sharing: Sharing, at: str, path: str, one: _Side, other: _Side) -> Part:
+def _pair_claims(h: Hypothesis, sharing: Sharing, at: str, path: str, one: _Side, other: _Side) -> Part:
     """The node of the joined interpretation at a path, its value the pair of both values."""
     sides = (one, other)
     claims = [side.claim for side in sides if side.claim is not None]
-    name = _name(one.of, other.of, claims[0]) if claims else at.replace("/", "|")
+    name = _choose_name(one.of, other.of, claims[0]) if claims else at.replace("/", "|")
     feature = torch.stack([side.values for side in sides], 1)
     words = " and ".join(dict.fromkeys(c.feature_name for c in claims)) or "the datum"
     opened = [side.claim for side in sides if side.opened and side.claim is not None]
@@ -275,11 +297,11 @@ def _paired(h: Hypothesis, sharing: Sharing, at: str, path: str, one: _Side, oth
     if whole:  # nothing inside may be swapped: every input is a node that carries the datum itself
         read |= dict.fromkeys(rest)
         rest = ()
-    parts = tuple(_paired(h, sharing, each, f"{path}/{each}", *(s.below(each) for s in sides)) for each in read)
-    return Part(path, at, name, feature, words, parts, tuple(_units(path, rest, sharing)), unit)
+    parts = tuple(_pair_claims(h, sharing, each, f"{path}/{each}", *(s.below(each) for s in sides)) for each in read)
+    return Part(path, at, name, feature, words, parts, tuple(_list_units(path, rest, sharing)), unit)
 
 
-def _units(path: str, names: tuple[str, ...], sharing: Sharing) -> Iterator[Unit]:
+def _list_units(path: str, names: tuple[str, ...], sharing: Sharing) -> Iterator[Unit]:
     if sharing == "all" and names:
         yield Unit(f"unit({path}: all)", names, "all")
     elif sharing == "each":

@@ -1,6 +1,7 @@
 """Lemma 1 as linear equations in the law of the wires of a cut, from the hypothesis alone.
 
-Nothing here draws, passes messages or knows the tree that is drawn from: it can be held against all of these.
+Nothing here draws, passes messages or knows the tree that is drawn from: it can be held against all of these. It is for
+small hypotheses: cells are listed one by one, and claims are gone through by recursion.
 """
 
 from __future__ import annotations
@@ -101,12 +102,12 @@ def minimal_cuts(hypothesis: Hypothesis) -> Iterator[Cut]:
 
     Source: proof of the appendix's Theorem 2.
     """
-    yield from _cuts(_interpretation(hypothesis))
+    yield from _list_cuts(_interpret(hypothesis))
 
 
 def leaves_of(hypothesis: Hypothesis) -> Cut:
     """The cut through the data of all leaves: the scrubbed inputs, x_1 to x_n."""
-    return tuple(_leaves(_interpretation(hypothesis)))
+    return tuple(_list_leaves(_interpret(hypothesis)))
 
 
 def list_constraints(hypothesis: Hypothesis, cut: Cut | None = None, most: int = MOST_CELLS) -> Constraints:
@@ -136,14 +137,16 @@ def list_constraints(hypothesis: Hypothesis, cut: Cut | None = None, most: int =
     >>> [f"{node}: {rhs:g}" for node, rhs in zip(found.nodes, found.rhs)][-4:]
     ['f/t: 0.125', 'f/t: 0.125', 'f/t: 0.25', 'f/t: 0.5']
     """
-    root = _interpretation(hypothesis)
-    wires = tuple(_leaves(root)) if cut is None else tuple(cut)
+    root = _interpret(hypothesis)
+    wires = tuple(_list_leaves(root)) if cut is None else tuple(cut)
     weights = hypothesis.data.weights.numpy()
-    built = _cells(root, frozenset(wires), weights, most)
+    built = _list_cells(root, frozenset(wires), weights, most)
     if sorted(wires) != sorted(built.columns):
         raise PscrubError(f"not a minimal cut of hypothesis '{hypothesis.name}': {', '.join(map(str, wires))}")
     nodes: list[str] = []
     rhs, blocks = [], []
+    # An equation for each node u on the root's side and each tuple x of its inputs: the cells in which u is given x
+    # together have P(inputs of u = x). Those of one node add up to 1, so that some of them follow from the others.
     for path, which in built.inputs.items():
         probabilities = built.probabilities[path]
         ones = (np.ones(len(which)), (which, np.arange(len(which))))
@@ -156,7 +159,7 @@ def list_constraints(hypothesis: Hypothesis, cut: Cut | None = None, most: int =
     return Constraints(wires, cells, matrix, np.concatenate(rhs), tuple(nodes), total)
 
 
-def _interpretation(hypothesis: Hypothesis) -> _Node:
+def _interpret(hypothesis: Hypothesis) -> _Node:
     """The root of I^T, made isomorphic as in the appendix's 4.2: unimportant inputs are nodes whose value says nothing.
 
     A draw that several nodes share says nothing to any of them, so it may as well be read by the root alone.
@@ -182,20 +185,21 @@ def _interpretation(hypothesis: Hypothesis) -> _Node:
     return _Node(root.path, root.values, (*shared.values(), *root.reads))
 
 
-def _cuts(node: _Node) -> Iterator[Cut]:
+def _list_cuts(node: _Node) -> Iterator[Cut]:
     if not node.reads:
         yield (Wire(node.path, datum=True),)
         return
-    choices = [[(Wire(read.path),), *_cuts(read)] for read in node.reads]
+    # Through the wire out of a node that is read, or a cut below it: the steps of Theorem 2's proof, in all ways.
+    choices = [[(Wire(read.path),), *_list_cuts(read)] for read in node.reads]
     for chosen in itertools.product(*choices):
         yield tuple(itertools.chain.from_iterable(chosen))
 
 
-def _leaves(node: _Node) -> Iterator[Wire]:
+def _list_leaves(node: _Node) -> Iterator[Wire]:
     if not node.reads:
         yield Wire(node.path, datum=True)
     for read in node.reads:
-        yield from _leaves(read)
+        yield from _list_leaves(read)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +224,7 @@ class _Cells:
         return {w: v[index] for w, v in self.columns.items()}, {n: v[index] for n, v in self.inputs.items()}
 
 
-def _cells(node: _Node, cut: frozenset[Wire], weights: Floats, most: int) -> _Cells:
+def _list_cells(node: _Node, cut: frozenset[Wire], weights: Floats, most: int) -> _Cells:
     """The cells below a node: its possible tuples of inputs, each joined with all cells that give these inputs."""
     possible: Ints = np.flatnonzero(weights > 0).astype(np.int64)
     if not node.reads:
@@ -240,7 +244,9 @@ def _cells(node: _Node, cut: frozenset[Wire], weights: Floats, most: int) -> _Ce
         if wire in cut:
             columns[wire], sizes[wire] = tuples[given, i], int(each.values.max()) + 1
             continue
-        below = _cells(each, cut, weights, most)
+        # I^T is run on the cell: what comes out below goes in here. Values that are no tuple of inputs here have
+        # probability 0 by Lemma 1, and so no cell that leads to them is listed.
+        below = _list_cells(each, cut, weights, most)
         order = np.argsort(below.out, kind="stable")
         starts = np.searchsorted(below.out[order], tuples[given, i], side="left")
         counts = np.searchsorted(below.out[order], tuples[given, i], side="right") - starts

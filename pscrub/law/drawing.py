@@ -62,7 +62,7 @@ class Datum(TorchDistribution):
         blocks = (
             torch.zeros((), dtype=torch.int64, device=self.table.rows.device) if self.blocks is None else self.blocks
         )
-        partition = _one_block(self.partition) if self.blocks is None else self.partition
+        partition = _merge_blocks(self.partition) if self.blocks is None else self.partition
         table = partition.table.to(blocks.device) if self.blocks is None else self.table
         return Datum(partition, blocks.expand(torch.Size(batch_shape)), table, self.generator)
 
@@ -70,8 +70,8 @@ class Datum(TorchDistribution):
         """int64 [*sample_shape, *batch_shape]: rows of D, each in its block."""
         if self.blocks is None:
             return self.expand(self.batch_shape).sample(sample_shape)
-        # One number a draw, for weighted and for uniform rows alike. The parent's own row may come back: to leave it out
-        # would change the law of the datum where D is not uniform, and with it Lemma 1 (spec of `lemma_1` shows by how much).
+        # The parent's own row may come back. To leave it out would break Lemma 1 where D is not uniform, as the datum
+        # would no longer be distributed as D, and lower the entropy where it is.
         shape = self._extended_shape(torch.Size(sample_shape))
         uniform = torch.rand(shape, dtype=torch.float64, device=self.blocks.device, generator=self.generator)
         return self.table.pick(self.blocks.expand(shape), uniform)
@@ -82,7 +82,6 @@ class Datum(TorchDistribution):
         weight = self.partition.weights.to(device)[value].log()
         if self.blocks is None:
             return weight
-        # P(row | block) = P(row) / P(block). A block that holds weight 0 only is nobody's, and is not divided by.
         block = self.partition.labels.to(device)[value]
         inside = weight - self.partition.block_weights.to(device)[block].log()
         return torch.where((block == self.blocks) & (weight > -torch.inf), inside, -torch.inf)
@@ -151,7 +150,7 @@ def program(
         # at each depth: it stands once in Pyro's stack, so that a site's cost does not grow with its depth.
         step = pyro.markov() if len(tree.sites) > FEW else nullcontext()
         # Depth first, by a stack, as a chain of claims may be longer than Python recurses; None ends a site's step.
-        waiting: list[Site | None] = [site for site in reversed(tree.sites.values()) if site.parent is None]
+        waiting: list[Site | None] = [site for site in reversed([*tree.sites.values()]) if site.parent is None]
         with pyro.plate("draws", draws, device=str(device)):
             while waiting:
                 site = waiting.pop()
@@ -188,12 +187,13 @@ def draw(tree: Tree, draws: int, seed: tuple[int, ...], stratified: bool = True)
     """
     if min(seed) < 0:
         raise StudyError(f"seed is {min(seed)}; expected 0 or more")
-    generator = _generator(seed)
+    generator = _make_generator(seed)
     # On the CPU: a generator gives other numbers on each kind of device.
     model = program(tree, generator=generator)
-    # Strata of the root take out of the mean's variance what the root's datum explains; given it, all else is drawn as ever.
+    # Stratified, the mean of f loses the variance that the root's datum explains, and no more than that changes: the
+    # root stays distributed as D, and all else is drawn given it.
     given = {tree.root: stratified_rows(tree.seen, draws // 2, generator)} if stratified else {}
-    with pyro.poutine.block():  # a model of the caller's that is running is not told
+    with pyro.poutine.block():
         return model(draws, given)
 
 
@@ -211,10 +211,10 @@ def draw_alike(tree: Tree, strata: Partition, draws: int, seed: tuple[int, ...])
     """
 
     def source(path: str) -> torch.Generator:
-        return _generator((*seed, 1 + zlib.crc32(path.encode())))
+        return _make_generator((*seed, 1 + zlib.crc32(path.encode())))
 
     # A generator for each path: sites of one path take the same numbers, whatever sites the trees have besides.
-    rows = stratified_rows(strata, draws // 2, _generator((*seed, 0)))
+    rows = stratified_rows(strata, draws // 2, _make_generator((*seed, 0)))
     with pyro.poutine.block():
         return program(tree, generator=source)(draws, {tree.root: rows})
 
@@ -238,10 +238,10 @@ def stratified_rows(partition: Partition, strata: int, generator: torch.Generato
     return rows[torch.searchsorted(edges, place * (edges[-1] / strata), right=True).clamp(max=len(rows) - 1)]
 
 
-def _generator(seed: tuple[int, ...]) -> torch.Generator:
+def _make_generator(seed: tuple[int, ...]) -> torch.Generator:
     state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> 1))
 
 
-def _one_block(partition: Partition) -> Partition:
+def _merge_blocks(partition: Partition) -> Partition:
     return Partition(torch.zeros_like(partition.labels), partition.weights)

@@ -1,6 +1,6 @@
 """Exact laws of scrubbed inputs, by messages over the treeified hypothesis: X^n is never enumerated.
 
-X is the rows of D, and wires, inputs and cuts are those of `pscrub.wires`.
+X is the rows of D, and wires, inputs and cuts are those of `wires`.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ def pass_on(message: Tensor, partition: Partition) -> Tensor:
         message: float64 [N], the law of the parent's datum.
         partition: what the two agree on.
     """
+    # P(datum of u is x) = P(datum of its parent is in x's block) * (share of the block's slots that give x). It is the
+    # step of Lemma 1's induction, with the shares that draws really have in place of D's weights.
     table, mass = partition.table, torch.bincount(partition.labels, message, partition.n_blocks)
     size = table.spans[:, 1]
     block = torch.repeat_interleave(torch.arange(len(size)), size)
@@ -91,6 +93,7 @@ def datum_laws(tree: Tree, step: Step = pass_on) -> dict[str, Tensor]:
     data = tree.hypothesis.data
     laws: dict[str, Tensor] = {}
     whole = Partition.trivial(data)
+    # Lemma 1's induction, from the root, drawn from D as unimportant inputs are (4.1), to the leaves.
     for path, site in tree.sites.items():
         free = site.parent is None
         laws[path] = step(data.weights if free else laws[site.parent or ""], whole if free else site.partition)
@@ -137,6 +140,8 @@ def lemma_1(tree: Tree, step: Step = pass_on) -> tuple[LemmaRow, ...]:
     weights, laws = tree.hypothesis.data.weights, datum_laws(tree, step)
     rows = []
     for path, law in laws.items():
+        # Under D the datum of every node is distributed as D; and the inputs of u are a function of its datum, so that
+        # their law is the datum's, summed over the cells of that function.
         off = law - weights
         cells = int((weights > 0).sum())
         inputs = off
@@ -161,20 +166,26 @@ def cut_law(tree: Tree, opened: Collection[str], limit: int = CELLS) -> Law:
         HypothesisError: more cells than `limit`, or no cut.
     """
     wires, data = cut_wires(tree, opened), tree.hypothesis.data
+    what = f"the law of {', '.join(wires)}"
+    # Base of the induction: the cut through the wire out of the root, which carries the output as D has it.
     root = tree.sites[tree.root].partition
     blocks = (root.block_weights > 0).nonzero().flatten()
     columns, p = {tree.root: blocks}, root.block_weights[blocks]
+    # Step: a cut through the wires (y, z), y coming out of u, is moved to (x, z), x being the inputs of u.
     for path, site in tree.sites.items():
         if path not in opened:
             continue
         inputs = Partition.finest(data) if site.is_leaf else inputs_partition(tree, path)
         rows = inputs.first_rows[inputs.block_weights > 0]
         output = site.partition.labels[rows] if site.claim else torch.zeros_like(rows)
+        # Given y, x and z are independent, and y is a function of x: p(x, z) = p(y, z) P(x) / P(y), where P is as under
+        # D, by Lemma 1. So I(x; z | y) = 0, which is what makes the entropy of (x, z) the most there can be.
         ratio = inputs.block_weights[inputs.labels[rows]] / (
             site.partition.block_weights[output] if site.claim else 1.0
         )
+        # The wire out of an unimportant draw is constant, and so in no cut: its one value is put in its place.
         wire = columns.pop(path, torch.zeros(len(p), dtype=torch.int64))
-        cell, cause = match(wire, output, limit, f"the law of {', '.join(wires)}")
+        cell, cause = match(wire, output, limit, what)
         p = p[cell] * ratio[cause]
         columns = {name: column[cell] for name, column in columns.items()}
         made = (
@@ -206,6 +217,7 @@ def cut_log_prob(tree: Tree, opened: Collection[str], values: Tensor) -> Tensor:
     wires, root = cut_wires(tree, opened), tree.sites[tree.root].partition.block_weights.log()
     given = dict(zip(wires, values.unbind(1), strict=True))
     read = readings(tree, given, opened)
+    # P(output) times, node by node, P(inputs of u) / P(output of u); at the root P(output) cancels.
     output = read[tree.root].output if tree.root in opened else given[tree.root]
     start = torch.where(output >= 0, root[output.clamp(min=0)], -math.inf)
     # -inf and its ratio must not meet as a difference: the ratios were taken before logarithms.
@@ -236,7 +248,8 @@ def log_prob(tree: Tree, rows: Tensor) -> Tensor:
 def log_prob_by_summation(tree: Tree, rows: Tensor) -> Tensor:
     """float64 [draws]: what `log_prob` returns, by summing over the data of inner nodes as the program draws them.
 
-    The slow reference: time and memory are draws times N for each node. It knows nothing of inputs and outputs.
+    The slow reference: time and memory are draws times N for each node, and it recurses as deep as the tree. It knows
+    nothing of inputs and outputs.
 
     Args:
         tree: the treeified hypothesis.
@@ -249,12 +262,14 @@ def log_prob_by_summation(tree: Tree, rows: Tensor) -> Tensor:
         """float64 [draws, N]: the probability of the leaves at and below a site, given each row as its datum."""
         if site.is_leaf:
             return torch.nn.functional.one_hot(given[site.path], len(weights)).double()
+        # Given the datum of u, what is drawn below one child is independent of what is drawn below another.
         return math.prod(
             (message(child) for child in tree.children(site.path)), start=torch.ones(1, dtype=torch.float64)
         )
 
     def message(site: Site) -> Tensor:
         """float64 [draws, N]: the same, given each row as the parent's datum."""
+        # sum over x' in the parent's block of P(x' | block) * likelihood(x'): the same for all rows of the block.
         labels, blocks = site.partition.labels, site.partition.block_weights
         joint = weights * likelihood(site)
         total = torch.zeros(len(joint), len(blocks), dtype=torch.float64).index_add(1, labels, joint)

@@ -1,6 +1,6 @@
 """Theorem 2 without the recursion: the law of most entropy among those that meet Lemma 1, and proofs that it is one.
 
-All that is known of a hypothesis here are the linear equations of `pscrub.constraints`.
+All that is known of a hypothesis here are the linear equations of `constraints`.
 """
 
 from __future__ import annotations
@@ -121,6 +121,7 @@ def certify(found: Constraints, log_p: Floats) -> Certificate:
     entropy = _entropy(p)
     if not np.isfinite(log_p).all():  # a cell that the constraints leave free is given no probability at all
         return Certificate(math.inf, feasibility, entropy, math.inf, len(p), found.total, found.cut)
+    # Weak duality: no law q that meets A q = b has more entropy than log sum exp(A'y) - b'y, whatever y is.
     y = _fit(found.matrix, log_p)
     fitted = found.matrix.T @ y
     top = float(fitted.max())
@@ -225,7 +226,7 @@ def perturb(found: Constraints, p: Floats, moves: int = 16, seed: int = 0) -> Pe
     rng, before, changes = np.random.default_rng(seed), _entropy(p), []
     for k in range(math.ceil(moves / 2)):
         # Scaled by p, so that a small cell does not keep the others from moving; projected again against rounding.
-        direction = _free(basis, rng.standard_normal(len(p)) * p)
+        direction = _project(basis, rng.standard_normal(len(p)) * p)
         down, up = direction < 0, direction > 0
         reach = min(float((p[down] / -direction[down]).min()), float((p[up] / direction[up]).min()))
         for sign in (1, -1):
@@ -245,7 +246,7 @@ def _fit(matrix: scipy.sparse.csr_array, target: Floats) -> Floats:
     return y
 
 
-def _free(basis: Floats, direction: Floats) -> Floats:
+def _project(basis: Floats, direction: Floats) -> Floats:
     """The part of a direction that changes nothing in the constraints, whose rows the basis spans."""
     for _ in range(2):
         direction = direction - basis.T @ (basis @ direction)

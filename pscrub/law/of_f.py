@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,8 +48,9 @@ def law_of_f(tree: Tree, limit: int = CELLS, ablation: Ablation = RESAMPLING) ->
     """
     messages = _Messages(tree, limit, ablation)
     law: dict[float, float] = {}
-    for setting, p in messages.settings():
-        root = messages.of(tree.sites[tree.root], setting)
+    # P(f = v) = sum over settings of the shared draws, and over blocks b of the output, of P(setting) P(b) P(v | b).
+    for setting, p in messages.list_settings():
+        root = messages.pass_to_root(setting)
         weight = root.p * tree.sites[tree.root].partition.block_weights[root.block] * p
         for value, mass in zip(
             root.values[tree.hypothesis.graph.output][root.value].tolist(), weight.tolist(), strict=True
@@ -87,7 +89,7 @@ class _Message:
     p: Tensor
     values: Mapping[str, Tensor]
 
-    def only(self, value: int) -> _Message:
+    def fix(self, value: int) -> _Message:
         """The message once its value is known."""
         one = torch.zeros(1, dtype=torch.int64)
         return _Message(one, one + value, torch.ones(1, dtype=torch.float64), self.values)
@@ -102,15 +104,15 @@ class _Messages:
         self.tree, self.limit = tree, limit
         self.rows = (tree.hypothesis.data.weights > 0).nonzero().flatten()
         every = torch.arange(tree.hypothesis.data.n)
-        self.replaced = replacements(tree, ablation, lambda name: self._on([name], every)[name])
+        self.replaced = replacements(tree, ablation, lambda name: self._run([name], every)[name])
         self.known: dict[tuple[str, tuple[int, ...]], _Message] = {}
-        self.leaf = {path: self._leaf(tree.sites[path]) for path in tree.leaves}
-        inner = [site for site in tree.sites.values() if site.given]
-        readers = {path: [s.path for s in inner if path in (s.given or {}).values()] for path in tree.leaves}
-        self.shared = tuple(path for path in tree.leaves if len(readers[path]) > 1)
-        self.below = {site.path: tuple(s for s in self.shared if _reads(tree, site, s)) for site in tree.sites.values()}
+        self.leaf = {path: self._read_leaf(tree.sites[path]) for path in tree.leaves}
+        # What one draw gives to several nodes makes them depend on one another, whatever is known of their wires.
+        readers = Counter(path for site in tree.sites.values() for path in set((site.given or {}).values()))
+        self.shared = tuple(path for path in tree.leaves if readers[path] > 1)
+        self.below = self._find_shared_below()
 
-    def settings(self) -> Iterator[tuple[Setting, float]]:
+    def list_settings(self) -> Iterator[tuple[Setting, float]]:
         """Each value of the shared draws with its probability."""
         sizes = [len(self.leaf[path].p) for path in self.shared]
         if math.prod(sizes) > SETTINGS:
@@ -123,28 +125,51 @@ class _Messages:
             p = math.prod(float(self.leaf[path].p[k]) for path, k in zip(self.shared, places, strict=True))
             yield {path: int(self.leaf[path].value[k]) for path, k in zip(self.shared, places, strict=True)}, p
 
-    def of(self, site: Site, setting: Setting) -> _Message:
+    def pass_to_root(self, setting: Setting) -> _Message:
+        root = self.tree.sites[self.tree.root]
+        # What is read comes first: each reading names a child, and goes on once the child's message is known. They wait
+        # on a stack, as a chain of claims may be longer than Python recurses.
+        waiting: list[Iterator[Site]] = [iter([root])]
+        while waiting:
+            child = next(waiting[-1], None)
+            if child is None:
+                waiting.pop()
+            elif not child.is_leaf and self._key(child, setting) not in self.known:
+                waiting.append(self._read_inputs(child, setting))
+        return self._look_up(root, setting)
+
+    def _look_up(self, site: Site, setting: Setting) -> _Message:
         if site.is_leaf:
             leaf = self.leaf[site.path]
-            return leaf.only(setting[site.path]) if site.path in setting else leaf
-        key = site.path, tuple(setting[path] for path in self.below[site.path])
-        if key not in self.known:
-            self.known[key] = self._leaf(site) if site.path in self.replaced else self._inner(site, setting)
-        return self.known[key]
+            return leaf.fix(setting[site.path]) if site.path in setting else leaf
+        return self.known[self._key(site, setting)]
 
-    def _leaf(self, site: Site) -> _Message:
+    def _key(self, site: Site, setting: Setting) -> tuple[str, tuple[int, ...]]:
+        # A message serves all settings that agree on the shared draws used at or below its site.
+        return site.path, tuple(setting[path] for path in self.below[site.path])
+
+    def _find_shared_below(self) -> dict[str, tuple[str, ...]]:
+        """Path -> the shared draws whose data are used at or below the site, in the order of the tree."""
+        found: dict[str, set[str]] = {path: set() for path in self.tree.sites}
+        for path, site in reversed([*self.tree.sites.items()]):
+            found[path].update(set((site.given or {}).values()).intersection(self.shared))
+            if site.parent is not None:
+                found[site.parent] |= found[path]
+        return {path: tuple(s for s in self.shared if s in used) for path, used in found.items()}
+
+    def _read_leaf(self, site: Site) -> _Message:
         data, replaced = self.tree.hypothesis.data, self.replaced.get(site.path)
         if replaced is None:
-            columns = self._on(self.tree.source(site.path), self.rows)
+            columns = self._run(self.tree.source(site.path), self.rows)
         else:
             columns = {name: replaced.of(name, self.rows) for name in replaced.values}
-        value, first = _distinct(list(columns.values()))
+        value, first = _tell_apart(list(columns.values()))
         labels = site.partition.labels[self.rows]  # of unimportant inputs, one block, unless an adversary claims more
-        p = data.weights[self.rows] / site.partition.block_weights[labels]
-        block, value, p = _summed(labels, value, p)
+        p = data.weights[self.rows] / site.partition.block_weights[labels]  # P(datum | its block)
+        block, value, p = _sum_alike(labels, value, p)
         return _Message(block, value, p, {name: column[first] for name, column in columns.items()})
 
-    def _on(self, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
+    def _run(self, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
         data, graph = self.tree.hypothesis.data, self.tree.hypothesis.graph
         pieces = []
         for some in rows.split(ROWS):
@@ -152,9 +177,14 @@ class _Messages:
                 pieces.append(graph.run(names, {name: data[name][some] for name in graph.inputs}))
         return {name: torch.cat([piece[name] for piece in pieces]) for name in names}
 
-    def _inner(self, site: Site, setting: Setting) -> _Message:
+    def _read_inputs(self, site: Site, setting: Setting) -> Iterator[Site]:
+        """Makes the message of a site that reads others known; yields each site whose message it needs next."""
+        if site.path in self.replaced:
+            self.known[self._key(site, setting)] = self._read_leaf(site)
+            return
         graph, claim = self.tree.hypothesis.graph, site.claim
         assert claim is not None and site.given is not None
+        # Every value x of the inputs of u that D produces, to be joined with what may stand behind each of its wires.
         inputs = inputs_partition(self.tree, site.path)
         joint = (inputs.block_weights > 0).nonzero().flatten()
         row = inputs.first_rows
@@ -162,31 +192,31 @@ class _Messages:
         messages: dict[str, _Message] = {}
         for path in dict.fromkeys(site.given.values()):
             child = self.tree.sites[path]
-            message = messages[path] = self.of(child, setting)
+            yield child
+            message = messages[path] = self._look_up(child, setting)
+            # Theorem 2's independence: given x, what one wire carries tells nothing of what stands behind another, so
+            # that P(v1, v2, ... | x) is the product of P(v | its wire's block), the messages.
             wire = child.partition.labels[row[joint]]
             cell, k = match(wire, message.block, self.limit, f"no exact law of f: what '{site.path}' reads")
             joint, p = joint[cell], p[cell] * message.p[k]
             places = {name: place[cell] for name, place in places.items()} | {path: message.value[k]}
-        code, first = _distinct(list(places.values()))
+        # G is run once on each tuple of values that is read, not once for each x that it may come with.
+        code, first = _tell_apart(list(places.values()))
         given = {name: messages[path].values[name][places[path][first]] for name, path in site.given.items()}
         pieces = []
         for some in torch.arange(len(first)).split(ROWS * 16):
             with torch.no_grad():
                 pieces.append(graph.run([claim.at], {name: value[some] for name, value in given.items()})[claim.at])
-        value, kept = _distinct([torch.cat(pieces)])
+        value, kept = _tell_apart([torch.cat(pieces)])
+        # y = u(x), so P(x | y) = P(inputs of u) / P(output of u), and the message P(v | y) sums over the x of each y.
         output = site.partition.labels[row[joint]]
         ratio = inputs.block_weights[joint] / site.partition.block_weights[output]
-        block, place, p = _summed(output, value[code], p * ratio)
-        return _Message(block, place, p, {claim.at: torch.cat(pieces)[kept]})
+        block, place, p = _sum_alike(output, value[code], p * ratio)
+        message = _Message(block, place, p, {claim.at: torch.cat(pieces)[kept]})
+        self.known[self._key(site, setting)] = message
 
 
-def _reads(tree: Tree, site: Site, path: str) -> bool:
-    """Whether a draw's datum is used at or below a site."""
-    given = (site.given or {}).values()
-    return path in given or any(_reads(tree, child, path) for child in tree.children(site.path))
-
-
-def _distinct(columns: list[Tensor]) -> tuple[Tensor, Tensor]:
+def _tell_apart(columns: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Which of the distinct rows each row of the columns is, and the first row of each; equal means bit for bit."""
     flat = [np.ascontiguousarray(column.numpy()).reshape(len(column), -1).view(np.uint8) for column in columns]
     data = np.ascontiguousarray(np.concatenate(flat, 1))
@@ -196,7 +226,7 @@ def _distinct(columns: list[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(code), torch.from_numpy(first)
 
 
-def _summed(block: Tensor, value: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _sum_alike(block: Tensor, value: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Each (block, value) once, with the sum of its probabilities."""
     n = int(value.max()) + 1
     cells, code = torch.unique(block * n + value, return_inverse=True)

@@ -52,6 +52,8 @@ def inputs_partition(tree: Tree, path: str) -> Partition:
     site = site_of(tree, path)
     if site.is_leaf:
         return Partition.finest(tree.hypothesis.data)
+    # A value of the inputs of u jointly is a cell of the common refinement of their partitions; a wire of one block, as
+    # out of an unimportant draw, tells nothing and is left out.
     read = [child.partition for child in tree.children(path)]
     wide = [partition for partition in read if partition.n_blocks > 1] or read[:1]
     return wide[0].refine(*wide[1:]) if len(wide) > 1 else wide[0]
@@ -63,13 +65,16 @@ def cuts(tree: Tree) -> Iterator[frozenset[str]]:
     The cut's wires are given by `cut_wires`. A draw of unimportant inputs may be on that side if a reader of it is.
     """
 
-    def opened(path: str) -> Iterator[frozenset[str]]:
+    # The induction of Theorem 2's proof, run in all ways: a cut passes through the output of u, or has been moved up
+    # through u, and then each input of u has the same choice.
+    def open_at(path: str) -> Iterator[frozenset[str]]:
         yield frozenset()
-        for below in itertools.product(*(tuple(opened(child.path)) for child in tree.children(path))):
+        for below in itertools.product(*(tuple(open_at(child.path)) for child in tree.children(path))):
             yield frozenset((path,)).union(*below)
 
     free = [path for path, site in tree.sites.items() if site.claim is None]
-    for claims in opened(tree.root):
+    for claims in open_at(tree.root):
+        # A draw of unimportant inputs is cut off at its datum, or at its wire, which is constant: both are minimal.
         near = [path for path in free if any(path in (tree.sites[u].given or {}).values() for u in claims)]
         for chosen in itertools.product((False, True), repeat=len(near)):
             yield claims | {path for path, taken in zip(near, chosen, strict=True) if taken}
@@ -93,6 +98,8 @@ def cut_wires(tree: Tree, opened: Collection[str]) -> tuple[str, ...]:
         if site.parent is not None and site.parent not in opened:
             raise HypothesisError(f"'{path}' cannot be on the output's side of a cut that '{site.parent}' is beyond")
     crossed = []
+    # An edge is cut if the node that reads it is on the output's side and what it comes out of is not. The root is read
+    # by nobody, and the datum of a leaf comes out of nothing.
     for path, site in tree.sites.items():
         beyond = site.claim is not None and (path == tree.root or site.parent in opened)
         if site.is_leaf if path in opened else beyond:
@@ -122,7 +129,8 @@ def readings(tree: Tree, values: Mapping[str, Tensor], opened: Collection[str] |
         if site.is_leaf:
             inputs, law, first = place[wires[path]], weights[rows], rows
         else:
-            inputs, law, first = _folded(tree.children(path), wires, rows, weights)
+            inputs, law, first = _fold(tree.children(path), wires, rows, weights)
+        # Well formed, u is a function of its inputs: any row of their cell has the value that I gives for it.
         labels = site.partition.labels if site.claim else torch.zeros_like(site.partition.labels)
         output_of = labels[first]
         wires[path] = torch.where(inputs >= 0, output_of[inputs.clamp(min=0)], -1)
@@ -131,7 +139,7 @@ def readings(tree: Tree, values: Mapping[str, Tensor], opened: Collection[str] |
     return read
 
 
-def _folded(
+def _fold(
     children: Collection[Site], wires: Mapping[str, Tensor], rows: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The cell of each draw's wires among those that D has (or -1), the cells' probabilities and a row of each.
@@ -143,11 +151,12 @@ def _folded(
     cells = 1
     for child in children:
         partition, wire = child.partition, wires[child.path]
-        if partition.n_blocks == 1:
+        if partition.n_blocks == 1:  # constant: it tells nothing, but where I gave it no value there is none to read
             asked = torch.where(wire >= 0, asked, -1)
             continue
         known, have = torch.unique(have * partition.n_blocks + partition.labels[rows], return_inverse=True)
         wanted = torch.where((asked >= 0) & (wire >= 0), asked * partition.n_blocks + wire, -1)
+        # Values that each wire can have, but never together on one row, are no cell: D pairs them otherwise.
         place = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
         asked, cells = torch.where(known[place] == wanted, place, -1), len(known)
     law = torch.bincount(have, weights[rows], cells)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -282,14 +283,16 @@ def draw_losses_of(trees: Mapping[str, Tree], sample: Sample, engine: Engine) ->
     """
     every = tuple(trees.values())
     strata = every[0].seen.refine(*(tree.seen for tree in every[1:]))
-    against, rows = None, []
-    for tree in every:
-        if against is None:
-            against = sample.baselines(engine, tree)
-        f = [
-            engine.f(tree, draw_alike(tree, strata, size, (sample.seed, index)))
-            for index, size in enumerate(sizes_of_rounds(sample.draws))
-        ]
-        rows.append(torch.cat(f))
+    against, rows = None, list[Tensor]()
+    for _, alike in itertools.groupby(every, key=lambda tree: tree.hypothesis.graph):
+        together = list(alike)
+        engine.foresee(together)
+        against = against or sample.baselines(engine, together[0])
+        for tree in together:
+            f = [
+                engine.f(tree, draw_alike(tree, strata, size, (sample.seed, index)))
+                for index, size in enumerate(sizes_of_rounds(sample.draws))
+            ]
+            rows.append(torch.cat(f))
     assert against is not None
     return Losses(tuple(trees), torch.stack(rows), against.model, against.randomised)

@@ -13,8 +13,9 @@ from torch import Tensor
 from pscrub.errors import StudyError
 from pscrub.estimate.distances import OutputDistances
 from pscrub.estimate.estimate import Estimate, choose
+from pscrub.evaluate.engine import Engine
 from pscrub.evaluate.reference import run_scrubbed
-from pscrub.evaluate.values import MEMORY, Activations
+from pscrub.evaluate.values import MEMORY
 from pscrub.hypothesis.behaviours import output_distance
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.tree import unroll
@@ -94,7 +95,7 @@ def compare_distributions(
     if draws < 2 or resamples < 1:
         raise StudyError(f"draws is {draws} and resamples {resamples}; expected at least 2 and 1")
     tree = unroll(hypothesis)
-    activations = Activations(hypothesis.graph, hypothesis.data, device, memory)
+    activations = Engine(hypothesis.data, device, memory).on_data(hypothesis.graph)
     f = run_scrubbed(tree, activations, draw(tree, draws, (seed, 0), stratified=False)).numpy()
     kept = hypothesis.data.weights > 0
     own = activations.on_data(hypothesis.graph.output).double().cpu()[kept].numpy()
@@ -171,7 +172,7 @@ def exact_distances(hypothesis: Hypothesis) -> dict[str, float]:
         HypothesisError: not well formed, or the law is too large to list: use `compare_distributions`.
     """
     law = law_of_f(unroll(hypothesis))
-    own = Activations(hypothesis.graph, hypothesis.data).on_data(hypothesis.graph.output).double().cpu()
+    own = Engine(hypothesis.data).on_data(hypothesis.graph).on_data(hypothesis.graph.output).double().cpu()
     kept = hypothesis.data.weights > 0
     values = np.concatenate([own[kept].numpy(), np.array(list(law))])
     support, place = _support(values)
@@ -210,7 +211,7 @@ def output_distances(
     """
     apart = output_distance(hypothesis, labels=labels)
     tree = unroll(apart)
-    activations = Activations(apart.graph, apart.data, device, memory)
+    activations = Engine(apart.data, device, memory).on_data(apart.graph)
     reads = apart.graph.reads(apart.graph.output)  # outputs, then the model's own
     distances = OutputDistances(activations, reads[len(reads) // 2 :])
     run_scrubbed(tree, activations, draw(tree, draws + draws % 2, (seed, 0)), watch=distances.watch)

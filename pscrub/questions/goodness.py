@@ -82,7 +82,7 @@ def goodness_of_fit(tree: Tree, data: Mapping[str, Tensor], g_test: bool = False
 
     Args:
         tree: the treeified hypothesis.
-        data: path -> int64 [draws], independent draws: `program.draw(..., stratified=False)`.
+        data: path -> int64 [draws], independent draws: `law.draw(..., stratified=False)`.
         g_test: the likelihood-ratio statistic instead. It is less well approximated in small cells.
 
     >>> from pscrub import Claim, Dataset, Graph, Hypothesis, unroll
@@ -104,7 +104,7 @@ def goodness_of_fit(tree: Tree, data: Mapping[str, Tensor], g_test: bool = False
             continue
         n = len(read.inputs)
         expected = n * read.law.numpy()
-        pooled = _pooled(expected)
+        pooled = _pool(expected)
         if pooled.max() == 0:
             continue
         counts = np.bincount(pooled, np.bincount(read.inputs.numpy(), minlength=len(expected)))
@@ -113,7 +113,7 @@ def goodness_of_fit(tree: Tree, data: Mapping[str, Tensor], g_test: bool = False
             counts, mass * (n / mass.sum()), lambda_="log-likelihood" if g_test else "pearson"
         )
         tests.append(NodeTest(path, float(found.statistic), float(found.pvalue), 1.0, len(counts), method))
-    return _adjusted(tests)
+    return _adjust(tests)
 
 
 def independence_given_output(
@@ -131,7 +131,7 @@ def independence_given_output(
 
     Args:
         tree: the treeified hypothesis.
-        data: path -> int64 [draws], independent draws: `program.draw(..., stratified=False)`.
+        data: path -> int64 [draws], independent draws: `law.draw(..., stratified=False)`.
         seed: of the permutations.
         permutations: most of them for one node.
     """
@@ -144,7 +144,7 @@ def independence_given_output(
             continue
         test = _independence(path, each, list(_rest(tree, path, read)), possible, rng, permutations)
         tests += [test] if test else []
-    return _adjusted(tests)
+    return _adjust(tests)
 
 
 def entropy_from_draws(tree: Tree, data: Mapping[str, Tensor], level: float = 0.95) -> EntropyFromDraws:
@@ -152,7 +152,7 @@ def entropy_from_draws(tree: Tree, data: Mapping[str, Tensor], level: float = 0.
 
     Args:
         tree: the treeified hypothesis.
-        data: path -> int64 [draws], independent draws: `program.draw(..., stratified=False)`.
+        data: path -> int64 [draws], independent draws: `law.draw(..., stratified=False)`.
         level: nominal coverage of the interval.
     """
     rows = torch.stack([data[path] for path in tree.leaves], 1)
@@ -166,7 +166,7 @@ def entropy_from_draws(tree: Tree, data: Mapping[str, Tensor], level: float = 0.
         half = float(stats.t.ppf((1 + level) / 2, n - 1)) * se
         method = "t, mean of -log p"
         estimate = Estimate(value, value - half, value + half, level, se, n - 1, n, method)
-    counts = np.unique(_hashed(rows.numpy()), return_counts=True)[1]
+    counts = np.unique(_hash(rows.numpy()), return_counts=True)[1]
     share = counts / n
     miller_madow = float(-(share * np.log(share)).sum()) + (len(counts) - 1) / (2 * n)
     if n < 10 * len(counts):
@@ -190,7 +190,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _adjusted(tests: list[NodeTest]) -> tuple[NodeTest, ...]:
+def _adjust(tests: list[NodeTest]) -> tuple[NodeTest, ...]:
     return tuple(replace(t, adjusted=a) for t, a in zip(tests, holm([test.p for test in tests]), strict=True))
 
 
@@ -198,7 +198,7 @@ def _in_order(tree: Tree, read: Mapping[str, Reading]) -> Iterator[tuple[str, Re
     return ((path, read[path]) for path in tree.sites)
 
 
-def _pooled(expected: np.ndarray[Any, Any]) -> Ints:
+def _pool(expected: np.ndarray[Any, Any]) -> Ints:
     """The bin of each cell: its own if it is expected often enough, else one shared with its neighbours."""
     sparse = expected < LEAST
     total = np.cumsum(np.where(sparse, expected, 0.0))
@@ -296,7 +296,7 @@ def _groups_within(read: Reading, g: int) -> Ints:
     return groups
 
 
-def _hashed(rows: Ints) -> np.ndarray[Any, Any]:
+def _hash(rows: Ints) -> np.ndarray[Any, Any]:
     """uint64 [draws]: equal for equal rows [draws, leaves]; two of n others collide with chance below n^2 / 2^64."""
     factors = np.random.default_rng(0).integers(1, 2**63, size=rows.shape[1], dtype=np.uint64) * np.uint64(
         2

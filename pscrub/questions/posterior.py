@@ -115,12 +115,12 @@ def bayesian_bootstrap(
     True
     """
     f = _finite(f)
-    halves = _grouped(f.reshape(-1, 2) @ torch.tensor([0.5, -0.5], dtype=torch.float64))
+    halves = _group(f.reshape(-1, 2) @ torch.tensor([0.5, -0.5], dtype=torch.float64))
     notes = [] if len(halves) >= 30 else [f"too few draws: {len(halves)} pairs are all that weights are spread over"]
 
     def weigh(count: int) -> Tensor:
         with pyro.plate("posterior", count):
-            scrubbed = f.mean() + _weighed("pairs", halves[:, None])[:, 0]
+            scrubbed = f.mean() + _weigh("pairs", halves[:, None])[:, 0]
             base = [scrubbed]
             for name, baseline in (("E_model", model), ("E_randomised", randomised)):
                 value = torch.full((count,), baseline.value, dtype=torch.float64)
@@ -130,14 +130,14 @@ def bayesian_bootstrap(
             found = torch.stack(base, 1)
             if gradients is not None:
                 rows = torch.stack([g.double().mean(0) for g in gradients], 1)
-                found = found + _weighed("rows", rows * len(rows))
+                found = found + _weigh("rows", rows * len(rows))
         return found
 
-    with _seeded(seed):
+    with _seed_apart(seed):
         drawn = torch.cat([weigh(min(CHUNK, samples - start)) for start in range(0, samples, CHUNK)])
     figures = {name: drawn[None, :, i].numpy() for i, name in enumerate(FIGURES[:3])}
     uncertainty = "draws" if gradients is None else "draws and data"
-    return Posterior(_scored(figures), f.numpy(), "Bayesian bootstrap", uncertainty, {}, tuple(notes))
+    return Posterior(_score(figures), f.numpy(), "Bayesian bootstrap", uncertainty, {}, tuple(notes))
 
 
 def student_t(
@@ -190,7 +190,7 @@ def student_t(
     runs: list[dict[str, Tensor]] = []
     divergences = 0
     for chain in range(chains):
-        with _seeded(seed, chain):
+        with _seed_apart(seed, chain):
             start = {"df - 1": 4.0, "centre": 0.0, "scale": 0.7}
             begin = {name: torch.tensor(value, dtype=torch.float64) for name, value in start.items()}
             kernel = NUTS(heavy_tailed, init_strategy=pyro.infer.autoguide.init_to_value(values=begin))
@@ -200,7 +200,7 @@ def student_t(
         divergences += len(run.diagnostics()["divergences"]["chain 0"])
     drawn = {name: torch.stack([run[name] for run in runs]).double() for name in runs[0]}
     centre = drawn["centre"] * spread + middle
-    with _seeded(seed, chains):
+    with _seed_apart(seed, chains):
         figures = {"E_scrubbed": centre.numpy()}
         for name, baseline in (("E_model", model), ("E_randomised", randomised)):
             noise = torch.randn(centre.shape, dtype=torch.float64) if baseline.se else torch.zeros_like(centre)
@@ -217,7 +217,7 @@ def student_t(
             f"skewed losses: the model's centre {float(centre.mean()):.4g} is not their mean {float(f.mean()):.4g}; "
             "read the Bayesian bootstrap instead"
         )
-    found = _scored(figures) | {"df": 1 + drawn["df - 1"].numpy(), "scale": drawn["scale"].numpy() * spread}
+    found = _score(figures) | {"df": 1 + drawn["df - 1"].numpy(), "scale": drawn["scale"].numpy() * spread}
     diagnostics = {"r_hat": r_hat, "divergences": float(divergences)}
     return Posterior(found, f.numpy(), "Student-t", "draws", diagnostics, tuple(notes))
 
@@ -228,14 +228,14 @@ def agrees(posterior: Posterior, estimate: Estimate) -> float:
     return (high - low) / estimate.width if estimate.width else math.nan
 
 
-def _weighed(name: str, terms: Tensor) -> Tensor:
+def _weigh(name: str, terms: Tensor) -> Tensor:
     """float64 [samples, k]: sums of the terms [n, k] under Dirichlet(1, ..., 1) weights, less their means."""
     weights = pyro.sample(name, dist.Dirichlet(torch.ones(len(terms), dtype=torch.float64)))
     moved: Tensor = weights @ (terms - terms.mean(0))
     return moved
 
 
-def _grouped(values: Tensor) -> Tensor:
+def _group(values: Tensor) -> Tensor:
     """Means of neighbours, at most GROUPS of them, scaled so that the variance of the mean stays."""
     if len(values) <= GROUPS:
         return values
@@ -251,7 +251,7 @@ def _finite(f: Tensor) -> Tensor:
     return f.double()
 
 
-def _scored(figures: dict[str, Samples]) -> dict[str, Samples]:
+def _score(figures: dict[str, Samples]) -> dict[str, Samples]:
     bottom = figures["E_model"] - figures["E_randomised"]
     with np.errstate(divide="ignore", invalid="ignore"):
         score = 100 * (figures["E_scrubbed"] - figures["E_randomised"]) / bottom
@@ -259,7 +259,7 @@ def _scored(figures: dict[str, Samples]) -> dict[str, Samples]:
 
 
 @contextmanager
-def _seeded(*seed: int) -> Iterator[None]:
+def _seed_apart(*seed: int) -> Iterator[None]:
     """Torch's global generator, which Pyro's inference draws from, seeded and given back as it was."""
     state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
     with torch.random.fork_rng(devices=[]), pyro.poutine.block():

@@ -156,11 +156,11 @@ def frontier(
         value = mean_of_pairs(f, level)
         excess = budget.scrubbed - budget.data
         rows.append(FrontierRow(hypothesis.name, budget.scrubbed, len(tree.leaves), excess, score, value))
-    found = tuple(_judged(row, rows) for row in rows)
+    found = tuple(_judge(row, rows) for row in rows)
     return Frontier(study.name, found, level, losses.f.shape[1], losses.model, losses.randomised)
 
 
-def _judged(row: FrontierRow, rows: Sequence[FrontierRow]) -> FrontierRow:
+def _judge(row: FrontierRow, rows: Sequence[FrontierRow]) -> FrontierRow:
     better = [
         other.name
         for other in rows

@@ -48,7 +48,7 @@ def document(record: StudyResult | StudyVerification, found: Sequence[Agreement]
             "seed": record.seed,
             "failures": list(record.failures),
             "rewrites": rewrites,
-            "hypotheses": [_verified(each) for each in record.hypotheses],
+            "hypotheses": [_tell_verification(each) for each in record.hypotheses],
         }
     return {
         "study": record.study,
@@ -89,7 +89,7 @@ def write(result: StudyResult, folder: Path, found: Sequence[Agreement] = ()) ->
     """
     check_folder(folder)
     result.save(folder / "result.nc")
-    with telling_of(folder):
+    with naming_folder(folder):
         (folder / "report.html").unlink(missing_ok=True)
     texts = {"result.json": dumps(document(result, found)) + "\n", "table.md": result_as_markdown(result, found)}
     return [folder / "result.nc", *(write_text(folder / name, text) for name, text in texts.items())]
@@ -101,13 +101,13 @@ def write_text(path: Path, text: str) -> Path:
     Raises:
         StudyError: it cannot be written.
     """
-    with telling_of(path.parent):
+    with naming_folder(path.parent):
         write_whole(path, lambda file: file.write(text.encode()))
     return path
 
 
 @contextmanager
-def telling_of(folder: Path) -> Iterator[None]:
+def naming_folder(folder: Path) -> Iterator[None]:
     """Within it, a file that cannot be written is told of by the name of its folder."""
     try:
         yield
@@ -121,7 +121,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         StudyError: it cannot.
     """
-    with telling_of(folder):
+    with naming_folder(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
@@ -140,7 +140,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _verified(found: Verification) -> dict[str, Any]:
+def _tell_verification(found: Verification) -> dict[str, Any]:
     c, e, bit = found.certificate, found.entropy, math.log(2)
     return {
         "hypothesis": found.hypothesis,

@@ -19,11 +19,11 @@ from pscrub.estimate.estimate import Estimate, mean_of_pairs
 from pscrub.result.draws import Draws, Groups
 from pscrub.result.result import ScrubResult, StudyResult
 
-Figures = dict[str, Any]
+Values = dict[str, Any]
 QUANTILES = (("median", 0.5), ("q95", 0.95), ("q99", 0.99))
 
 
-def convergence_figures(each: ScrubResult, level: float) -> list[Figures]:
+def convergence_figures(each: ScrubResult, level: float) -> list[Values]:
     """The interval as draws came in: E_scrubbed, and loss recovered where the baselines are exact and differ.
 
     Within the first round pairs are taken in random order, and the interval also holds what the pairs left out could
@@ -38,7 +38,7 @@ def convergence_figures(each: ScrubResult, level: float) -> list[Figures]:
     scale = None if each.recovered is None or bottom == 0 else 100 / bottom
     out = []
     for n, *figures in points:
-        point: Figures = {"draws": n} | dict(zip(("scrubbed", "scrubbed_low", "scrubbed_high"), figures, strict=True))
+        point: Values = {"draws": n} | dict(zip(("scrubbed", "scrubbed_low", "scrubbed_high"), figures, strict=True))
         if scale is not None:
             value, *ends = ((x - each.randomised.value) * scale for x in figures)
             point |= {"recovered": value, "low": min(ends), "high": max(ends)}
@@ -46,7 +46,7 @@ def convergence_figures(each: ScrubResult, level: float) -> list[Figures]:
     return out
 
 
-def distribution_figures(result: StudyResult, each: ScrubResult) -> dict[str, Figures]:
+def distribution_figures(result: StudyResult, each: ScrubResult) -> dict[str, Values]:
     """Mean and quantiles of f under D, the scrubbing law and the baseline; those of which there are draws."""
     return {name: _spread(f, weights) for name, (f, weights) in samples(result, each).items()}
 
@@ -61,7 +61,7 @@ def samples(result: StudyResult, each: ScrubResult) -> dict[str, tuple[Tensor, T
     return {name: pair for name, pair in held.items() if len(pair[0])}
 
 
-def groups(result: StudyResult, each: ScrubResult) -> list[Figures]:
+def groups(result: StudyResult, each: ScrubResult) -> list[Values]:
     """By column and value: share of D, mean f on D and scrubbed, mean output distances, each with a half-width.
 
     Half-widths are those of independent draws, which stratified roots make a little too wide.
@@ -69,7 +69,7 @@ def groups(result: StudyResult, each: ScrubResult) -> list[Figures]:
     return [row for by in result.reference.groups for row in _by_value(result, each, by)]
 
 
-def nodes(each: ScrubResult) -> list[Figures]:
+def nodes(each: ScrubResult) -> list[Values]:
     """By site: blocks, their sizes, share of draws that gave the parent's datum back, effective donors."""
     return [
         {
@@ -87,7 +87,7 @@ def nodes(each: ScrubResult) -> list[Figures]:
     ]
 
 
-def worst(each: ScrubResult, most: int) -> list[Figures]:
+def worst(each: ScrubResult, most: int) -> list[Values]:
     """The draws with the largest f: f, and by path of the root and the leaves a row's number and its values."""
     return [
         {"f": w.loss, "data": {path: {"row": row, **values} for path, (row, values) in w.data.items()}}
@@ -95,7 +95,7 @@ def worst(each: ScrubResult, most: int) -> list[Figures]:
     ]
 
 
-def provenance(result: StudyResult) -> Figures:
+def provenance(result: StudyResult) -> Values:
     """Seeds, hashes, versions, device and times: what it takes to make the result again."""
     return {
         "study": result.study,
@@ -136,7 +136,7 @@ def _by_rounds(draws: Draws, level: float, final: Estimate) -> list[tuple[int, f
     return [(e.draws, e.value, e.low, e.high) for e in estimates]
 
 
-def _by_value(result: StudyResult, each: ScrubResult, by: Groups) -> list[Figures]:
+def _by_value(result: StudyResult, each: ScrubResult, by: Groups) -> list[Values]:
     weights, on_data = result.reference.weights, result.reference.losses
     k = len(by.names)
     share = torch.bincount(by.codes, weights=weights, minlength=k)
@@ -145,7 +145,7 @@ def _by_value(result: StudyResult, each: ScrubResult, by: Groups) -> list[Figure
     out = []
     for i, name in enumerate(by.names):
         here = drawn == i
-        row: Figures = {"column": by.column, "value": name, "share": float(share[i]), "model": float(model[i])}
+        row: Values = {"column": by.column, "value": name, "share": float(share[i]), "model": float(model[i])}
         row |= {"draws": int(here.sum())}
         for measure, column in (("scrubbed", each.draws.losses), *each.draws.distances.items()):
             row |= _mean(measure, column[here], result.level)
@@ -153,7 +153,7 @@ def _by_value(result: StudyResult, each: ScrubResult, by: Groups) -> list[Figure
     return out
 
 
-def _mean(name: str, values: Tensor, level: float) -> Figures:
+def _mean(name: str, values: Tensor, level: float) -> Values:
     n = len(values)
     if n < 2:
         return {name: float(values[0]) if n else None, f"{name} ±": None}
@@ -161,7 +161,7 @@ def _mean(name: str, values: Tensor, level: float) -> Figures:
     return {name: float(values.mean()), f"{name} ±": half}
 
 
-def _spread(f: Tensor, weights: Tensor) -> Figures:
+def _spread(f: Tensor, weights: Tensor) -> Values:
     here = weights > 0
     order = f[here].argsort()
     values, mass = f[here][order], weights[here][order].cumsum(0)

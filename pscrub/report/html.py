@@ -221,8 +221,8 @@ def _nodes(document: Any) -> str:
         kept = {id(node) for node in sorted(every, key=lambda node: node["donors"])[:SITES]}
         lines = []
         for node in (node for node in every if id(node) in kept):
-            line = f'<th scope="row" title="{escape(node["path"])}">{escape(_cut(node["path"]))}</th>'
-            line += _cell(_cut(", ".join(node["at"])), kind="text") + _cell(_cut(node["feature"]), kind="text")
+            line = f'<th scope="row" title="{escape(node["path"])}">{escape(_shorten(node["path"]))}</th>'
+            line += _cell(_shorten(", ".join(node["at"])), kind="text") + _cell(_shorten(node["feature"]), kind="text")
             low, high = node["smallest"], node["largest"]
             sizes = f"{low:,}" if low == high else f"{low:,} to {high:,}"
             line += _number(node["blocks"], ",") + _cell(sizes, [low, high]) + _number(node["donors"], ",.1f")
@@ -256,12 +256,11 @@ def _worst(document: Any) -> str:
             lines = []
             for path, datum in data[:LEAVES]:
                 line = "".join(
-                    _cell(_cut(datum[c], LIST if datum[c].startswith("[") else CELL), kind="data", full=datum[c])
+                    _cell(_shorten(datum[c], LIST if datum[c].startswith("[") else CELL), kind="data", full=datum[c])
                     for c in columns
                 )
-                lines.append(
-                    f'<tr><th scope="row">{escape(_cut(path))}</th>{_cell(str(datum["row"]), datum["row"])}{line}</tr>'
-                )
+                head = f'<th scope="row">{escape(_shorten(path))}</th>' + _cell(str(datum["row"]), datum["row"])
+                lines.append(f"<tr>{head}{line}</tr>")
             loss = "not finite" if draw["f"] is None else f"{draw['f']:.4g}"
             more = f"<p>and {len(data) - LEAVES} data more</p>" if len(data) > LEAVES else ""
             tables.append(f"<p>f = {loss}</p>" + _table("worst", ("datum of", "row", *columns), lines) + more)
@@ -324,5 +323,5 @@ def _cell(text: str, value: Any = None, kind: str = "", full: str | None = None)
     return f"<td{attributes}>{escape(text)}</td>"
 
 
-def _cut(text: str, most: int = CELL) -> str:
+def _shorten(text: str, most: int = CELL) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -71,7 +71,7 @@ def forest(result: StudyResult) -> Figure:
             interval = score.ends(".2f")
             at = axes.get_yaxis_transform()
             axes.text(1.02, i, f"{score.value:.2f}  {interval}", transform=at, va="center", ha="left")
-        axes.set(yticks=range(len(shown)), yticklabels=[_short(each.hypothesis, 44) for each in shown])
+        axes.set(yticks=range(len(shown)), yticklabels=[_cut_short(each.hypothesis, 44) for each in shown])
         axes.set(ylim=(len(shown) - 0.4, -0.8), xlabel=f"loss recovered, %, with {100 * result.level:g} % interval")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -139,10 +139,10 @@ def by_group(result: StudyResult, column: str) -> Figure:
             x = [math.nan if row["scrubbed"] is None else row["scrubbed"] for row in rows]
             half = [row["scrubbed ±"] or 0.0 for row in rows]
             look: Any = {"color": colours[i % len(colours)], "marker": MARKS[i % len(MARKS)], "ms": 4.5}
-            axes.errorbar(x, y, xerr=half, ls="", lw=1.4, label=_short(name, 20), **look)
+            axes.errorbar(x, y, xerr=half, ls="", lw=1.4, label=_cut_short(name, 20), **look)
             for row in rows[:1]:  # the model's own, the same for all
                 axes.axvline(row["model"], color=look["color"], lw=1, ls=":")
-        axes.set(yticks=range(len(shown)), yticklabels=[_short(each.hypothesis, 44) for each in shown])
+        axes.set(yticks=range(len(shown)), yticklabels=[_cut_short(each.hypothesis, 44) for each in shown])
         axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="mean f of scrubbed draws (dotted: of the model)")
         axes.tick_params(axis="y", length=0)
         figure.legend(loc="outside upper right", ncols=min(len(names), 6), title=column)
@@ -161,7 +161,7 @@ def plot_frontier(found: Frontier) -> Figure:
             score = row.recovered
             assert score is not None
             colour = BLUE if row.on_frontier else ORANGE
-            label = _short(row.name, 44)
+            label = _cut_short(row.name, 44)
             half = [[score.value - score.low], [score.high - score.value]]
             inside = colour if row.on_frontier else "white"
             look: Any = {"color": colour, "marker": MARKS[i % len(MARKS)], "ms": 6, "mfc": inside}
@@ -188,7 +188,7 @@ def _panels(
             axes.set_visible(False)
         for axes, each in zip(grid.flat, shown, strict=False):
             panel(axes, each)
-            axes.set_title(_short(each.hypothesis, 36))
+            axes.set_title(_cut_short(each.hypothesis, 36))
         figure.supxlabel(xlabel, fontsize=9)
         figure.supylabel(ylabel, fontsize=9)
         if legend and shown:
@@ -234,6 +234,6 @@ def _cumulative(f: Tensor, weights: Tensor) -> tuple[Any, Any]:
     return x, mass
 
 
-def _short(text: str, most: int) -> str:
+def _cut_short(text: str, most: int) -> str:
     text = text.replace("$", r"\$")  # matplotlib would read mathematics between two
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -45,7 +45,7 @@ def _add(tree: Tree, site: Site, data: dict[str, int], under: RichTree) -> None:
 def _site_line(tree: Tree, site: Site, data: dict[str, int]) -> str:
     row = data[site.path]
     columns = tree.hypothesis.data.row(row)
-    words = next((v for v in columns.values() if isinstance(v, str)), None) or _short(columns)
+    words = next((v for v in columns.values() if isinstance(v, str)), None) or _tell_columns(columns)
     datum = f"row {row}: {words}"
     if site.claim is None:
         return f"[dim]unimportant, one draw for {escape(', '.join(tree.source(site.path)))}[/dim]  ← {escape(datum)}"
@@ -59,6 +59,6 @@ def _site_line(tree: Tree, site: Site, data: dict[str, int]) -> str:
     return f"{head}: {escape(claim.feature_name)} ({blocks} rows)  ← {escape(datum)}"
 
 
-def _short(columns: dict[str, Any]) -> str:
+def _tell_columns(columns: dict[str, Any]) -> str:
     shown = {name: f"{value:.4g}" if isinstance(value, float) else str(value)[:40] for name, value in columns.items()}
     return ", ".join(f"{name}={text}" for name, text in shown.items())

@@ -62,7 +62,7 @@ def inference_data(
 
     if arviz is None:
         import arviz
-    made = {name: dataset(each, _numbered(each) | dict(coords or {}), attrs) for name, each in groups.items()}
+    made = {name: dataset(each, _number(each) | dict(coords or {}), attrs) for name, each in groups.items()}
     if int(arviz.__version__.split(".")[0]) < 1:
         return arviz.InferenceData(**made)
     return xarray.DataTree.from_dict({f"/{name}": each for name, each in made.items()})
@@ -132,7 +132,7 @@ def _side_by_side(draws: Mapping[str, Draws]) -> dict[str, Tensor]:
     return out
 
 
-def _numbered(variables: Variables) -> dict[str, Any]:
+def _number(variables: Variables) -> dict[str, Any]:
     """Labels for "chain" and "draw", as ArviZ's own converters give them."""
     import numpy
 

@@ -118,10 +118,10 @@ def _donors(partition: Partition) -> float:
 
 def _inputs(tree: Tree, data: Mapping[str, Tensor], draw: int) -> dict[str, tuple[int, dict[str, str]]]:
     paths = dict.fromkeys((tree.root, *tree.leaves))
-    return {path: (int(data[path][draw]), _short(tree.hypothesis.data.row(int(data[path][draw])))) for path in paths}
+    return {path: (int(data[path][draw]), _texts(tree.hypothesis.data.row(int(data[path][draw])))) for path in paths}
 
 
-def _short(row: Mapping[str, Any]) -> dict[str, str]:
+def _texts(row: Mapping[str, Any]) -> dict[str, str]:
     texts = {name: _text(value) for name, value in row.items()}
     return {name: text if len(text) <= LONGEST else text[: LONGEST - 1] + "…" for name, text in texts.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -85,3 +85,18 @@ def is_zero_one(reference: Reference) -> bool:
     """Whether f takes the values 0 and 1 on D and under the baseline, both of them, and no other."""
     f = torch.cat([reference.losses, reference.randomised])
     return bool(f.unique().tolist() == [0.0, 1.0])
+
+
+def say_kept(results: Sequence[ScrubResult], saved: bool) -> str:
+    """What an error that ended a run says of the results before it; nothing if there are none.
+
+    Args:
+        results: so far.
+        saved: whether anyone was given them.
+    """
+    if not results:
+        return ""
+    draws = ["exact" if r.scrubbed.exact else f"{r.scrubbed.draws:,} draws" for r in results]
+    ends = [" so far" if r.cut_short else "" for r in results]
+    told = [f"'{r.hypothesis}' ({n}{end})" for r, n, end in zip(results, draws, ends, strict=True)]
+    return f"; {'kept' if saved else 'lost, as no `save` was given'}: {', '.join(told)}"

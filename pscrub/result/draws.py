@@ -95,7 +95,7 @@ class Draws(Equal):
 
     Args:
         rounds: in order of seed and index.
-        losses: float64 [draws], f, pair by pair as `program.draw` stratifies them.
+        losses: float64 [draws], f, pair by pair as `law.draw` stratifies them.
         rows: int64 [draws], the root's datum.
         distances: measure -> float64 [draws], between the model's output on the root's datum and the scrubbed output.
         sites: one for each site but the root.
@@ -176,7 +176,7 @@ def join_draws(pieces: Iterable[Draws]) -> Draws:
 
     measures = [name for name in pieces[0].distances if all(name in each.distances for each in pieces)]
     distances = {name: column(lambda each, name=name: each.distances[name]) for name in measures}
-    served = tuple(_summed(same) for same in zip(*(each.sites for each in pieces), strict=True))
+    served = tuple(_add_up(same) for same in zip(*(each.sites for each in pieces), strict=True))
     worst = sorted((w for each in pieces for w in each.worst), key=lambda w: (w.loss == w.loss, -w.loss))[:WORST]
     return Draws(
         tuple(made), column(lambda each: each.losses), column(lambda each: each.rows), distances, served, tuple(worst)
@@ -187,6 +187,6 @@ def _starts(draws: Draws) -> list[int]:
     return [0, *np.cumsum([r.size for r in draws.rounds]).tolist()][: len(draws.rounds)]
 
 
-def _summed(same: Sequence[SiteDraws]) -> SiteDraws:
+def _add_up(same: Sequence[SiteDraws]) -> SiteDraws:
     totals = {name: sum(getattr(s, name) for s in same) for name in ("draws", "own", "collisions", "pairs")}
     return replace(same[0], **totals)

@@ -107,7 +107,7 @@ def _arguments(name: str, build: Callable[..., Any], given: Mapping[str, str]) -
     for key, text in given.items():
         if key in known:
             try:
-                arguments[key] = _converted(text, known[key])
+                arguments[key] = _convert(text, known[key])
             except ValueError:
                 kind = known[key].annotation
                 faults.append(f"parameter {key}={text!r} of study '{name}': expected {getattr(kind, '__name__', kind)}")
@@ -116,7 +116,7 @@ def _arguments(name: str, build: Callable[..., Any], given: Mapping[str, str]) -
     return arguments
 
 
-def _converted(text: str, parameter: inspect.Parameter) -> Any:
+def _convert(text: str, parameter: inspect.Parameter) -> Any:
     kinds = getattr(parameter.annotation, "__args__", (parameter.annotation,))
     if bool in kinds:
         if text.lower() not in ("true", "false", "1", "0", "yes", "no"):

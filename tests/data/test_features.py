@@ -82,3 +82,40 @@ def test_what_a_function_raises_is_passed_on_by_one_and_gathered_by_the_other() 
         "feature 'one' raised KeyError: 'no such thing'",
         "feature 'two' has shape (2,); expected (8,) or (8, k): one value or vector per row",
     )
+
+
+# A partition of other data
+
+
+def test_a_partition_made_on_other_data_is_refused() -> None:
+    x = torch.arange(8) % 3
+    data, other = Dataset({"x": x, "y": x.float()}), Dataset({"x": x.flip(0), "y": x.float()})
+    made = Partition.of(x, other)
+    for each in (made, made.refine(Partition.trivial(other)), made.coarsen(Partition.finest(other))):
+        with pytest.raises(
+            DatasetError, match=r"made on another dataset, whose column 'x' differs .* at 6 rows, e.g. row 0"
+        ):
+            read_feature(data, each, "feature", "its partition")
+    with pytest.raises(DatasetError, match=r"with which this one shares no column \(z; x, y\)"):
+        read_feature(data, Partition.of(x, Dataset({"z": x})), "feature")
+    with pytest.raises(DatasetError, match=r"whose column 'x' is \[8, 1\] of torch.int64; this one's is \[8\]"):
+        read_feature(data, Partition.of(x, Dataset({"x": x[:, None]})), "feature")
+    assert read_feature(data, Partition(made.labels, data.weights), "feature") == made
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d,
+        lambda d: Dataset(d.columns, torch.arange(1.0, 9)),  # a bootstrap
+        lambda d: Dataset({name: d[name] for name in ("name", "x")}),  # a column gone
+        lambda d: Dataset({**d.columns, "more": torch.zeros(8)}),  # a column come
+        lambda d: Dataset({"x": d["x"].clone(), "nan": d["nan"].clone()}),  # read from a file again
+    ],
+)
+def test_a_partition_of_the_same_rows_is_taken(change: Any) -> None:
+    x = torch.arange(8)
+    nan = torch.where(x > 3, torch.nan, x.float())
+    data = Dataset({"x": x, "nan": nan, "name": [str(i) for i in range(8)], "half": x.bfloat16()})
+    read = read_feature(change(data), Partition.of(x % 2, data), "feature")
+    assert read.n_blocks == 2 and read_feature(data, read, "feature") == read

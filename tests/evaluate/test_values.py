@@ -11,6 +11,7 @@ from pscrub import Claim, Dataset, Graph, GraphError, Hypothesis, Tree, split, u
 from pscrub.evaluate.reference import run_scrubbed
 from pscrub.evaluate.values import Activations
 from pscrub.law.drawing import draw
+from tests.law.long_chain import DRAWS, LENGTH, chain_tree
 
 N = 97
 GENERATOR = torch.Generator().manual_seed(1)
@@ -42,7 +43,7 @@ def tree(sharing: Any = "reader") -> Tree:
     return unroll(Hypothesis("h", graph(), DATA, Claim("f", reads=[best]), sharing))
 
 
-SHARINGS: list[Any] = ["reader", "all", "each", {"g": ["x", "wide.p3", "h3"]}]
+SHARINGS: list[Any] = ["reader", "all", "each", {"g": ["y", "wide.p3", "h3"]}]
 
 
 @pytest.mark.parametrize("sharing", SHARINGS)
@@ -98,6 +99,19 @@ def test_the_value_at_an_inner_node() -> None:
     torch.testing.assert_close(
         run_scrubbed(made, activations, same, at="f/best/sums"), graph().run(["sums"], GIVEN)["sums"]
     )
+
+
+def test_a_chain_longer_than_python_recurses_is_evaluated() -> None:
+    made = chain_tree()
+    data = draw(made, 6, (0,))
+    odd = {path: rows == 3 for path, rows in data.items() if "~" in path}
+    last, middle = list(made.sites)[-1], list(made.sites)[LENGTH // 2]
+    assert len(odd) == DRAWS and made.sites[middle].claim is not None
+    activations = Activations(made.hypothesis.graph, made.hypothesis.data)
+    for at, path in ((None, made.root), (middle, middle)):
+        added = sum(each.long() for draw, each in odd.items() if draw.startswith(f"{path}/"))
+        expected = (data[last] % 2 + added) % 2
+        assert torch.equal(run_scrubbed(made, activations, data, at=at, chunk=4), expected.to(torch.float64))
 
 
 @pytest.mark.parametrize("memory", [0, 2**20])

@@ -229,7 +229,7 @@ def test_a_graph_that_a_rewrite_has_changed() -> None:
     ("sharing", "message"),
     [
         ("readers", "sharing is 'readers'; expected 'reader', 'all', 'each' or groups"),
-        ({"a": ["early", "x"], "b": ["x"]}, "sharing: 'x' is in two groups"),
+        ({"a": ["early", "y"], "b": ["y"]}, "sharing: 'y' is in two groups"),
         ({"a": ["early", "early"]}, "sharing: 'early' is in two groups"),
         ({"a": ["erly"]}, "sharing: unknown node 'erly'; did you mean \"early\"?"),
         (None, "sharing is None; expected"),
@@ -237,7 +237,26 @@ def test_a_graph_that_a_rewrite_has_changed() -> None:
     ],
 )
 def test_sharing_that_there_is_not(sharing: Any, message: str) -> None:
-    assert message in fault_of(Claim("f", reads=[Claim("out", "x")]), sharing=sharing)
+    claim = Claim("f", reads=[Claim("out", "x", reads=[Claim("embed", "x")])])
+    assert message in fault_of(claim, sharing=sharing)
+
+
+def test_members_of_groups_that_share_nothing() -> None:
+    def faults(member: str, claim: Claim) -> str:
+        return fault_of(Claim("f", reads=[claim]), sharing={"g": [member, "y"]})
+
+    late = Claim("late", "x", paths="any")
+    assert faults("late", Claim("out", "x", reads=[late])).startswith(
+        "sharing: 'late' shares no draw, as it is claimed ('late')"
+    )
+    assert faults("x", Claim("out", "x", reads=[late])).startswith(
+        "sharing: 'x' shares no draw, as no claim's node reads it unclaimed; leave it out"
+    )
+    # Unknown nodes are said alone; what is unimportant to one reader may be claimed for another.
+    assert "unknown node" in fault_of(Claim("f", reads=[Claim("late2", "x")]), sharing={"g": ["early"]})
+    both = Claim("late", "x", reads=[Claim("early", "x")])
+    free = hypothesis(Claim("f", reads=[Claim("out", "x", reads=[both])]), sharing={"g": ["early", "y"]})
+    assert free.check() == ()
 
 
 def test_all_faults_are_raised_together() -> None:

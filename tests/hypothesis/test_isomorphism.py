@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from pscrub import Claim, Dataset, Graph, Hypothesis, unroll
-from pscrub.hypothesis.isomorphism import make_isomorphic
+from pscrub.hypothesis.isomorphism import make_isomorphic, order_upwards
 from pscrub.hypothesis.joins import join, join_graphs
 from pscrub.law.exact import leaf_law
 from pscrub.law.of_f import law_of_f
+from tests.law.long_chain import DRAWS, LENGTH, chain_tree
 from tests.routes.build_case import build
 from tests.routes.random_cases import MODES, cases
 
@@ -73,3 +74,18 @@ def test_units_are_marked_and_stay_so_when_rewritten_and_joined_again():
     for new in (once, make_isomorphic(once), join(once, once), join_graphs(once, once)):
         assert {claim.name for claim in new.claims if claim.unit} == {"unit(f)"}
         assert [claim.unit for claim in new.claims] == [claim.name.startswith("unit(") for claim in new.claims]
+
+
+def test_a_chain_longer_than_python_recurses_is_rewritten():
+    h = chain_tree().hypothesis
+    new = make_isomorphic(h)
+    assert list(new.graph.nodes)[-1] == h.graph.output and len(new.graph.nodes) == len(new.claims) == LENGTH + DRAWS
+    f, new_f = (each.graph.run([h.graph.output], dict(h.data.columns))[h.graph.output] for each in (h, new))
+    assert torch.equal(f, new_f)
+    claimed = [path for path, site in chain_tree().sites.items() if site.claim is not None]
+    assert [path for path in unroll(new).sites if "unit(" not in path] == claimed
+
+
+def test_what_is_below_comes_first_and_once():
+    below = {"a": "bc", "b": "cd", "c": "d", "d": ""}
+    assert order_upwards("a", below.__getitem__) == ["d", "c", "b", "a"]

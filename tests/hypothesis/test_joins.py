@@ -7,10 +7,11 @@ from functools import cache
 import pytest
 import torch
 
-from pscrub import Claim, Dataset, Graph, Hypothesis, HypothesisError, own_copy, split, unroll
+from pscrub import Claim, Dataset, Graph, Hypothesis, HypothesisError, Node, own_copy, split, unroll
 from pscrub.hypothesis.joins import join, join_graphs, permits, same_claims, signature
 from pscrub.law.exact import leaf_law
 from pscrub.law.of_f import law_of_f
+from tests.law.long_chain import LENGTH, chain_tree, claim_chain
 from tests.routes.build_case import build
 from tests.routes.random_cases import _random_claims, random_case
 
@@ -204,3 +205,25 @@ def test_unclaimed_is_the_identity_and_a_whole_node_stays_whole(parts):
     assert {claim.at for claim in both.claims} == {"f", "b", "a", "c"}
     whole = Hypothesis("whole", graph, data, Claim("f", reads=[Claim("b", lambda d: d["x"] // 5)]))
     assert {claim.at for claim in join(opened, whole).claims} == {"f", "b"}
+
+
+def test_chains_longer_than_python_recurses_are_joined_and_compared():
+    parity, half = chain_tree().hypothesis, claim_chain("half", lambda data: data["x"] // 2)
+    half = replace(half, graph=parity.graph)
+    both = join(parity, half)
+    assert [both.partitions[claim].n_blocks for claim in both.claims] == [4] * LENGTH
+    assert signature(both) == signature(claim_chain("x", lambda data: data["x"])) != signature(half)
+    assert same_claims(parity, replace(parity, name="other")) and not same_claims(parity, half)
+
+
+def test_claims_that_many_paths_lead_to_are_joined_in_no_time():
+    functions = {"n0": lambda x: x * 1.0}  # 2^30 paths lead to it
+    claim = Claim("n0", "x")
+    for k in range(1, 31):
+        functions |= {name: (lambda v: v * 1.0) for name in (f"l{k}", f"r{k}")} | {f"n{k}": lambda v, w: v + w}
+        claim = Claim(f"n{k}", reads=[Claim(f"l{k}", reads=[claim]), Claim(f"r{k}", reads=[claim])])
+    inputs = {f"{side}{k}": (f"n{k - 1}",) for k in range(1, 31) for side in "lr"}
+    inputs |= {f"n{k}": (f"l{k}", f"r{k}") for k in range(1, 31)} | {"n0": ("x",)}
+    graph = Graph([Node(name, inputs[name], fn) for name, fn in functions.items()], ["x"], "n30")
+    h = Hypothesis("h", graph, Dataset({"x": torch.arange(3)}), claim)
+    assert same_claims(join(h, h), h)

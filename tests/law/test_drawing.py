@@ -15,6 +15,7 @@ from torch import Tensor
 from pscrub import Claim, Dataset, Datum, Graph, Hypothesis, Node, Partition, Tree, program, unroll
 from pscrub.law.drawing import draw, stratified_rows
 from tests.false_alarm import counts_alarm, mean_radius
+from tests.law.long_chain import DRAWS, LENGTH, chain_tree
 
 WEIGHTS = [1.0, 2, 3, 0, 1, 1]
 DATA = Dataset({"x": torch.tensor([0, 0, 0, 1, 1, 2]), "y": torch.tensor([0, 1, 0, 1, 0, 1])}, WEIGHTS)
@@ -219,6 +220,36 @@ def test_more_than_sixty_sites_are_enumerable() -> None:
     assert math.exp(-loss) == pytest.approx(1 / 6 * 2 / 3, abs=1e-12)
 
 
+def test_large_trees_use_tensor_dimensions_again() -> None:
+    """A ladder of 59 sites; each step sees its reader's dimension alone, and unimportant draws no other's."""
+    data = Dataset({"x": torch.tensor([0, 0, 1]), "y": torch.arange(3)}, [1, 2, 3])
+    nodes = [Node(f"n{k}", (f"n{k - 1}" if k else "x", "y"), lambda v, y: v * 1.0 + y) for k in range(30)]
+    claim = Claim("n0", "x")
+    for k in range(1, 30):
+        claim = Claim(f"n{k}", "x", reads=[claim])
+    large = unroll(Hypothesis("ladder", Graph(nodes, ["x", "y"], "n29"), data, claim))
+    assert len(large.sites) == 59
+    trace = poutine.trace(poutine.enum(program(large), first_available_dim=-2)).get_trace(1)
+    dims = {path: trace.nodes[path]["infer"]["_enumerate_dim"] for path in large.sites}
+    assert set(dims.values()) == {-2, -3}
+    assert all(dims[path] != dims[s.parent] for path, s in large.sites.items() if s.parent is not None)
+    known = {large.root: torch.tensor([0]), list(large.sites)[-1]: torch.tensor([1]), "n29/~": torch.tensor([2])}
+    loss = TraceEnum_ELBO(max_plate_nesting=1).loss(poutine.condition(program(large), known), lambda _: None, 1)
+    assert math.exp(-loss) == pytest.approx(1 / 6 * 2 / 3 * 1 / 2, abs=1e-12)
+
+
+def test_a_draw_that_fails_leaves_nothing_on_pyros_stack() -> None:
+    def generator(path: str) -> torch.Generator:
+        if path.count("/") > 100:
+            raise RuntimeError("no more numbers")
+        return torch.Generator().manual_seed(0)
+
+    with pytest.raises(RuntimeError, match="no more numbers"):
+        program(chain_tree(), generator=generator)(2)
+    assert not poutine.runtime.am_i_wrapped()
+    assert set(program(tree())(2)) == set(SITES)
+
+
 # Draws with a seed
 
 
@@ -297,3 +328,12 @@ def test_pairs_of_a_stratum_are_side_by_side() -> None:
     rows = stratified_rows(Partition.trivial(data), 50, torch.Generator().manual_seed(0)).reshape(50, 2)
     assert torch.equal(rows // 2, torch.arange(50)[:, None].expand(50, 2))
     assert bool((rows[:, 0] != rows[:, 1]).any()) and bool((rows[:, 0] == rows[:, 1]).any())
+
+
+def test_a_chain_longer_than_python_recurses_is_drawn() -> None:
+    large = chain_tree()
+    data = draw(large, 6, (0,))
+    assert set(data) == set(large.sites) and len(data) == LENGTH + DRAWS
+    parity = torch.stack([data[path] % 2 for path, site in large.sites.items() if site.claim is not None])
+    assert torch.equal(parity, parity[:1].expand(LENGTH, 6))
+    assert all(len(data[path].unique()) > 1 for path in (large.root, list(large.sites)[-1]))

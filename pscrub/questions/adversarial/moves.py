@@ -132,7 +132,7 @@ def places(tree: Tree) -> Iterator[tuple[str, tuple[str, ...]]]:
         else:
             rest = (of_draw or "")[1:] or "all that is unimportant"
             words = f"{rest}, to {of.name}" if of is not None else f"{rest}, unimportant"
-        determined = _determined(tree, paths)
+        determined = _find_determined(tree, paths)
         yield words, (*determined, *paths)
         on_the_way = {tree.sites[up].claim for path in paths for up in _above(path) if up != tree.root}
         if on_the_way:
@@ -146,12 +146,12 @@ def places(tree: Tree) -> Iterator[tuple[str, tuple[str, ...]]]:
         if len(claims) > 1 and int(partition.sizes.max()) > 1:
             words = " and ".join(claim.name for claim in claims[:3]) + (", ..." if len(claims) > 3 else "")
             paths = [path for claim in claims for path in groups[claim, None]]
-            yield words, (*_determined(tree, paths), *paths)
+            yield words, (*_find_determined(tree, paths), *paths)
     if len(groups) > 1:
         yield EVERYWHERE, tuple(every)
 
 
-def _determined(tree: Tree, paths: Sequence[str]) -> tuple[str, ...]:
+def _find_determined(tree: Tree, paths: Sequence[str]) -> tuple[str, ...]:
     """The sites above some whose claims are what their inputs determine, and so become finer with them."""
     claims: set[Claim] = set()
     for path in paths:

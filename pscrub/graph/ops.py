@@ -1,0 +1,261 @@
+"""A graph's functions opened into single operations, so that what several of them share is computed once.
+
+What is not named in a graph is inlined into every reader: readers of one residual stream each hold the layers in
+between. Opened, equal operations on equal values are one value, whoever reads it. A function that was traced is opened
+into its operations; what rewrites put around functions is opened too; any other function stays one operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate, map_arg
+
+from pscrub.errors import GraphError
+from pscrub.graph.graph import Function, Graph
+
+_aten = torch.ops.aten
+
+
+class Opened(nn.Module):
+    """A function made of others, which can be run on what stands for values as well as on values."""
+
+    def open(self, values: Sequence[Any], through: Callable[[Function, Sequence[Any]], Any]) -> Any:
+        """What `forward` computes, each function inside being run by `through(function, values)`."""
+        raise NotImplementedError
+
+    def forward(self, *values: Tensor) -> Tensor:
+        """The function itself."""
+        result: Tensor = self.open(values, lambda fn, given: fn(*given))
+        return result
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some indices of a value along an axis, the axis kept.
+
+    Args:
+        axis: not the batch.
+        part: the indices; a run of them is a view.
+    """
+
+    axis: int
+    part: tuple[int, ...]
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the indices follow one another."""
+        return self.part == tuple(range(self.part[0], self.part[0] + len(self.part)))
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """[..., indices, ...]."""
+        if self.is_run:
+            return value.narrow(self.axis, self.part[0], len(self.part))
+        return value.index_select(self.axis, torch.tensor(self.part, device=value.device))
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Slices of one value, all of its axis, put together again.
+
+    Args:
+        axis: that they were cut along.
+        parts: the indices of each.
+    """
+
+    axis: int
+    parts: tuple[tuple[int, ...], ...]
+
+    def __call__(self, *values: Tensor) -> Tensor:
+        """The value, indices in their order."""
+        order = [i for part in self.parts for i in part]
+        joined = torch.cat(values, self.axis)
+        if order == sorted(order):
+            return joined
+        back = [order.index(i) for i in range(len(order))]
+        return joined.index_select(self.axis, torch.tensor(back, device=joined.device))
+
+
+@dataclass(frozen=True)
+class Sized:
+    """The value itself, once it is seen to have so many entries along an axis.
+
+    Args:
+        node: whose value, for the error.
+        axis: not the batch.
+        size: how many.
+    """
+
+    node: str
+    axis: int
+    size: int
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """The value.
+
+        Raises:
+            GraphError: it has another shape.
+        """
+        if not -value.ndim < self.axis < value.ndim or value.shape[self.axis] != self.size:
+            expected = f"an axis {self.axis} of length {self.size}, the batch apart"
+            raise GraphError(f"split of '{self.node}': expected {expected}; its value has shape {list(value.shape)}")
+        return value
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One call of a traced program: its target, and its arguments with places for values.
+
+    Two calls that are equal as such give equal values for equal inputs: exported programs are free of mutation and of
+    random numbers (tracing refuses both).
+
+    Args:
+        target: what is called.
+        shape: arguments and keywords, frozen; equal only if of equal types too (1 is not 1.0).
+        arguments: the same as they are passed.
+    """
+
+    target: Any
+    shape: Hashable
+    arguments: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Operation) and (self.target, self.shape) == (other.target, other.shape)
+
+    def __hash__(self) -> int:
+        return hash((self.target, self.shape))
+
+    def __call__(self, *values: Any) -> Any:
+        """The call on these values, in the order of its places."""
+        args, kwargs = map_aggregate(self.arguments, lambda each: values[each.at] if isinstance(each, _Place) else each)
+        return self.target(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class _Place:
+    at: int
+
+
+class Reader:
+    """What opens functions: it is told of every value that one reads or makes, and says what stands for it.
+
+    `constant(x)`: a parameter. `batch()`: the number of rows. `device()`: where values are. `apply(fn, values)`: the
+    value of an operation (an `Operation`, a `Slice`, a `Whole`, or a function that cannot be opened).
+    """
+
+    def constant(self, tensor: Any) -> Any:
+        """What stands for a parameter, or any other constant."""
+        raise NotImplementedError
+
+    def batch(self) -> Any:
+        """What stands for the number of rows."""
+        raise NotImplementedError
+
+    def device(self) -> Any:
+        """What stands for the device that values are on."""
+        raise NotImplementedError
+
+    def apply(self, fn: Callable[..., Any], values: Sequence[Any]) -> Any:
+        """What stands for the value of an operation."""
+        raise NotImplementedError
+
+    def through(self, fn: Function, values: Sequence[Any]) -> Any:
+        """What stands for a function's value, all that can be opened in it being opened."""
+        if isinstance(fn, Opened):
+            return fn.open(values, self.through)
+        if isinstance(fn, fx.GraphModule) and all(n.op in _KNOWN for n in fn.graph.nodes):
+            return self._traced(fn, values)
+        return self.apply(fn, values)
+
+    def _traced(self, module: fx.GraphModule, values: Sequence[Any]) -> Any:
+        given, known = iter(values), dict[fx.Node, Any]()
+        for node in module.graph.nodes:
+            if node.op == "placeholder":
+                known[node] = next(given)
+            elif node.op == "get_attr":
+                known[node] = self.constant(getattr(module, str(node.target)))
+            elif node.op == "output":
+                return known[node.args[0]]
+            elif node.target is _aten.sym_size.int and node.args[0].op == "placeholder" and node.args[1] == 0:
+                known[node] = self.batch()
+            elif node.target is getattr and node.args[1] == "device":
+                known[node] = self.device()
+            else:
+                known[node] = self.apply(_operation(node), [known[each] for each in node.all_input_nodes])
+        raise AssertionError("a traced function without an output")
+
+
+class Numbers(Reader):
+    """Numbers of values on one and the same inputs: equal numbers, equal values, in whatever graph they stand."""
+
+    def __init__(self) -> None:
+        self.known: list[tuple[Any, tuple[int, ...]]] = []
+        self._numbers: dict[Hashable, int] = {}
+
+    def constant(self, tensor: Any) -> int:
+        """The number of a parameter: one and the same object, one number."""
+        return self._number(("constant", id(tensor)), tensor, ())
+
+    def batch(self) -> int:
+        """The number of the number of rows."""
+        return self._number(("batch",), None, ())
+
+    def device(self) -> int:
+        """The number of the device."""
+        return self._number(("device",), None, ())
+
+    def apply(self, fn: Callable[..., Any], values: Sequence[int]) -> int:
+        """The number of an operation's value; of slices that are put together as they were cut, that of the whole."""
+        args = tuple(values)
+        if isinstance(fn, Sized):
+            return args[0]  # the value itself
+        if isinstance(fn, Whole):
+            cut = [self.known[each] for each in args]
+            sources = {of for _, of in cut}
+            slices = [(each, Slice(fn.axis, part)) for (each, _), part in zip(cut, fn.parts, strict=True)]
+            if len(sources) == 1 and all(each == expected for each, expected in slices):
+                return sources.pop()[0]
+        return self._number((key_of(fn), args), fn, args)
+
+    def f_of(self, graph: Graph) -> int:
+        """The number of a graph's output."""
+        given = {name: self._number(("column", name), None, ()) for name in graph.inputs}
+        for name in graph.order([graph.output], given):
+            node = graph.nodes[name]
+            given[name] = self.through(node.fn, [given[each] for each in node.inputs])
+        return given[graph.output]
+
+    def _number(self, key: Hashable, fn: Any, args: tuple[int, ...]) -> int:
+        if key not in self._numbers:
+            self._numbers[key] = len(self.known)
+            self.known.append((fn, args))
+        return self._numbers[key]
+
+
+def key_of(fn: Callable[..., Any]) -> Hashable:
+    """What tells a function from others: what it says, of an operation or a slice; of any other that it is the same."""
+    return fn if isinstance(fn, Operation | Slice | Whole | Sized) else id(fn)
+
+
+_KNOWN = ("placeholder", "get_attr", "call_function", "output")
+
+
+def _operation(node: fx.Node) -> Operation:
+    places = {each: _Place(i) for i, each in enumerate(node.all_input_nodes)}
+    arguments: Any = map_arg((tuple(node.args), dict(node.kwargs)), lambda each: places[each])  # type: ignore[arg-type, return-value]
+    return Operation(node.target, _freeze(arguments), arguments)
+
+
+def _freeze(value: Any) -> Hashable:
+    """The value as something that can be looked up, told apart by type as well."""
+    if isinstance(value, Mapping):
+        return tuple((key, _freeze(each)) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(_freeze(each) for each in value)
+    if isinstance(value, slice):
+        return "slice", _freeze((value.start, value.stop, value.step))
+    return type(value).__name__, value

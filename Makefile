@@ -3,6 +3,7 @@
 # make bench    speed and memory, beside rust-circuit, in an environment of its own
 # make notebooks  runs the notebooks' sources and writes the notebooks beside them
 # make coverage how often the intervals cover, into docs/coverage.md; goes on where it was cut short (minutes)
+# make models   the engine against the slow evaluator: a thousand random hypotheses, every shipped one, transformers
 # make format   formats, and mends what the linter can mend
 #
 # Each makes the environment that it needs. PYTHON=... chooses the interpreter: otherwise the first of these that runs.
@@ -15,7 +16,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 INSTALL := -m pip install --disable-pip-version-check --quiet --constraint .ci/constraints.txt
 SOURCES := pyproject.toml .ci/constraints.txt
 
-.PHONY: report test bench notebooks format
+.PHONY: report test bench notebooks coverage models format
 .DELETE_ON_ERROR:
 
 report: .venv/.stamp
@@ -38,6 +39,9 @@ notebooks: .venv/.stamp-test
 
 coverage: .venv/.stamp-test
 	.venv/bin/python -m tests.coverage
+
+models: .venv/.stamp-test
+	CASES=250 .venv/bin/python -m pytest -n auto tests/evaluate/test_engine.py
 
 format: .venv/.stamp-test
 	.venv/bin/ruff format .

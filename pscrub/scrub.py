@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 import torch
 
@@ -24,9 +23,9 @@ from pscrub.law.drawing import draw
 from pscrub.progress import Clock, Progress, add_seconds, quiet
 from pscrub.result.collect import collect_round, make_reference, sites_of
 from pscrub.result.conclude import Found, conclude, is_zero_one, say_kept
-from pscrub.result.draws import Draws, Reference, join_draws
+from pscrub.result.draws import Draws, join_draws
 from pscrub.result.merging import tell_apart
-from pscrub.result.provenance import law_hash, versions
+from pscrub.result.provenance import law_hash
 from pscrub.result.result import ScrubResult, StudyResult
 from pscrub.result.rounds import Rounds
 from pscrub.result.warnings import warn_of_tree
@@ -82,15 +81,13 @@ def scrub(
         GraphError: a node fails or is not pure (`check_purity`). Finished rounds go to `save` first.
         StudyError: options that contradict one another, or `after` is of another study.
     """
-    started = datetime.now(UTC).isoformat(timespec="seconds")
     study, stop, asked = Study.of(study), Stop(draws, until_width), Interval(interval, level, bounds)
     if seed < 0:
         raise StudyError(f"seed is {seed}; expected 0 or more")
     given = Baseline.given(randomised)
     engine = Engine(study.hypotheses[0].data, device, memory, chunk, progress)
     earlier = {} if after is None else {result.hypothesis: result for result in after.results}
-    about, notes = (seed, str(device), level), tuple(study.notes)
-    found = StudyResult(study.name, (), *about, (), {}, True, notes, Reference(), versions(), started)
+    found = StudyResult.begun(study.name, tuple(study.notes), seed, str(device), level)
     clock = Clock()
 
     def so_far(cut_short: bool) -> StudyResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -19,6 +20,7 @@ from pscrub.graph.equal import RewriteCheck
 from pscrub.records import Equal
 from pscrub.result import arviz, older
 from pscrub.result.draws import Draws, Extreme, Groups, Reference, Round, SiteDraws
+from pscrub.result.provenance import versions
 from pscrub.result.table import Table
 
 HEAD = ("hypothesis", "E_model", "E_randomised", "E_scrubbed", "recovered %", "interval", "draws")
@@ -168,6 +170,23 @@ class StudyResult(Equal):
     reference: Reference = field(default_factory=Reference)
     versions: Mapping[str, str] = field(default_factory=dict)
     started: str = ""
+
+    @classmethod
+    def begun(cls, study: str, notes: tuple[str, ...], seed: int, device: str, level: float) -> StudyResult:
+        """The result of a run that begins now: of no hypothesis yet."""
+        return cls(
+            study=study,
+            results=(),
+            seed=seed,
+            device=device,
+            level=level,
+            rewrites=(),
+            seconds={},
+            cut_short=True,
+            notes=notes,
+            versions=versions(),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
 
     def __getitem__(self, hypothesis: str) -> ScrubResult:
         """The result of the hypothesis of that name."""

@@ -200,8 +200,17 @@ def adversary(
     confirmed = mean_of_pairs(losses.f[1] - losses.f[0], level)
     confirmed = replace(confirmed, method=Paired.FRESH.wrap(confirmed.method))
     points = points_recovered(confirmed, losses.against)
-    base = losses.model, losses.randomised
-    return AdversaryResult(hypothesis, first, tuple(chosen), confirmed, points, level, losses.f.shape[1], *base)
+    return AdversaryResult(
+        hypothesis=hypothesis,
+        moves=first,
+        chosen=tuple(chosen),
+        confirmed=confirmed,
+        points=points,
+        level=level,
+        draws=losses.f.shape[1],
+        model=losses.model,
+        randomised=losses.randomised,
+    )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
 is about D as a sample of a population.
 """
 
-from pscrub.estimate.baselines import Baseline, model_loss, randomised_loss
+from pscrub.estimate.baselines import Baseline, Baselines, model_loss, randomised_loss
 from pscrub.estimate.distances import OutputDistances
 from pscrub.estimate.estimate import INTERVALS, Estimate, Interval, choose, exact_estimate, mean_of_pairs
 from pscrub.estimate.gradients import exact_gradient
@@ -16,6 +16,7 @@ from pscrub.estimate.recovered import loss_recovered, points_recovered
 __all__ = [
     "INTERVALS",
     "Baseline",
+    "Baselines",
     "DataUncertainty",
     "Estimate",
     "Interval",

@@ -4,7 +4,8 @@
 computes f, node by node, for draws of a tree. An `Engine` does both for a study, on one device.
 """
 
+from pscrub.evaluate.engine import Engine
 from pscrub.evaluate.reference import run_scrubbed
 from pscrub.evaluate.values import MEMORY, Activations
 
-__all__ = ["MEMORY", "Activations", "run_scrubbed"]
+__all__ = ["MEMORY", "Activations", "Engine", "run_scrubbed"]

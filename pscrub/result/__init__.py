@@ -7,5 +7,6 @@ at all, and can be merged, continued, and handed to pandas, xarray and ArviZ.
 from pscrub.result.draws import Draws, Round, SiteDraws
 from pscrub.result.merging import merge
 from pscrub.result.result import ScrubResult, StudyResult
+from pscrub.result.table import Table
 
-__all__ = ["Draws", "Round", "ScrubResult", "SiteDraws", "StudyResult", "merge"]
+__all__ = ["Draws", "Round", "ScrubResult", "SiteDraws", "StudyResult", "Table", "merge"]

@@ -1,0 +1,57 @@
+"""The engine beside the slow evaluator, on the bracket hypotheses: values on D, and f on draws."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
+
+from pscrub import unroll
+from pscrub.evaluate import Activations, Engine, run_scrubbed
+from pscrub.evaluate.reference import sources_of
+from pscrub.law import draw
+from pscrub.studies import load
+from tests.benchmarks.brackets import Which
+from tests.benchmarks.timing import short, table
+
+
+def report(chosen: Which, quick: bool = False) -> Iterator[str]:
+    """The table.
+
+    Args:
+        chosen: the classifier and its strings.
+        quick: few rows and draws.
+    """
+    draws = 256 if quick else 16_384
+    study = load("brackets", chosen.parameters | ({"rows": "1000"} if quick else {}))
+    yield "### The engine beside the slow evaluator"
+    yield (
+        f"{chosen.name[0].upper()}{chosen.name[1:]}, {study.hypotheses[0].data.n:,} rows, {draws:,} draws of each "
+        "hypothesis, in turn. *D*: values on D, for all hypotheses on a graph in one pass. *Draws*: f on the draws. "
+        "The largest difference is between the two in f."
+    )
+    made, rows, seen = Engine(study.hypotheses[0].data), [], None
+    total = [0.0] * 4
+    for h in study.hypotheses:
+        tree, spent = unroll(h), [0.0] * 4
+        data = draw(tree, draws, (0, 0))
+        if seen is not h.graph:
+            seen, alike = h.graph, [unroll(other) for other in study.hypotheses if other.graph is h.graph]
+            activations = Activations(h.graph, h.data)
+            spent[0] = _seconds(lambda trees=alike: made.foresee(trees))
+            spent[2] = _seconds(lambda a=activations, trees=alike: a.foresee([sources_of(each) for each in trees]))
+        found: list[Tensor] = []
+        spent[1] = _seconds(lambda t=tree, d=data, out=found: out.append(made.f(t, d)))
+        spent[3] = _seconds(lambda t=tree, d=data, a=activations, out=found: out.append(run_scrubbed(t, a, d)))
+        total = [sum(pair) for pair in zip(total, spent, strict=True)]
+        rows.append((h.name, *map(short, spent), f"{float((found[0] - found[1]).abs().max()):.1e}"))
+    rows.append(("all", *map(short, total), f"{(total[2] + total[3]) / (total[0] + total[1]):.1f} times faster"))
+    head = ("hypothesis", "engine: D, s", "engine: draws, s", "slow: D, s", "slow: draws, s", "largest difference")
+    yield table(head, rows)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

@@ -1,7 +1,7 @@
 """f on scrubbed inputs: the model run on data that a draw has put together.
 
-`Activations` holds the values of a graph's nodes on D, kept or computed again within a budget of memory; `run_scrubbed`
-computes f, node by node, for draws of a tree. An `Engine` does both for a study, on one device.
+An `Engine` computes it by a plan: values of one datum once on D, kept within a budget of memory, and for the draws only
+what is mixed of several. `run_scrubbed`, node by node from `Activations`, is the slow evaluator that it is held against.
 """
 
 from pscrub.evaluate.engine import Engine

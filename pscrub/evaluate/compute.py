@@ -62,8 +62,8 @@ class Kept:
         wanted = [n for n in dict.fromkeys(numbers) if self.values[n].kind is Kind.ON_D and n not in self.held]
         if not wanted:
             return
-        code = self._code(wanted)
-        self._row_bytes |= self._measure(code)
+        if any(n not in self._row_bytes for n in wanted):
+            self._row_bytes |= self._measure(self._code(wanted))
         cost = {n: len(order_of(self.values, [n], lambda each: self._is_leaf(each))) for n in wanted}
         chosen, free = [], self.memory - self.bytes
         for n in sorted(wanted, key=lambda n: -cost[n] / max(self._row_bytes[n], 1)):

@@ -258,4 +258,5 @@ def _freeze(value: Any) -> Hashable:
         return tuple(_freeze(each) for each in value)
     if isinstance(value, slice):
         return "slice", _freeze((value.start, value.stop, value.step))
-    return type(value).__name__, value
+    # 0.0 equals -0.0, and what is divided by them does not.
+    return type(value).__name__, value.hex() if isinstance(value, float) else value

@@ -1,7 +1,8 @@
 """f on scrubbed inputs: the model run on data that a draw has put together.
 
-An `Engine` computes it by a plan: values of one datum once on D, kept within a budget of memory, and for the draws only
-what is mixed of several. `run_scrubbed`, node by node from `Activations`, is the slow evaluator that it is held against.
+An `Engine` computes it by a plan: values of one datum once on D, kept within a budget of memory, and for the draws
+only what is mixed of several. `run_scrubbed`, node by node from `Activations`, is the slow evaluator that it is held
+against.
 """
 
 from pscrub.evaluate.engine import Engine

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
 from torch.fx.node import map_aggregate
 
@@ -31,6 +32,23 @@ def mark_op() -> Any:
     return torch.ops.pscrub.mark.default
 
 
+def is_pure(program: ExportedProgram) -> bool:
+    """Whether a program as exported changes no tensor in place, nor has a region of its own (autocast, a branch)."""
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
+            if isinstance(node.target, HigherOrderOperator):
+                return False
+            if not isinstance(node.target, OpOverload):
+                continue
+            # Literals are detached in place when they are made, which changes no number. Batch statistics are changed
+            # in training mode, though the operation's schema does not say so.
+            if node.target._schema.is_mutable and node.target != _aten.detach_.default:
+                return False
+            if node.target in (_aten.batch_norm.default, _aten.instance_norm.default) and node.args[5]:
+                return False
+    return True
+
+
 def nodes_between_marks(program: ExportedProgram, columns: Sequence[str]) -> tuple[list[Node], set[str]]:
     """The graph nodes of a program, one a mark, and the names of those that depend on no column.
 
@@ -40,7 +58,7 @@ def nodes_between_marks(program: ExportedProgram, columns: Sequence[str]) -> tup
     which it uses the number of rows (and the device) alone, to repeat its value [...] or [1, ...] in every row.
 
     Args:
-        program: functional (after `run_decompositions`), dynamic in the first dimension of its inputs alone.
+        program: functional (`is_pure`, or after `run_decompositions`), dynamic in the first dimension of its inputs alone.
         columns: the names of its inputs.
 
     Raises:
@@ -128,9 +146,7 @@ class _Parts:
                 copies[node] = graph.get_attr(str(node.target))
             elif self.rows(node):
                 copies[node] = graph.call_function(operator.mul, (batch, self.rows(node)))
-            elif node.target in (_aten.clone.default, _aten.detach.default) and not node.kwargs:
-                # What is left of dropout in eval mode, and of grad mode. Nothing in a functional program changes a
-                # tensor in place: the copy would cost memory and protect from nothing.
+            elif _is_copy(node):
                 copies[node] = copies[node.all_input_nodes[0]]
             else:
                 copies[node] = _copy_node(graph, node, copies, device)
@@ -143,6 +159,22 @@ class _Parts:
         graph.output(result)
         graph.eliminate_dead_code()
         return fx.GraphModule(attributes, graph)
+
+
+def _is_copy(node: fx.Node) -> bool:
+    """Whether an operation gives what it takes: dropout in eval mode, grad mode, a cast to the type that it has.
+
+    Nothing in a functional program changes a tensor in place: the copy would cost memory and protect from nothing.
+    """
+    match node.target:
+        case _aten.clone.default | _aten.detach.default | _aten.detach_.default | _aten.lift_fresh_copy.default:
+            return not node.kwargs
+        case _aten.dropout.default:
+            return not node.args[2]
+        case _aten.to.dtype | _aten.to.dtype_layout | _aten.to.device:
+            # A device that the export ran on is not told apart from another: all is on one.
+            return bool(node.args[0].meta["val"].dtype == node.meta["val"].dtype)  # type: ignore[union-attr]
+    return False
 
 
 def _copy_node(graph: fx.Graph, node: fx.Node, copies: dict[fx.Node, fx.Node], device: fx.Node) -> fx.Node:

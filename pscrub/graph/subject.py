@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 
 from pscrub.errors import TraceError, close, tell
 from pscrub.graph.cuts import Cut, hook, pick
-from pscrub.graph.export import mark_op
+from pscrub.graph.export import is_pure, mark_op
 
 Argument = tuple[str | None, str]  # forward's parameter, None for the next positional one, and the column it takes
 
@@ -87,8 +87,9 @@ class Subject:
                         strict=False,
                     )
                     # With no decompositions asked for, this removes mutation and inlines regions of autocast and
-                    # grad mode (where marks would be out of sight), and keeps `linear` and attention whole.
-                    program: ExportedProgram = exported.run_decompositions({})
+                    # grad mode (where marks would be out of sight), and keeps `linear` and attention whole. It traces
+                    # the model again, at more than the price of the first time: only where there is something to do.
+                    program: ExportedProgram = exported if is_pure(exported) else exported.run_decompositions({})
             except Exception as error:
                 raise TraceError(_refusal(error)) from error
         sys.stderr.write(printed.getvalue())

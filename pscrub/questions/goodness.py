@@ -263,7 +263,7 @@ def _independence(
 
     found, extreme, drawn = statistic(own), 0, list[float]()
     while len(drawn) < permutations and extreme < STOP:
-        shuffled = own[np.lexsort((rng.random(n), stratum))]
+        shuffled = own[np.argsort(stratum + rng.random(n))]  # strata stand together, and one key sorts faster than two
         drawn.append(statistic(shuffled))
         extreme += drawn[-1] >= found - 1e-9 * abs(found)
     p = extreme / len(drawn) if extreme == STOP else _gamma_tail(found, np.array(drawn), extreme)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -42,8 +44,9 @@ def law_hash(tree: Tree) -> str:
     return hashed.hexdigest()[:16]
 
 
-def versions() -> dict[str, str]:
-    """Of pscrub, Python and the libraries that numbers depend on."""
+@cache
+def versions() -> Mapping[str, str]:
+    """Of pscrub, Python and the libraries that numbers depend on; looked up once, for reading them costs as a scrub."""
     libraries = {name: version(name) for name in ("torch", "pyro-ppl", "numpy", "scipy")}
     return {"pscrub": version("pscrub"), "python": platform.python_version()} | libraries
 

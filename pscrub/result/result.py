@@ -184,7 +184,7 @@ class StudyResult(Equal):
             seconds={},
             cut_short=True,
             notes=notes,
-            versions=versions(),
+            versions=dict(versions()),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 

@@ -58,6 +58,9 @@ def _random_graph(rng: random.Random, columns: tuple[str, ...], n: int) -> dict[
 def _random_claims(rng: random.Random, graph: Case, stop: float) -> dict[str, CaseClaim]:
     """Claims about the output and what lies below it: one at most about a graph node, for c is injective."""
     nodes, n = graph.nodes, len(graph.rows)
+    behind: dict[str, set[str]] = {}  # all that a node reads through others
+    for name, node in nodes.items():
+        behind[name] = {*node.inputs}.union(*(behind.get(read, ()) for read in node.inputs))
     names: dict[str, str] = {}
     claims: dict[str, CaseClaim] = {}
 
@@ -68,7 +71,7 @@ def _random_claims(rng: random.Random, graph: Case, stop: float) -> dict[str, Ca
         reads: list[str] = []
         if node in nodes and depth and (len(names) == 1 or rng.random() >= stop):
             near = nodes[node].inputs
-            far = [i for i in (*graph.columns, *nodes) if i not in near and reads_through(graph, node, i, ())]
+            far = [i for i in (*graph.columns, *nodes) if i not in near and i in behind[node]]
             wanted = [i for i in near if rng.random() < 0.6] + [i for i in far if rng.random() < 0.2]
             rng.shuffle(wanted)
             reads = [claim_about(i, depth - 1) for i in wanted if reads_through(graph, node, i, wanted)]
@@ -83,6 +86,10 @@ def _random_claims(rng: random.Random, graph: Case, stop: float) -> dict[str, Ca
 
     claim_about([*nodes][-1], rng.randint(1, 4))
     return claims
+
+
+def _depth(claims: dict[str, CaseClaim], name: str = "u0") -> int:
+    return max((1 + _depth(claims, read) for read in claims[name].reads), default=0)
 
 
 def random_case(rng: random.Random, sharing: str = "reader", size: int = 2000, stop: float = 0.3) -> Case:
@@ -107,14 +114,16 @@ def random_case(rng: random.Random, sharing: str = "reader", size: int = 2000, s
             cut = rng.randint(0, len(members))
             groups = {"p": tuple(members[:cut]), "q": tuple(members[cut:])}
         case = replace(case, sharing=groups if sharing == "groups" else sharing)
+        depth = _depth(case.claims)
+        if not least_depth - tries / 100 <= depth <= 4:
+            continue
         tree = treeify(case)
-        depth = max(site.name.count("/") for site in tree if site.claim)
         unclaimed = [site.origin for site in tree if site.claim is None]
         n_leaves = len(unclaimed) + sum(site.claim is not None and not case.claims[site.claim].reads for site in tree)
         # What was wished for is given up little by little: no case is worth waiting for.
-        large = depth >= least_depth - tries / 100 and n_leaves >= max(2, least_leaves - tries / 60)
+        large = n_leaves >= max(2, least_leaves - tries / 60)
         wished = large and (not copies or len(set(unclaimed)) < len(unclaimed) or tries > 400)
-        if not wished or depth > 4 or n_leaves > 10 or n ** len(tree) > MOST or support_size(case) > size:
+        if not wished or n_leaves > 10 or n ** len(tree) > MOST or support_size(case) > size:
             continue
         if len(set(values(case)[[*case.nodes][-1]])) > 1:
             return case

@@ -62,9 +62,14 @@ def state():
             pyro=[list(pyro.get_param_store()), str(pyro.settings.get())], plots=str(dict(matplotlib.rcParams)),
         )
     return found
+{then}
+"""
+
+STEP = """
 before = state()
 {then}
 after = state()
+print()
 print(json.dumps([name for name in before if before[name] != after[name]]))
 """
 
@@ -74,14 +79,18 @@ LIBRARIES = "import arviz, matplotlib.pyplot, numpy, pyro.poutine, rich.progress
 EVERY_FILE = "import pscrub\nfor each in pkgutil.walk_packages(pscrub.__path__, 'pscrub.'): __import__(each.name)"
 
 
-def list_set(then: str, first: str = "") -> list[str]:
-    """What all code of a process shares, and that code changed."""
-    return list(json.loads(run(STATE.format(first=first, then=then)).splitlines()[-1]))
+PLANTED = "torch.manual_seed(7); torch.set_default_dtype(torch.float64); matplotlib.rcParams['font.size'] = 3"
 
 
-def test_importing_sets_nothing() -> None:
-    assert list_set("import pscrub") == []
-    assert list_set(EVERY_FILE, LIBRARIES) == []
+def list_set(*then: str, first: str = "") -> list[list[str]]:
+    """What all code of a process shares, and each of some pieces of code changed, run one after the other."""
+    told = run(STATE.format(first=first, then="".join(STEP.format(then=each) for each in then)))
+    return [json.loads(line) for line in told.splitlines() if line.startswith("[")]
+
+
+def test_importing_sets_nothing_and_what_is_set_of_the_libraries_is_found() -> None:
+    assert list_set("import pscrub") == [[]]
+    assert list_set(EVERY_FILE, PLANTED, first=LIBRARIES) == [[], ["seeds", "torch", "plots"]]
 
 
 @pytest.mark.parametrize(
@@ -94,12 +103,7 @@ def test_importing_sets_nothing() -> None:
     ],
 )
 def test_what_is_set_is_found(then: str, found: list[str]) -> None:
-    assert list_set(then) == found
-
-
-def test_what_is_set_of_the_libraries_is_found() -> None:
-    then = "torch.manual_seed(7); torch.set_default_dtype(torch.float64); matplotlib.rcParams['font.size'] = 3"
-    assert list_set(then, LIBRARIES) == ["seeds", "torch", "plots"]
+    assert list_set(then) == [found]
 
 
 @pytest.mark.parametrize(

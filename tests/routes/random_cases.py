@@ -131,9 +131,9 @@ def random_case(rng: random.Random, sharing: str = "reader", size: int = 2000, s
 
 
 @cache
-def cases(sharing: str) -> tuple[Case, ...]:
-    """The cases of one sharing mode that all tests look at."""
-    return tuple(random_case(random.Random(f"{sharing} {k}"), sharing) for k in range(PER_MODE))
+def cases(sharing: str, count: int = PER_MODE) -> tuple[Case, ...]:
+    """The cases of one sharing mode that all tests look at: made once, for finding one takes a hundred tries."""
+    return tuple(random_case(random.Random(f"{sharing} {k}"), sharing) for k in range(count))
 
 
 law_of, f_of = cache(law), cache(distribution_of_f)

@@ -58,7 +58,7 @@ def nodes_between_marks(program: ExportedProgram, columns: Sequence[str]) -> tup
     which it uses the number of rows (and the device) alone, to repeat its value [...] or [1, ...] in every row.
 
     Args:
-        program: functional (`is_pure`, or after `run_decompositions`), dynamic in the first dimension of its inputs alone.
+        program: functional (`is_pure`, or after `run_decompositions`), dynamic in its inputs' first dimension alone.
         columns: the names of its inputs.
 
     Raises:

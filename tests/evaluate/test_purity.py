@@ -93,6 +93,8 @@ IMPURE: dict[str, tuple[Callable[..., Any], str]] = {
 @pytest.mark.parametrize("name", IMPURE)
 def test_an_impure_node_is_named(name: str) -> None:
     fn, message = IMPURE[name]
+    # One pair of numbers in a thousand is so close that it passes for rounding.
+    torch.manual_seed(0), np.random.seed(0), random.seed(0)  # noqa: NPY002
     with pytest.raises(GraphError, match=f"node 'middle' .*{message}") as caught:
         check_purity(around(fn), DATA)
     assert len(caught.value.faults) == 1  # what reads it is tried on the value it gave, and is honest

@@ -22,6 +22,7 @@ from pscrub.data.dataset import Dataset
 from pscrub.errors import GraphError, NodeError, reword
 from pscrub.graph.equal import find_gap
 from pscrub.graph.graph import Graph, Node, describe_shape
+from pscrub.graph.running import Running, is_checked
 from pscrub.workers import side_by_side
 
 ROWS = 5
@@ -51,7 +52,8 @@ def check_purity(graph: Graph, data: Dataset, device: torch.device | str = "cpu"
     on two others alone. Its inputs are the values that the nodes before it gave, so that each is judged by itself. In
     half precision kernels for other batch sizes round so differently that a maximum may fall elsewhere; there rows stay
     in a batch of one size, and what stands beside them is changed. What a node does seldom, or by less than 1e-5 of its
-    largest magnitude (or the root of its dtype's rounding, where that is more), is not seen.
+    largest magnitude (or the root of its dtype's rounding, where that is more), is not seen. What `trace` made was
+    tried so when it was made, and only gives what others read.
 
     Random numbers that a node draws leave the states of torch's, numpy's and Python's generators as they were.
 
@@ -74,12 +76,16 @@ def check_purity(graph: Graph, data: Dataset, device: torch.device | str = "cpu"
     rows = choose_rows(graph, data)
     graph = graph.to(device)
     values = {name: data[name][rows.to(data[name].device)].to(device) for name in graph.inputs}
-    faults, causes = list[str](), list[BaseException | None]()
+    faults, causes, running = list[str](), list[BaseException | None](), Running(len(rows), device)
 
     def try_nodes(nodes: Iterable[Node]) -> None:
         for node in nodes:
             # A node that reads what is no value has no inputs to be tried on: the fault is named where it began.
             if any(read not in values for read in node.inputs):
+                continue
+            if is_checked(node):
+                with torch.no_grad():
+                    values[node.name] = running.value(node, [values[read] for read in node.inputs])
                 continue
             trial = _Trial(node, {read: values[read] for read in node.inputs}, rows.tolist())
             try:

@@ -14,7 +14,11 @@ from pscrub.data.dataset import Dataset
 from pscrub.errors import GraphError
 from pscrub.graph.graph import Graph
 from pscrub.graph.ops import Numbers
+from pscrub.graph.running import Running
 from pscrub.workers import side_by_side
+
+LIVE = 2**28
+"""Bytes of values of operations that versions of a graph may have at a time while they are compared."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +150,14 @@ def check_rewrites(graph: Graph, data: Dataset, tolerance: float = 1e-4, chunk: 
         return tuple(RewriteCheck(r.kind, r.node, 0.0, 0) for r in rewrites)
 
     def run(given: Mapping[str, Tensor]) -> list[Tensor]:
-        return _run_chain(chain, {name: column.to(graph.device) for name, column in given.items()})
+        return _run_chain(chain, {name: column.to(graph.device) for name, column in given.items()})[0]
 
-    found, scale = _compare_on_data(run, {name: data[name] for name in graph.inputs}, chunk, graph.device)
+    columns = {name: data[name] for name in graph.inputs}
+    with torch.no_grad():
+        few = min(2, data.n)
+        _, size = _run_chain(chain, {name: column[:few].to(graph.device) for name, column in columns.items()})
+    chunk = max(min(chunk, few * LIVE // max(size, 1)), 1)
+    found, scale = _compare_on_data(run, columns, chunk, graph.device)
     scale = max(scale, 1.0)
     checks = []
     for version, each in zip(chain[1:], found, strict=True):
@@ -165,9 +174,13 @@ def check_rewrites(graph: Graph, data: Dataset, tolerance: float = 1e-4, chunk: 
     return tuple(checks)
 
 
-def _run_chain(chain: Sequence[Graph], given: Mapping[str, Tensor]) -> list[Tensor]:
-    """f of each version, computing again only what a rewrite made another function of, or gave other values to."""
-    memo: dict[tuple[int, ...], Tensor] = {}
+def _run_chain(chain: Sequence[Graph], given: Mapping[str, Tensor]) -> tuple[list[Tensor], int]:
+    """f of each version, computing again only what a rewrite made another operation of, or gave other values to.
+
+    And the bytes that this took.
+    """
+    first = next(iter(given.values()))
+    running = Running(len(first), first.device)
     before: dict[str, Tensor] = {}
     outputs: list[Tensor] = []
     for graph in chain:
@@ -175,13 +188,9 @@ def _run_chain(chain: Sequence[Graph], given: Mapping[str, Tensor]) -> list[Tens
         values = dict(before if parts is not None else given)
         for name in graph.order([graph.output] if parts is None else parts[0], values):
             node = graph.nodes[name]
-            inputs = [values[each] for each in node.inputs]
-            key = (id(node.fn), *(id(value) for value in inputs))
-            if key not in memo:
-                value = node(*inputs)
-                # The very tensor of the version before, if equal, so that what reads it is not computed again.
-                memo[key] = before[name] if name in before and torch.equal(before[name], value) else value
-            values[name] = memo[key]
+            value = running.value(node, [values[each] for each in node.inputs])
+            # The very tensor of the version before, if equal, so that what reads it is not computed again.
+            values[name] = before[name] if name in before and torch.equal(before[name], value) else value
         if parts is not None:
             assert graph.rewrite is not None
             whole = parts[1](*(values[name] for name in parts[0]))
@@ -189,7 +198,7 @@ def _run_chain(chain: Sequence[Graph], given: Mapping[str, Tensor]) -> list[Tens
                 values = graph.run([*graph.nodes], given) | dict(given)
         outputs.append(values[graph.output])
         before = values
-    return outputs
+    return outputs, running.bytes
 
 
 Run = Callable[[Mapping[str, Tensor]], Sequence[Tensor]]

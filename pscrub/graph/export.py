@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import operator
 import re
+import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._ops import HigherOrderOperator, OpOverload
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
 from torch.fx.node import map_aggregate
 
 from pscrub.errors import TraceError
-from pscrub.graph.graph import Node
+from pscrub.graph.graph import Function, Node
 
 _aten = torch.ops.aten
 
@@ -32,7 +36,46 @@ def mark_op() -> Any:
     return torch.ops.pscrub.mark.default
 
 
-def is_pure(program: ExportedProgram) -> bool:
+def export_functional(module: nn.Module, values: Sequence[Tensor]) -> ExportedProgram:
+    """The program of a module that is called on a tuple of values, for any number of rows, free of mutation.
+
+    Raises:
+        Exception: whatever torch.export raises. It prints its partial graph then, which is not passed on.
+    """
+    printed = io.StringIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".*treespec, LeafSpec", FutureWarning)
+        # State that forward keeps on the module (an LSTM's list of weights, harmlessly): the check will tell.
+        warnings.filterwarnings("ignore", r"The tensor attributes? .* assigned during export", UserWarning)
+        with contextlib.redirect_stderr(printed):
+            dynamic = (tuple({0: Dim("batch")} for _ in values),)
+            exported = torch.export.export(module, (tuple(values),), dynamic_shapes=dynamic, strict=False)
+            # With no decompositions asked for, this removes mutation and inlines regions of autocast and grad mode
+            # (where marks would be out of sight), and keeps `linear` and attention whole. It traces the model again,
+            # at more than the price of the first time: only where there is something to do.
+            program: ExportedProgram = exported if _is_functional(exported) else exported.run_decompositions({})
+    sys.stderr.write(printed.getvalue())
+    return program
+
+
+def open_function(fn: Function, values: Sequence[Tensor]) -> fx.GraphModule | None:
+    """A function's operations, as a module that takes what it takes; None where torch cannot trace it."""
+
+    class Marked(nn.Module):
+        def forward(self, values: tuple[Tensor, ...]) -> Tensor:
+            marked: Tensor = mark_op()(fn(*values), "value")
+            return marked
+
+    try:
+        parts = _Parts(export_functional(Marked(), values), [str(place) for place in range(len(values))])
+        (value,) = (mark.all_input_nodes[0] for mark in parts.marks)
+        reads = [each for each in parts.named if each not in parts.marks]
+        return parts.module(value, parts.behind(value), reads)
+    except Exception:
+        return None  # the function itself is run, and says what is wrong with it, if anything is
+
+
+def _is_functional(program: ExportedProgram) -> bool:
     """Whether a program as exported changes no tensor in place, nor has a region of its own (autocast, a branch)."""
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
@@ -58,7 +101,7 @@ def nodes_between_marks(program: ExportedProgram, columns: Sequence[str]) -> tup
     which it uses the number of rows (and the device) alone, to repeat its value [...] or [1, ...] in every row.
 
     Args:
-        program: functional (`is_pure`, or after `run_decompositions`), dynamic in its inputs' first dimension alone.
+        program: functional (`export_functional`), dynamic in its inputs' first dimension alone.
         columns: the names of its inputs.
 
     Raises:
@@ -148,6 +191,14 @@ class _Parts:
                 copies[node] = graph.call_function(operator.mul, (batch, self.rows(node)))
             elif _is_copy(node):
                 copies[node] = copies[node.all_input_nodes[0]]
+            elif _is_cross_entropy(node):
+                # As torch does it: the first half is of the logits alone, and so is not made again for every label.
+                taken: list[Any] = [*node.args, *(None, 1, -100)[len(node.args) - 2 :]]
+                logits, target, weight, reduction, ignored = taken[:5]
+                axis = int(logits.meta["val"].ndim > 1)
+                logs = graph.call_function(_aten.log_softmax.int, (copies[logits], axis))
+                rest = (weight and copies[weight], reduction, ignored)
+                copies[node] = graph.call_function(_aten.nll_loss_nd.default, (logs, copies[target], *rest))
             else:
                 copies[node] = _copy_node(graph, node, copies, device)
         result = copies[value]
@@ -159,6 +210,15 @@ class _Parts:
         graph.output(result)
         graph.eliminate_dead_code()
         return fx.GraphModule(attributes, graph)
+
+
+def _is_cross_entropy(node: fx.Node) -> bool:
+    """Whether an operation is the cross entropy of logits and labels, nothing smoothed."""
+    if node.target != _aten.cross_entropy_loss.default or node.kwargs:
+        return False
+    target: Any = node.args[1]
+    smoothing: Any = node.args[5] if len(node.args) > 5 else 0.0
+    return bool(smoothing == 0.0 and not target.meta["val"].is_floating_point())
 
 
 def _is_copy(node: fx.Node) -> bool:
@@ -173,7 +233,8 @@ def _is_copy(node: fx.Node) -> bool:
             return not node.args[2]
         case _aten.to.dtype | _aten.to.dtype_layout | _aten.to.device:
             # A device that the export ran on is not told apart from another: all is on one.
-            return bool(node.args[0].meta["val"].dtype == node.meta["val"].dtype)  # type: ignore[union-attr]
+            source: Any = node.args[0]
+            return bool(source.meta["val"].dtype == node.meta["val"].dtype)
     return False
 
 

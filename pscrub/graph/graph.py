@@ -49,7 +49,11 @@ class Node:
         except PscrubError:  # of a node inside, or one that says itself what is wrong
             raise
         except Exception as error:
-            raise NodeError(_say_failure(f"node '{self.name}'", self.inputs, values, error)) from error
+            raise self.failure(values, error) from error
+
+    def failure(self, values: Sequence[Any], error: Exception) -> NodeError:
+        """What is said of an exception in the node's function: the node, what it was given, the user's line."""
+        return NodeError(_say_failure(f"node '{self.name}'", self.inputs, values, error))
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,7 @@ class Graph:
             while graph is not None:  # what a rewrite took out of the graph is looked for in the graph before it
                 for node in graph.nodes.values():
                     if node.fn is fn:
-                        raise NodeError(_say_failure(f"node '{node.name}'", node.inputs, values, error)) from error
+                        raise node.failure(values, error) from error
                 graph = None if graph.rewrite is None else graph.rewrite.before
             told = _say_failure(f"operation {getattr(fn, 'target', fn)}", [""] * len(values), values, error)
             raise NodeError(told) from error

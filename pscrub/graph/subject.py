@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 
 from pscrub.errors import TraceError, close, tell
 from pscrub.graph.cuts import Cut, hook, pick
-from pscrub.graph.export import is_pure, mark_op
+from pscrub.graph.export import export_functional, mark_op
 
 Argument = tuple[str | None, str]  # forward's parameter, None for the next positional one, and the column it takes
 
@@ -72,27 +67,11 @@ class Subject:
         """The program, free of mutation, with a mark at each cut and at the result."""
         values = tuple(columns[name] for name in self.columns)
         marked = _Marked(self)
-        printed = io.StringIO()
-        with warnings.catch_warnings(), hook(self.module, self.cuts, marked.mark):
-            warnings.filterwarnings("ignore", r".*treespec, LeafSpec", FutureWarning)
-            # State that forward keeps on the module (an LSTM's list of weights, harmlessly): the check will tell.
-            warnings.filterwarnings("ignore", r"The tensor attributes? .* assigned during export", UserWarning)
-            try:
-                # A refused export prints its partial graph there, which no exception handler can undo.
-                with contextlib.redirect_stderr(printed):
-                    exported = torch.export.export(
-                        marked,
-                        (values,),
-                        dynamic_shapes=(tuple({0: Dim("batch")} for _ in values),),
-                        strict=False,
-                    )
-                    # With no decompositions asked for, this removes mutation and inlines regions of autocast and
-                    # grad mode (where marks would be out of sight), and keeps `linear` and attention whole. It traces
-                    # the model again, at more than the price of the first time: only where there is something to do.
-                    program: ExportedProgram = exported if is_pure(exported) else exported.run_decompositions({})
-            except Exception as error:
-                raise TraceError(_refusal(error)) from error
-        sys.stderr.write(printed.getvalue())
+        try:
+            with hook(self.module, self.cuts, marked.mark):
+                program = export_functional(marked, values)
+        except Exception as error:
+            raise TraceError(_refusal(error)) from error
         changed = program.graph_signature.buffers_to_mutate.values()
         if changed:
             listed = ", ".join(f"'{name.removeprefix('module.')}'" for name in changed)

@@ -1,0 +1,93 @@
+"""Functions run operation by operation: what was computed from the same values is not computed again."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from pscrub.errors import PscrubError
+from pscrub.graph.graph import Function, Node
+from pscrub.graph.ops import Reader, Sized, Slice, Whole, key_of
+
+CHECKED = "pscrub: rows apart"
+"""Key of a traced module's `meta`: tracing has seen that it treats rows alone as together, and the same every time."""
+
+
+class Running(Reader):
+    """Values of functions on some rows, each operation run once on the same tensors, whichever functions it is in.
+
+    All values are held as long as this is: it is for few rows at a time.
+
+    Args:
+        rows: how many.
+        device: where they are.
+    """
+
+    def __init__(self, rows: int, device: torch.device | str) -> None:
+        self.rows, self.place = rows, torch.device(device)
+        self._made: dict[Hashable, tuple[Sequence[Any], Any]] = {}  # what is read is held too, or its id is given anew
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the values of operations take."""
+        made = (value.untyped_storage() for _, value in self._made.values() if isinstance(value, Tensor))
+        return sum({each.data_ptr(): each.nbytes() for each in made}.values())  # views take nothing
+
+    def constant(self, tensor: Any) -> Any:
+        """The parameter itself."""
+        return tensor
+
+    def batch(self) -> int:
+        """The number of rows."""
+        return self.rows
+
+    def device(self) -> torch.device:
+        """The device."""
+        return self.place
+
+    def apply(self, fn: Callable[..., Any], values: Sequence[Any]) -> Any:
+        """The operation's value."""
+        key = key_of(fn), *(("int", each) if isinstance(each, int) else id(each) for each in values)
+        if key not in self._made:
+            self._made[key] = tuple(values), fn(*values)
+        return self._made[key][1]
+
+    def value(self, node: Node, values: Sequence[Any]) -> Any:
+        """A node's value from those of its inputs.
+
+        Raises:
+            NodeError: its function raised.
+        """
+        try:
+            return self.through(node.fn, values)
+        except PscrubError:
+            raise
+        except Exception as error:
+            raise node.failure(values, error) from error
+
+
+def is_checked(node: Node) -> bool:
+    """Whether all that a node runs was traced and checked, or only cuts values and puts them together."""
+    seen = _Seen()
+    seen.through(node.fn, [None] * len(node.inputs))
+    return seen.checked
+
+
+class _Seen(Reader):
+    """Opens functions to see whether there is one that tracing has not checked; values do not matter."""
+
+    checked = True
+
+    def through(self, fn: Function, values: Sequence[Any]) -> Any:
+        if not isinstance(fn, fx.GraphModule):
+            super().through(fn, values)
+        elif not fn.meta.get(CHECKED):
+            self.checked = False
+
+    def apply(self, fn: Callable[..., Any], values: Sequence[Any]) -> Any:
+        if not isinstance(fn, Slice | Whole | Sized) and fn not in (operator.add, operator.sub):
+            self.checked = False

@@ -154,7 +154,7 @@ def _list(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from pscrub.evaluate.values import MEMORY
+    from pscrub.evaluate.compute import MEMORY
     from pscrub.report import plans, trees
 
     console = Console()

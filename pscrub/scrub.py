@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from pscrub.errors import GraphError, StudyError, reword
-from pscrub.estimate.baselines import Baseline, Baselines
+from pscrub.estimate.baselines import Baseline, Baselines, folds_of_baselines
 from pscrub.estimate.distances import OutputDistances
 from pscrub.estimate.estimate import Estimate, Interval, Method, exact_estimate
 from pscrub.estimate.gradients import Gradients, Population, Scores, exact_gradient, pool_gradients
 from pscrub.estimate.stopping import Stop
+from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.engine import Engine
-from pscrub.evaluate.values import MEMORY
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.study import Study
 from pscrub.hypothesis.tree import Tree, unroll
@@ -99,17 +99,17 @@ def scrub(
             found = replace(found, rewrites=study.check())
         for graph, hypotheses in itertools.groupby(study.hypotheses, key=lambda h: h.graph):
             trees = [unroll(hypothesis) for hypothesis in hypotheses]  # I^T
-            with clock("activations on D"):
-                engine.foresee(trees)
-            with clock("baselines"):  # E_model and E_randomised
+            distances = OutputDistances(graph, study.labels) if study.by else None
+            with clock("activations on D"):  # with what baselines are made of, in one pass
                 on_data = engine.on_data(graph)
+                engine.foresee(trees, distances, folds_of_baselines(on_data, study.labels, given, seed))
+            with clock("baselines"):  # E_model and E_randomised
                 against = Baselines.of(on_data, study.labels, given, seed, progress)
                 if not found.results:
                     reference = make_reference(on_data, study.labels, study.by, against.randomised, seed, progress)
                     found = replace(found, reference=reference)
                     if after is not None and after.reference.data_hash != reference.data_hash:
                         raise StudyError("the earlier result is of other data than this study's")
-                distances = OutputDistances(on_data, study.labels) if study.by else None
             gradients = None
             if data_uncertainty:
                 with clock("uncertainty of the data"):
@@ -163,7 +163,7 @@ class _Run:
                 with clock("drawing"):  # scrubbed inputs from their law
                     data = draw(tree, each.size, (each.seed, each.index))
                 with clock("evaluation"):  # f on them
-                    f = self.engine.f(tree, data, None if self.distances is None else self.distances.watch)
+                    f = self.engine.f(tree, data, self.distances)
                     if self.gradients is not None:
                         scores.add(data, f)
                 distances = {} if self.distances is None else self.distances.taken()

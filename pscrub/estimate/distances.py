@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from pscrub.evaluate.values import Activations
+from pscrub.graph.graph import Graph
 from pscrub.graph.losses import divergence, flipped, squared_error
 
 
@@ -19,28 +19,25 @@ class OutputDistances:
     the model's in nats, "KL", and whether the most likely entry is another one, "flipped"; over other axes, the mean.
 
     Args:
-        activations: of the graph on D.
+        graph: of the hypotheses.
         labels: the columns that are labels, as in `randomised_loss`.
     """
 
-    def __init__(self, activations: Activations, labels: Sequence[str] | None = None) -> None:
-        graph = activations.graph
-        self.activations = activations
-        self.outputs = tuple(name for name in graph.outputs(labels) if name in graph.nodes)
+    def __init__(self, graph: Graph, labels: Sequence[str] | None = None) -> None:
+        self.names = tuple(name for name in graph.outputs(labels) if name in graph.nodes)
         self._seen: list[dict[str, Tensor]] = []
 
-    def watch(self, given: Mapping[str, Tensor], rows: Tensor) -> None:
+    def see(self, made: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
         """Compare, in a chunk of draws, the outputs that f is computed from with the model's own.
 
         Args:
-            given: the values [chunk, ...] that the root reads.
-            rows: int64 [chunk], the root's datum.
+            made: the outputs [chunk, ...] on scrubbed inputs.
+            own: the same on the root's datum.
         """
-        made = self.activations.graph.run(self.outputs, given)
         seen: dict[str, Tensor] = {}
-        for name in self.outputs:
-            for measure, value in _distances(self.activations.rows(name, rows), made[name]).items():
-                seen[measure if len(self.outputs) == 1 else f"{measure} of {name}"] = value.cpu()
+        for name in self.names:
+            for measure, value in _distances(own[name], made[name]).items():
+                seen[measure if len(self.names) == 1 else f"{measure} of {name}"] = value.cpu()
         self._seen.append(seen)
 
     def taken(self) -> dict[str, Tensor]:

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pscrub.estimate.baselines import EXACT_PAIRS, SAMPLED, Pairs
-from pscrub.evaluate.values import Activations
+from pscrub.estimate.baselines import EXACT_PAIRS, sample_of
+from pscrub.estimate.pairs import Pairs, Sample
+from pscrub.evaluate.on_data import OnData
 from pscrub.hypothesis.tree import Tree
 
 
@@ -80,11 +81,11 @@ class Gradients:
     weights: Tensor
 
     @classmethod
-    def of(cls, activations: Activations, labels: Sequence[str] | None, seed: int, fixed: bool) -> Gradients:
+    def of(cls, on_data: OnData, labels: Sequence[str] | None, seed: int, fixed: bool) -> Gradients:
         """Those of a graph's baselines; labels and seed as in `randomised_loss`, `fixed` if E_randomised was given."""
-        weights = activations.data.weights
-        model = exact_gradient(activations.on_data(activations.graph.output), weights)
-        randomised = torch.zeros_like(model) if fixed else randomised_gradient(activations, labels, seed=seed)
+        weights = on_data.data.weights
+        model = exact_gradient(on_data.on_data(on_data.graph.output), weights)
+        randomised = torch.zeros_like(model) if fixed else randomised_gradient(on_data, labels, seed=seed)
         return cls(model, randomised, weights)
 
     def beside(self, scrubbed: Tensor) -> Population:
@@ -108,42 +109,34 @@ def exact_gradient(f: Tensor, weights: Tensor) -> Tensor:
 
 
 def randomised_gradient(
-    activations: Activations, labels: Sequence[str] | None = None, pairs: int = EXACT_PAIRS, seed: int = 0
+    on_data: OnData, labels: Sequence[str] | None = None, pairs: int = EXACT_PAIRS, seed: int = 0
 ) -> Tensor:
     """float64 [2, N]: d E_randomised / d log w of each row, as an output and as a label; see `randomised_loss`.
 
     Exact where `randomised_loss` is; else from the very pairs that it samples, the first and the second of every two.
 
     Args:
-        activations: of the graph whose output node is the loss.
+        on_data: of the graph whose output node is the loss.
         labels: the columns that are labels.
         pairs: largest number of evaluations of f.
         seed: for sampled pairs.
     """
-    pairs_of, data = Pairs.of(activations, labels), activations.data
-    activations.keep(pairs_of.outputs)
+    pairs_of, weights = Pairs.of(on_data, labels), on_data.data.weights
     if pairs_of.count > pairs:
-        return _sampled_gradient(pairs_of, pairs // SAMPLED, seed)
-    weights, partition = data.weights, pairs_of.partition
-    of_output = torch.zeros(data.n, dtype=torch.float64)
-    of_label = torch.zeros(partition.n_blocks, dtype=torch.float64)
-    for row, block in pairs_of.distinct:
-        for part, f in pairs_of.with_label_of(row):
-            of_output[part] += partition.block_weights[block] * f
-            of_label[block] += (weights[part] * f).sum()
-    gradient = weights * (of_output + of_label[partition.labels] - 2 * (weights * of_output).sum())
+        return _sampled_gradient(pairs_of, sample_of(pairs, seed))
+    of_output, of_label = pairs_of.sums()
+    gradient = weights * (of_output + of_label[pairs_of.partition.labels] - 2 * (weights * of_output).sum())
     return gradient.expand(2, -1)
 
 
-def _sampled_gradient(pairs: Pairs, n: int, seed: int) -> Tensor:
+def _sampled_gradient(pairs: Pairs, sample: Sample) -> Tensor:
     """The gradient from the pairs that `randomised_loss` samples."""
-    weights = pairs.activations.data.weights
-    x, y = pairs.sample(n, (seed, 1))
-    f = pairs.f(x, y)
+    weights = pairs.on_data.data.weights
+    f, drawn_from = pairs.f(sample), pairs.sample(sample)
     halves = torch.zeros(2, len(weights), dtype=torch.float64)
     for half in (0, 1):
         g = (f - f.mean())[half::2]
-        for drawn in (x, y):
+        for drawn in drawn_from:
             halves[half].index_add_(0, drawn[half::2], g)
         halves[half] = halves[half] / len(g) - 2 * weights * g.mean()
     return halves

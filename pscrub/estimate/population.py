@@ -23,8 +23,10 @@ from pscrub.data.dataset import Dataset
 from pscrub.estimate.baselines import Baseline, model_loss, randomised_loss
 from pscrub.estimate.estimate import Estimate
 from pscrub.estimate.recovered import Scale
+from pscrub.evaluate.compute import MEMORY
+from pscrub.evaluate.on_data import OnData
 from pscrub.evaluate.reference import run_scrubbed
-from pscrub.evaluate.values import MEMORY, Activations
+from pscrub.evaluate.values import Activations
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.tree import unroll
 from pscrub.law.drawing import draw
@@ -186,9 +188,9 @@ def bootstrap(
         counts = rng.multinomial(data.n, np.full(data.n, 1 / data.n))
         again = Dataset(data.columns, data.weights * torch.from_numpy(counts))
         tree = unroll(replace(hypothesis, data=again))
-        activations = Activations(hypothesis.graph, again, memory=memory)
-        f = run_scrubbed(tree, activations, draw(tree, draws, (seed, 3, time)))
-        baselines = (model_loss(activations).value, randomised_loss(activations, labels, seed=seed).value)
+        on_data = OnData(hypothesis.graph, again, memory=memory)
+        f = run_scrubbed(tree, Activations(hypothesis.graph, again, memory=memory), draw(tree, draws, (seed, 3, time)))
+        baselines = (model_loss(on_data).value, randomised_loss(on_data, labels, seed=seed).value)
         found.append([float(f.mean()), *baselines])
     return torch.tensor(found, dtype=torch.float64)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ from pscrub.evaluate.plan import ROWLESS, Kind, Plan, Values, order_of
 from pscrub.progress import Progress, quiet
 from pscrub.workers import side_by_side
 
+GIB = 2**30
+MEMORY = 2 * GIB
+"""Default bytes for values kept on the device; chunks take an eighth of it more."""
 SMALL = 2 * 2**20
 """Bytes that one value may take in a chunk on a CPU: larger allocations are given back and faulted in each time."""
 
@@ -29,6 +32,21 @@ class Instruction:
     fn: Callable[..., Any] | None
     args: tuple[int, ...]
     dead: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What is made of values on D while they pass, chunk by chunk, so that they need not be kept.
+
+    Args:
+        roots: numbers of the values.
+        work: rows of the chunk, number -> value [chunk, ...] -> whatever is made of them. Called in several threads.
+        take: is given what was made, chunk after chunk, in the order of rows.
+    """
+
+    roots: Sequence[int]
+    work: Callable[[slice, Mapping[int, Tensor]], Any]
+    take: Callable[[Any], None]
 
 
 class Kept:
@@ -52,59 +70,54 @@ class Kept:
         """Bytes that kept values take."""
         return sum(value.element_size() * value.numel() for value in self.held.values())
 
-    def keep(self, numbers: Iterable[int], progress: Progress = quiet) -> None:
+    def probe(self, numbers: Sequence[int]) -> dict[int, Any]:
+        """Number -> value on two rows, as functions may treat one alone in a way of its own; sizes are noted."""
+        return self._try(self.code(numbers), numbers, lambda n: self._leaf(n, torch.zeros(2, dtype=torch.int64)), 2)
+
+    def keep(self, numbers: Iterable[int], progress: Progress = quiet, folds: Sequence[Fold] = ()) -> None:
         """Compute values on D in one pass and keep them, as many as the budget holds: first what costs most a byte.
 
         Args:
             numbers: of values on D.
             progress: told of rows done.
+            folds: what else is to be made of values on D in the same pass.
         """
-        wanted = [n for n in dict.fromkeys(numbers) if self.values[n].kind is Kind.ON_D and n not in self.held]
-        if not wanted:
+        chosen = self._choose(numbers)
+        roots = list(dict.fromkeys([*chosen, *(n for fold in folds for n in fold.roots)]))
+        if not roots:
             return
-        if any(n not in self._row_bytes for n in wanted):
-            self._row_bytes |= self._measure(self._code(wanted))
-        cost = {n: len(order_of(self.values, [n], lambda each: self._is_leaf(each))) for n in wanted}
-        chosen, free = [], self.memory - self.bytes
-        for n in sorted(wanted, key=lambda n: -cost[n] / max(self._row_bytes[n], 1)):
-            size = self._row_bytes[n] * self.data.n
-            if size <= free:
-                chosen.append(n)
-                free -= size
-        if not chosen:
-            return
-        code = self._code(chosen)
-        made: dict[int, Tensor] = {}
-        rows = torch.arange(self.data.n, device=self.device)
-        chunks = rows.split(self.chunk(code))
+        code, n_rows, made = self.code(roots), self.data.n, dict[int, Tensor]()
+        self._measure(code)
+        size = self.chunk(code)
 
-        def fill(part: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
-            start, size = int(part[0]), len(part)
-            return part, self.run(code, chosen, lambda each: self._leaf(each, slice(start, start + size)), size)
+        def work(start: int) -> tuple[slice, dict[int, Tensor], list[Any]]:
+            rows = slice(start, min(start + size, n_rows))
+            found = self.run(code, roots, lambda each: self._leaf(each, rows), rows.stop - start)
+            return rows, {n: found[n] for n in chosen}, [fold.work(rows, found) for fold in folds]
 
-        for part, found in side_by_side(fill, chunks, self.device):
+        for rows, found, done in side_by_side(work, range(0, n_rows, size), self.device):
             for n, value in found.items():
                 if n not in made:
-                    made[n] = value.new_empty((self.data.n, *value.shape[1:]))
-                made[n][part[0] : part[-1] + 1] = value
-            progress("activations on D", int(part[-1]) + 1, self.data.n)
+                    made[n] = value.new_empty((n_rows, *value.shape[1:]))
+                made[n][rows] = value
+            for fold, each in zip(folds, done, strict=True):
+                fold.take(each)
+            progress("activations on D", rows.stop, n_rows)
         self.held |= made
 
     def bytes_of(self, numbers: Sequence[int]) -> int:
         """Bytes that values on D take, if they are kept; found by running on two rows."""
-        made = [n for n in numbers if self.values[n].kind is Kind.ON_D and n not in self._row_bytes]
-        if made:
-            self._row_bytes |= self._measure(self._code(made))
+        self._measure(self.code(numbers))
         return self.data.n * sum(self._row_bytes.get(n, 0) for n in numbers)
 
     def chunk(self, code: Sequence[Instruction]) -> int:
         """How many rows to work on at a time: what lives at once within an eighth of the budget, each value small."""
         live = peak = largest = 1
         for each in code:
-            size = self._row_bytes.get(each.number, 0)
+            size = self._row_bytes.get(self._on_data(each.number), 0)
             live, largest = live + size, max(largest, size)
             peak = max(peak, live)
-            live -= sum(self._row_bytes.get(n, 0) for n in each.dead)
+            live -= sum(self._row_bytes.get(self._on_data(n), 0) for n in each.dead)
         most = self.memory // 8 // peak
         if self.device.type == "cpu":
             most = min(most, max(SMALL // largest, 64))
@@ -112,19 +125,42 @@ class Kept:
 
     def code_of_draws(self, plan: Plan, roots: Sequence[int]) -> list[Instruction]:
         """What is computed for each draw to get some values of a plan."""
-        code = self._code(roots)
-        rows = dict.fromkeys(plan.datum, torch.arange(min(2, self.data.n)))
-        missing = [each for each in code if each.number not in self._row_bytes]
-        if missing:
-            self._row_bytes |= self._measure(code, lambda each: self.on_draws(each, rows))
+        code = self.code(roots)
+        alike: dict[int, int] = {}  # a mixed value takes as much as that of one datum
+        for each in code:
+            if self.values[each.number].kind is Kind.MIXED:
+                args = [alike.get(n, self._on_data(n)) for n in each.args]
+                alike[each.number] = self.values.apply(self.values[each.number].of, args)
+        self._row_bytes |= {n: self._row_bytes[like] for n, like in alike.items() if like in self._row_bytes}
+        if any(n not in self._row_bytes for n in alike):
+            rows = dict.fromkeys(plan.datum, torch.arange(min(2, self.data.n)))
+            self._try(code, roots, lambda each: self.on_draws(each, rows), min(2, self.data.n))
         return code
 
     def on_draws(self, number: int, data: Mapping[str, Tensor]) -> Tensor:
-        """The value [draws, ...] of a pure value that is kept, at the rows of its datum."""
+        """The value [draws, ...] of a pure value that is a column or kept, at the rows of its datum."""
         value = self.values[number]
-        of = self.values[value.args[0]]
-        whole = self.columns[of.of] if of.kind is Kind.COLUMN else self.held[value.args[0]]
-        return whole.index_select(0, data[value.of].to(self.device))
+        return self.at(value.args[0], data[value.of])
+
+    def at(self, number: int, rows: Tensor) -> Tensor:
+        """The value [rows, ...] on some rows of D, gathered if it is a column or kept, else computed."""
+        if self._is_leaf(number):
+            return self._leaf(number, rows.to(self.device))
+        return self.run(self.code([number]), [number], lambda n: self._leaf(n, rows.to(self.device)), len(rows))[number]
+
+    def whole(self, number: int) -> Tensor:
+        """The value [N, ...] on every row of D."""
+        if self._is_leaf(number):
+            return self._leaf(number, slice(None))
+        code, n_rows = self.code([number]), self.data.n
+        self._measure(code)
+        size = self.chunk(code)
+
+        def work(start: int) -> Tensor:
+            rows = slice(start, min(start + size, n_rows))
+            return self.run(code, [number], lambda n: self._leaf(n, rows), rows.stop - start)[number]
+
+        return torch.cat(list(side_by_side(work, range(0, n_rows, size), self.device)))
 
     def run(self, code: Sequence[Instruction], roots: Sequence[int], leaf: Leaf, rows: int) -> dict[int, Tensor]:
         """Number -> value [rows, ...] of the roots.
@@ -143,6 +179,47 @@ class Kept:
                     del known[n]
         return {n: known[n] for n in roots}
 
+    def code(self, roots: Sequence[int], given: Collection[int] = ()) -> list[Instruction]:
+        """What is computed to get some values, each after what it reads; columns, kept values and those given are not.
+
+        Args:
+            roots: numbers.
+            given: numbers of values that whoever runs the code has.
+        """
+        reads = {}
+        order, last = list[int](), dict[int, int]()
+        stack = [(each, False) for each in reversed(roots)]
+        while stack:
+            number, read = stack.pop()
+            if read:
+                order.append(number)
+            elif number not in reads:
+                reads[number] = () if number in given else self._reads(number)
+                stack.append((number, True))
+                stack.extend((arg, False) for arg in reversed(reads[number]))
+        for place, number in enumerate(order):
+            last |= dict.fromkeys(reads[number], place)
+        dead: dict[int, list[int]] = {}
+        for number in last.keys() - set(roots):
+            dead.setdefault(last[number], []).append(number)
+        return [
+            Instruction(n, None if n in given else self._fn(n), reads[n], tuple(dead.get(place, ())))
+            for place, n in enumerate(order)
+        ]
+
+    def _choose(self, numbers: Iterable[int]) -> list[int]:
+        """Which of some values on D to keep."""
+        wanted = [n for n in dict.fromkeys(numbers) if self.values.has_rows(n) and n not in self.held]
+        self._measure(self.code(wanted))
+        cost = {n: len(order_of(self.values, [n], self._is_leaf)) for n in wanted}
+        chosen, free = [], self.memory - self.bytes
+        for n in sorted(wanted, key=lambda n: -cost[n] / max(self._row_bytes[n], 1)):
+            size = self._row_bytes[n] * self.data.n
+            if size <= free:
+                chosen.append(n)
+                free -= size
+        return chosen
+
     def _value(self, each: Instruction, known: Mapping[int, Any], leaf: Leaf, rows: int) -> Any:
         if each.fn is not None:
             return self.values.graph.call(each.fn, [known[n] for n in each.args])
@@ -158,12 +235,20 @@ class Kept:
 
     def _leaf(self, number: int, rows: slice | Tensor) -> Tensor:
         value = self.values[number]
-        return (self.columns[value.of] if value.kind is Kind.COLUMN else self.held[number])[rows]
+        if value.kind is not Kind.COLUMN:
+            whole = self.held[number]
+        else:
+            whole = self.columns[value.of] if isinstance(value.of, str) else value.of.to(self.device)
+        return whole[rows] if isinstance(rows, slice) else whole.index_select(0, rows.to(self.device))
+
+    def _on_data(self, number: int) -> int:
+        """The number on D of a pure value; any other's own."""
+        value = self.values[number]
+        return value.args[0] if value.kind is Kind.PURE else number
 
     def _is_leaf(self, number: int) -> bool:
         """Whether a value is not computed: a column or a kept value, on D or at the rows of a datum."""
-        value = self.values[number]
-        on_data = value.args[0] if value.kind is Kind.PURE else number
+        on_data = self._on_data(number)
         return on_data in self.held or self.values[on_data].kind is Kind.COLUMN
 
     def _reads(self, number: int) -> tuple[int, ...]:
@@ -176,29 +261,6 @@ class Kept:
         args = self.values[value.args[0]].args
         return tuple(n if self.values[n].kind in ROWLESS else self.values.pure(n, value.of) for n in args)
 
-    def _code(self, roots: Sequence[int]) -> list[Instruction]:
-        order, last = list[int](), dict[int, int]()
-        stack, done = [(each, False) for each in reversed(roots)], set[int]()
-        while stack:
-            number, read = stack.pop()
-            if number in done:
-                continue
-            if read:
-                done.add(number)
-                order.append(number)
-            else:
-                stack.append((number, True))
-                stack.extend((arg, False) for arg in reversed(self._reads(number)))
-        for place, number in enumerate(order):
-            last |= dict.fromkeys(self._reads(number), place)
-        dead: dict[int, list[int]] = {}
-        for number, place in last.items():
-            if number not in roots:
-                dead.setdefault(place, []).append(number)
-        return [
-            Instruction(n, self._fn(n), self._reads(n), tuple(dead.get(place, ()))) for place, n in enumerate(order)
-        ]
-
     def _fn(self, number: int) -> Callable[..., Any] | None:
         value = self.values[number]
         if self._is_leaf(number) or value.kind in (Kind.CONSTANT, Kind.BATCH, Kind.DEVICE):
@@ -207,17 +269,22 @@ class Kept:
         fn: Callable[..., Any] = made.of
         return fn
 
-    def _measure(self, code: Sequence[Instruction], leaf: Leaf | None = None) -> dict[int, int]:
-        """Bytes a row of each value, found by running on two rows."""
-        rows = torch.arange(min(2, self.data.n), device=self.device)
-        leaf = leaf or (lambda each: self._leaf(each, rows))
-        known: dict[int, Any] = {}
-        found: dict[int, int] = {}
+    def _measure(self, code: Sequence[Instruction]) -> None:
+        """Find the bytes a row of each value on D, if there is one of which they are not known."""
+        if any(self.values[each.number].kind is Kind.ON_D and each.number not in self._row_bytes for each in code):
+            rows = torch.arange(min(2, self.data.n))
+            self._try(code, (), lambda each: self._leaf(each, rows), len(rows))
+
+    def _try(self, code: Sequence[Instruction], roots: Sequence[int], leaf: Leaf, rows: int) -> dict[int, Any]:
+        """Number -> value of the roots on a few rows; bytes a row of every value are noted."""
+        known, kept = dict[int, Any](), dict[int, Any]()
         with torch.no_grad():
             for each in code:
-                made = known[each.number] = self._value(each, known, leaf, len(rows))
-                if isinstance(made, Tensor) and self.values[each.number].kind not in ROWLESS:
-                    found[each.number] = made.element_size() * made.numel() // max(len(rows), 1)
+                made = known[each.number] = self._value(each, known, leaf, rows)
+                if self.values[each.number].kind not in ROWLESS:
+                    size = made.element_size() * made.numel() // rows if isinstance(made, Tensor) else 0
+                    self._row_bytes[self._on_data(each.number)] = size
+                kept |= {each.number: made} if each.number in roots else {}
                 for n in each.dead:
                     del known[n]
-        return found
+        return kept

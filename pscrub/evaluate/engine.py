@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,16 +12,26 @@ from torch import Tensor
 
 from pscrub.data.dataset import Dataset
 from pscrub.errors import NodeError, reword
-from pscrub.evaluate.compute import Kept
-from pscrub.evaluate.plan import Plan, Values, make_plan
+from pscrub.evaluate.compute import MEMORY, Fold, Kept
+from pscrub.evaluate.on_data import OnData
+from pscrub.evaluate.plan import Plan, make_plan
 from pscrub.evaluate.purity import check_purity
-from pscrub.evaluate.reference import Watch, run_scrubbed
-from pscrub.evaluate.values import MEMORY, Activations
 from pscrub.graph.graph import Graph
-from pscrub.hypothesis.ablation import RESAMPLING, Ablation
+from pscrub.hypothesis.ablation import RESAMPLING, Ablation, replacements
 from pscrub.hypothesis.tree import Tree
 from pscrub.progress import Progress, quiet
 from pscrub.workers import side_by_side
+
+
+class Watch(Protocol):
+    """What looks at the values that f is made of, chunk by chunk of draws."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the nodes that it is told of."""
+
+    def see(self, made: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+        """Be told of values [chunk, ...] by name: as made for the draws, and the model's on the root's datum."""
 
 
 class Engine:
@@ -30,7 +41,7 @@ class Engine:
     that were drawn. The values of one graph at a time are held: a study's hypotheses come graph by graph.
 
     f is computed by a plan (`evaluate.plan`): values of one datum once on D, for the draws only what is mixed of
-    several. `run_scrubbed`, node by node, is the slow evaluator that it is held against.
+    several, under any ablation. `run_scrubbed`, node by node, is the slow evaluator that it is held against.
 
     Args:
         data: D.
@@ -52,71 +63,76 @@ class Engine:
         self._held: _Held | None = None
         self._pure: set[Graph] = set()
 
-    def on_data(self, graph: Graph) -> Activations:
+    def on_data(self, graph: Graph) -> OnData:
         """The values of a graph's nodes on D.
 
         Raises:
             GraphError: when the graph is first seen: a node fails or is not pure (`check_purity`).
         """
-        return self._hold(graph).activations
+        return self._hold(graph).on_data
 
     def kept(self, graph: Graph) -> Kept:
         """The values of a graph on D by number, as plans have them."""
-        return self._hold(graph).kept
+        return self._hold(graph).on_data.kept
 
-    def plan(self, tree: Tree) -> Plan:
+    def plan(self, tree: Tree, ablation: Ablation = RESAMPLING) -> Plan:
         """What a tree takes."""
         held = self._hold(tree.hypothesis.graph)
-        if tree not in held.plans:
-            held.plans[tree] = make_plan(held.kept.values, tree)
-        return held.plans[tree]
+        plans, key = held.plans.setdefault(tree, {}), (ablation.kind, tuple(ablation.claimed))
+        if ablation.kind == RESAMPLING.kind:
+            key = (ablation.kind, ())
+        if key not in plans:
+            plans[key] = make_plan(held.on_data.values, tree, replacements(tree, ablation, held.on_data.on_data))
+        return plans[key]
 
-    def foresee(self, trees: Sequence[Tree]) -> None:
+    def foresee(self, trees: Sequence[Tree], watch: Watch | None = None, folds: Sequence[Fold] = ()) -> None:
         """Compute in one pass over D what trees of one graph will be asked for, as far as the memory goes.
 
-        That is f and what it reads, for the baselines, and what the trees' mixed values read.
+        Args:
+            trees: of one graph.
+            watch: what will watch them.
+            folds: what else is made of values on D as they pass.
         """
         graph = trees[0].hypothesis.graph
-        held, names = self._hold(graph), [graph.output, *graph.reads(graph.output)]
-        output = {name: held.kept.values.on_data(name) for name in names if name in graph.nodes}
-        frontiers = [n for tree in trees for n in self.plan(tree).frontier]
-        held.kept.keep([*output.values(), *frontiers], self.progress)
-        held.activations.give({name: held.kept.held[n] for name, n in output.items() if n in held.kept.held})
+        held = self._hold(graph)
+        plans = [self.plan(tree) for tree in trees]
+        frontiers = [n for plan in plans for n in plan.frontier_of(_Watched.of(plan, watch).roots)]
+        held.on_data.kept.keep([held.on_data.values.on_data(graph.output), *frontiers], self.progress, folds)
 
     def f(
         self, tree: Tree, data: Mapping[str, Tensor], watch: Watch | None = None, ablation: Ablation = RESAMPLING
     ) -> Tensor:
-        """float64 [draws]: f on scrubbed inputs; arguments as in `run_scrubbed`.
+        """float64 [draws]: f on scrubbed inputs.
+
+        Args:
+            tree: the treeified hypothesis.
+            data: path -> int64 [draws], the datum of each site (`pscrub.law.draw`).
+            watch: told, chunk by chunk, of values that f is made of.
+            ablation: what replaces unimportant inputs (and claimed nodes, if it says so): by default what is drawn.
 
         Raises:
             NodeError: a node's function raised; the hypothesis is named too.
         """
         try:
-            return self._f(tree, data, watch, ablation)
+            return self._f(tree, data, watch, self.plan(tree, ablation))
         except NodeError as error:
             raise reword(error, f"hypothesis '{tree.hypothesis.name}': ") from error.__cause__
 
-    def _f(self, tree: Tree, data: Mapping[str, Tensor], watch: Watch | None, ablation: Ablation) -> Tensor:
-        held = self._hold(tree.hypothesis.graph)
-        if ablation.kind != RESAMPLING.kind:  # what replaces a node's value is looked up by node
-            a, told = held.activations, self.progress
-            return run_scrubbed(tree, a, data, chunk=self.chunk, progress=told, watch=watch, ablation=ablation)
-        plan, kept = self.plan(tree), held.kept
-        roots = (plan.root, *(plan.given.values() if watch is not None else ()))
-        kept.keep(plan.frontier_of(roots), self.progress)
-        code = kept.code_of_draws(plan, roots)
+    def _f(self, tree: Tree, data: Mapping[str, Tensor], watch: Watch | None, plan: Plan) -> Tensor:
+        kept, seen = self._hold(tree.hypothesis.graph).on_data.kept, _Watched.of(plan, watch)
+        kept.keep(plan.frontier_of(seen.roots), self.progress)
+        code = kept.code_of_draws(plan, seen.roots)
         draws, size = len(data[tree.root]), self.chunk or kept.chunk(code)
 
         def evaluate(start: int) -> tuple[Tensor, dict[int, Tensor]]:
             part = {path: rows[start : start + size] for path, rows in data.items()}
-            found = kept.run(code, roots, lambda n: kept.on_draws(n, part), len(part[tree.root]))
+            found = kept.run(code, seen.roots, lambda n: kept.on_draws(n, part), len(part[tree.root]))
             return found[plan.root].double().cpu(), found
 
         pieces: list[Tensor] = []
-        for value, found in side_by_side(evaluate, range(0, draws, size), held.activations.device):
+        for value, found in side_by_side(evaluate, range(0, draws, size), kept.device):
             if watch is not None:
-                rows = data[tree.root][len(pieces) * size : (len(pieces) + 1) * size]
-                watch({name: found[n] for name, n in plan.given.items()}, rows)
+                watch.see({n: found[at] for n, at in seen.made.items()}, {n: found[at] for n, at in seen.own.items()})
             pieces.append(value)
             self.progress("draws", min(len(pieces) * size, draws), draws)
         return torch.cat(pieces)
@@ -127,17 +143,31 @@ class Engine:
             if graph not in self._pure:
                 check_purity(graph, self.data, self.device)
                 self._pure.add(graph)
-            activations = Activations(graph, self.data, self.device, self.memory)
-            kept = Kept(Values(activations.graph), self.data, activations.device, self.memory)
-            self._held = _Held(graph, activations, kept)
+            self._held = _Held(graph, OnData(graph, self.data, self.device, self.memory))
         return self._held
 
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """What is held of one graph: values by name, values by number, and the plans of trees."""
+    """What is held of one graph: its values on D, and the plans of trees."""
 
     graph: Graph
-    activations: Activations
-    kept: Kept
-    plans: WeakKeyDictionary[Tree, Plan] = field(default_factory=WeakKeyDictionary)
+    on_data: OnData
+    plans: WeakKeyDictionary[Tree, dict[Hashable, Plan]] = field(default_factory=WeakKeyDictionary)
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """Numbers of what is asked for: f, and by name values that are watched, as made and on the root's datum."""
+
+    roots: tuple[int, ...]
+    made: Mapping[str, int]
+    own: Mapping[str, int]
+
+    @classmethod
+    def of(cls, plan: Plan, watch: Watch | None) -> _Watched:
+        names = () if watch is None else watch.names
+        own = {name: plan.values.pure(plan.values.on_data(name), plan.site) for name in names}
+        made = plan.values.run(names, dict(plan.made)) if plan.made else own
+        made = {name: made[name] for name in names}
+        return cls(tuple(dict.fromkeys((plan.root, *made.values(), *own.values()))), made, own)

@@ -17,8 +17,11 @@ from enum import Enum
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from pscrub.graph.graph import Graph
-from pscrub.graph.ops import Reader, Slice, Whole, key_of
+from pscrub.graph.ops import Operation, Reader, Slice, Whole, key_of
+from pscrub.hypothesis.ablation import Replaced
 from pscrub.hypothesis.tree import Tree
 
 
@@ -26,8 +29,8 @@ class Kind(Enum):
     """What a number stands for.
 
     CONSTANT: a parameter. BATCH, DEVICE: the number of rows worked on, and where. UNIFORM: an operation on those alone.
-    COLUMN: a column on D. ON_D: an operation on values on D. PURE: a value on D, at the row of a datum. MIXED: an
-    operation on values of several data.
+    COLUMN: a column on D, of the dataset's or another. ON_D: an operation on values on D. PURE: a value on D, at the
+    row of a datum. MIXED: an operation on values of several data.
     """
 
     CONSTANT = "constant"
@@ -50,7 +53,8 @@ class Value:
 
     Args:
         kind: which.
-        of: an operation, a constant, a column's name, or the path of a site whose datum a pure value is on.
+        of: an operation, a constant, a column's name (or it itself, if it is not the dataset's), or the path of a site
+            whose datum a pure value is on.
         args: numbers of the values that the operation takes; for a pure value that of the value on D.
     """
 
@@ -103,6 +107,15 @@ class Values(Reader):
         on_data = [self[each].args[0] if self[each].kind is Kind.PURE else each for each in args]
         return self.pure(self.apply(fn, on_data), data.pop())
 
+    def has_rows(self, number: int) -> bool:
+        """Whether a value is computed on D and has its batch first, so that rows of it can be kept and gathered."""
+        value = self[number]
+        return value.kind is Kind.ON_D and (not isinstance(value.of, Operation) or value.of.has_rows)
+
+    def column(self, tensor: Tensor) -> int:
+        """The number of a column [N, ...] that is not the dataset's: one and the same object, one number."""
+        return self._number(Value(Kind.COLUMN, tensor), key=(Kind.COLUMN, id(tensor)))
+
     def pure(self, number: int, datum: str) -> int:
         """The number of a value on D at the row of a datum."""
         return self._number(Value(Kind.PURE, datum, (number,)))
@@ -150,14 +163,16 @@ class Plan:
     Args:
         values: that its numbers are of.
         root: the number of f.
-        given: graph node -> number, of what the root's function reads.
+        made: graph node -> number, of what f reads and is made of on the way, as far as it is not unimportant.
         datum: path of a site -> that of the site whose datum it has.
+        site: path of the root.
     """
 
     values: Values
     root: int
-    given: Mapping[str, int]
+    made: Mapping[str, int]
     datum: Mapping[str, str]
+    site: str
 
     @cached_property
     def mixed(self) -> tuple[int, ...]:
@@ -169,16 +184,25 @@ class Plan:
         """Numbers of the values on D that mixed operations read."""
         return self.frontier_of([self.root])
 
-    def frontier_of(self, roots: Sequence[int]) -> tuple[int, ...]:
-        """Numbers of the values on D that are read to compute some values, `root` or `given`."""
+    def frontier_of(self, roots: Sequence[int], datum: str | None = None) -> tuple[int, ...]:
+        """Numbers of the values on D that are read to compute some values, `root` or others, on one datum or any."""
         needed = {*roots, *(arg for each in self._mixed(roots) for arg in self.values[each].args)}
-        return tuple(sorted({self.values[n].args[0] for n in needed if self.values[n].kind is Kind.PURE}))
+        pure = [self.values[n] for n in needed if self.values[n].kind is Kind.PURE]
+        stack, found = [value.args[0] for value in pure if datum in (None, value.of)], set[int]()
+        while stack:
+            number = stack.pop()
+            if self.values[number].kind is Kind.ON_D and not self.values.has_rows(number):
+                # Inside a module that has another axis first: what is gathered by row is what such a value is made of.
+                stack.extend(self.values[number].args)
+            else:
+                found.add(number)
+        return tuple(sorted(n for n in found if self.values[n].kind not in ROWLESS))
 
     def _mixed(self, roots: Sequence[int]) -> list[int]:
         return order_of(self.values, roots, lambda each: self.values[each].kind is not Kind.MIXED)
 
 
-def make_plan(values: Values, tree: Tree) -> Plan:
+def make_plan(values: Values, tree: Tree, replaced: Replaced | None = None) -> Plan:
     """The plan of a tree on the graph of some values.
 
     Each tree node's function is run on the numbers of the claims that it reads, made in the same way, and of its
@@ -189,29 +213,47 @@ def make_plan(values: Values, tree: Tree) -> Plan:
     Args:
         values: of the tree's graph.
         tree: the treeified hypothesis.
+        replaced: what sites give in place of the values on their data, under an ablation.
     """
+    replaced = replaced or {}
     datum: dict[str, str] = {}
     for path, site in tree.sites.items():
         fixed = site.parent is not None and int(site.partition.sizes.max()) <= 1
         datum[path] = datum[site.parent or ""] if fixed else path
+    made = dict[str, int]()
+
+    def take(name: str, path: str) -> int:
+        if path not in replaced:
+            return values.pure(values.on_data(name), datum[path])
+        blocks = values.column(replaced[path].labels)
+        return values.pure(values.apply(_OfBlock(replaced[path].values[name]), [blocks]), datum[path])
+
     numbers: dict[str, int] = {}
-    given: dict[str, int] = {}
     for path in reversed(list(tree.sites)):  # children stand after their parents
         site = tree.sites[path]
         if site.claim is None:
             continue
-        if not site.given:
-            numbers[path] = values.pure(values.on_data(site.claim.at), datum[path])
+        if path in replaced or not site.given:
+            numbers[path] = take(site.claim.at, path)
             continue
-        given = {
-            name: numbers[source]
-            if tree.sites[source].claim is not None
-            else values.pure(values.on_data(name), datum[source])
+        made = {
+            name: take(name, source) if tree.sites[source].claim is None else numbers[source]
             for name, source in site.given.items()
         }
-        numbers[path] = values.run([site.claim.at], dict(given))[site.claim.at]
-    root = numbers[tree.root]
-    return Plan(values, root, given, datum)
+        numbers[path] = values.run([site.claim.at], made)[site.claim.at]
+    if not tree.sites[tree.root].given:
+        made = {}
+    return Plan(values, numbers[tree.root], made, datum, tree.root)
+
+
+@dataclass(frozen=True, eq=False)
+class _OfBlock:
+    """What a site gives under an ablation: one value [blocks, ...] for each block of D."""
+
+    values: Tensor
+
+    def __call__(self, labels: Tensor) -> Tensor:
+        return self.values[labels.to(self.values.device)]
 
 
 def order_of(values: Values, roots: Iterable[int], stop: Callable[[int], bool]) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -13,9 +13,6 @@ from pscrub.hypothesis.tree import Tree
 from pscrub.progress import Progress, quiet
 from pscrub.workers import side_by_side
 
-Watch = Callable[[Mapping[str, Tensor], Tensor], None]
-"""Told the values that a tree node is computed from and its datum, in a chunk of draws."""
-
 
 def run_scrubbed(
     tree: Tree,
@@ -24,7 +21,6 @@ def run_scrubbed(
     at: str | None = None,
     chunk: int | None = None,
     progress: Progress = quiet,
-    watch: Watch | None = None,
     ablation: Ablation = RESAMPLING,
 ) -> Tensor:
     """float64 [draws]: f on scrubbed inputs (or the value [draws, ...] that another inner tree node takes).
@@ -39,8 +35,6 @@ def run_scrubbed(
         at: path of the tree node asked for; the root by default.
         chunk: draws at a time; sized to the memory budget by default. Changes rounding only.
         progress: told of draws done.
-        watch: told, chunk by chunk, of the values [chunk, ...] that the node asked for is computed from (nothing, if it
-            is a leaf), and of its datum.
         ablation: what replaces unimportant inputs (and claimed nodes, if it says so): by default what is drawn.
     """
     # Only leaves are read off D. Inner nodes are made anew for each draw: no datum gives their scrubbed value.
@@ -50,21 +44,16 @@ def run_scrubbed(
     draws = len(data[tree.root])
     size = chunk or activations.chunk([*sources, *_inner_nodes(tree)])
 
-    def evaluate(start: int) -> tuple[Tensor, list[tuple[Mapping[str, Tensor], Tensor]]]:
+    def evaluate(start: int) -> Tensor:
         part = {path: rows[start : start + size] for path, rows in data.items()}
-        seen: list[tuple[Mapping[str, Tensor], Tensor]] = []
-        note = None if watch is None else lambda given, datum: seen.append((given, datum))
         with torch.no_grad():
-            value = _evaluate(tree, activations, part, at or tree.root, replaced, note)
+            value = _evaluate(tree, activations, part, at or tree.root, replaced)
         # f in float64: means over many draws are taken of it.
-        return value.double().cpu() if at is None else value, seen
+        return value.double().cpu() if at is None else value
 
     pieces = []
-    for value, seen in side_by_side(evaluate, range(0, draws, size), activations.device):
+    for value in side_by_side(evaluate, range(0, draws, size), activations.device):
         pieces.append(value)
-        for given, datum in seen:
-            assert watch is not None
-            watch(given, datum)
         progress("draws", min(len(pieces) * size, draws), draws)
     return torch.cat(pieces)
 
@@ -83,9 +72,7 @@ def _inner_nodes(tree: Tree) -> list[str]:
     return names
 
 
-def _evaluate(
-    tree: Tree, activations: Activations, data: Mapping[str, Tensor], at: str, replaced: Replaced, watch: Watch | None
-) -> Tensor:
+def _evaluate(tree: Tree, activations: Activations, data: Mapping[str, Tensor], at: str, replaced: Replaced) -> Tensor:
     """The value [draws, ...] of a tree node on its scrubbed inputs."""
     # The recursion of the algorithm, turned round: what is read comes first, as a chain of claims may be longer than
     # Python recurses. Treeified: each path has a value of its own, even where two paths end at one claim, and so one
@@ -105,8 +92,6 @@ def _evaluate(
             values[path] = take(site.claim.at, path)
             continue
         given = {n: values.pop(each) if each in values else take(n, each) for n, each in site.given.items()}
-        if watch is not None and path == at:
-            watch(given, data[path])
         # G's node c(u), from its important inputs as they were just made, and its unimportant ones on their own datum.
         values[path] = activations.graph.run([site.claim.at], given)[site.claim.at]
     return values[at]

@@ -1,8 +1,8 @@
-"""The behaviour f on D and on scrubbed inputs, in chunks, with activations on D kept or recomputed within a budget."""
+"""The values of nodes on D, node by node, kept or recomputed within a budget: what the slow evaluator reads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -12,11 +12,6 @@ from pscrub.errors import GraphError
 from pscrub.graph.graph import Graph
 from pscrub.progress import Progress, quiet
 from pscrub.workers import side_by_side
-
-GIB = 2**30
-MEMORY = 2 * GIB
-"""Default bytes for activations kept on the device; chunks take an eighth of it more."""
-
 
 SMALL = 2 * 2**20
 """Bytes that one value may take in a chunk on a CPU."""
@@ -38,7 +33,7 @@ class Activations:
         GraphError: f is not one number a row, or a node's value has no batch.
     """
 
-    def __init__(self, graph: Graph, data: Dataset, device: torch.device | str = "cpu", memory: int = MEMORY) -> None:
+    def __init__(self, graph: Graph, data: Dataset, device: torch.device | str = "cpu", memory: int = 2**31) -> None:
         self.graph, self.data, self.device, self.memory = graph.to(device), data, torch.device(device), memory
         self._columns: dict[str, Tensor] = {name: data[name].to(device) for name in graph.inputs}
         self._kept: dict[str, Tensor] = {}
@@ -84,30 +79,6 @@ class Activations:
                 chosen.append(name)
                 free -= size
         self._fill(chosen, progress)
-
-    def foresee(self, uses: Iterable[Iterable[str]], progress: Progress = quiet) -> None:
-        """Compute in one pass over D what several later calls of `keep` will ask for, as many of them as fit together.
-
-        Args:
-            uses: the names of each call, in their order.
-            progress: told of rows done.
-        """
-        chosen: dict[str, None] = {}
-        for names in uses:
-            together = chosen | dict.fromkeys(name for name in self._choose_stores(names) if name not in self._kept)
-            # All of one call or none: a call that lacked a part would pass over D again, and have gained nothing.
-            if self.kept_bytes + self.data.n * sum(self._row_bytes[name] for name in together) > self.memory:
-                break
-            chosen = together
-        self._fill(list(chosen), progress)
-
-    def give(self, values: Mapping[str, Tensor]) -> None:
-        """Take values [N, ...] of nodes on D that were computed elsewhere.
-
-        Args:
-            values: by node, on this device.
-        """
-        self._kept |= values
 
     def rows(self, name: str, rows: Tensor, memo: dict[str, Tensor] | None = None) -> Tensor:
         """The value [len(rows), ...] of a node on rows of D: gathered if kept, else recomputed.

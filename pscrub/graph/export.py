@@ -19,6 +19,7 @@ from torch.fx.node import map_aggregate
 
 from pscrub.errors import TraceError
 from pscrub.graph.graph import Function, Node
+from pscrub.graph.ops import HAS_ROWS
 
 _aten = torch.ops.aten
 
@@ -164,7 +165,8 @@ class _Parts:
         return 0
 
     def is_batch_first(self, node: fx.Node) -> bool:
-        shape = node.meta["val"].shape
+        value = node.meta.get("val")
+        shape = value.shape if isinstance(value, Tensor) else ()
         return len(shape) > 0 and isinstance(shape[0], torch.SymInt) and shape[0].node.expr in self.batch
 
     def shape(self, node: fx.Node) -> str:
@@ -199,8 +201,11 @@ class _Parts:
                 logs = graph.call_function(_aten.log_softmax.int, (copies[logits], axis))
                 rest = (weight and copies[weight], reduction, ignored)
                 copies[node] = graph.call_function(_aten.nll_loss_nd.default, (logs, copies[target], *rest))
+                logs.meta[HAS_ROWS] = self.is_batch_first(logits)
+                copies[node].meta[HAS_ROWS] = self.is_batch_first(node)
             else:
                 copies[node] = _copy_node(graph, node, copies, device)
+                copies[node].meta[HAS_ROWS] = self.is_batch_first(node)
         result = copies[value]
         if not reads:
             one = value.meta["val"].shape[:1] == (1,)

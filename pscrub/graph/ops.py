@@ -19,6 +19,8 @@ from pscrub.errors import GraphError
 from pscrub.graph.graph import Function, Graph
 
 _aten = torch.ops.aten
+HAS_ROWS = "pscrub: has rows"
+"""Key of an operation's `meta` in a traced function: its value is one tensor, the batch first."""
 
 
 class Opened(nn.Module):
@@ -117,11 +119,13 @@ class Operation:
         target: what is called.
         shape: arguments and keywords, frozen; equal only if of equal types too (1 is not 1.0).
         arguments: the same as they are passed.
+        has_rows: its value is known to be one tensor, the batch first.
     """
 
     target: Any
     shape: Hashable
     arguments: Any
+    has_rows: bool = False
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Operation) and (self.target, self.shape) == (other.target, other.shape)
@@ -247,7 +251,7 @@ _KNOWN = ("placeholder", "get_attr", "call_function", "output")
 def _operation(node: fx.Node) -> Operation:
     places = {each: _Place(i) for i, each in enumerate(node.all_input_nodes)}
     arguments: Any = map_arg((tuple(node.args), dict(node.kwargs)), lambda each: places[each])  # type: ignore[arg-type, return-value]
-    return Operation(node.target, _freeze(arguments), arguments)
+    return Operation(node.target, _freeze(arguments), arguments, bool(node.meta.get(HAS_ROWS)))
 
 
 def _freeze(value: Any) -> Hashable:

@@ -9,8 +9,8 @@ import torch
 
 from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.stopping import ROUND, sizes_of_rounds
+from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.engine import Engine
-from pscrub.evaluate.values import MEMORY
 from pscrub.hypothesis.ablation import KINDS, Ablation, Kind
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.tree import unroll

@@ -14,8 +14,8 @@ from pscrub.estimate.estimate import Estimate, Method, exact_estimate, mean_of_p
 from pscrub.estimate.intervals import Family, simultaneous_level
 from pscrub.estimate.recovered import loss_recovered, points_recovered
 from pscrub.estimate.stopping import ROUND
+from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.engine import Engine
-from pscrub.evaluate.values import MEMORY
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.tree import Tree, make_exact, unroll
 from pscrub.progress import Progress, quiet

@@ -18,8 +18,8 @@ from pscrub.estimate.estimate import Estimate, choose, mean_of_pairs
 from pscrub.estimate.intervals import Family, simultaneous_level
 from pscrub.estimate.recovered import loss_recovered, points_recovered
 from pscrub.estimate.stopping import ROUND, sizes_of_rounds
+from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.engine import Engine
-from pscrub.evaluate.values import MEMORY
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.study import Study
 from pscrub.hypothesis.tree import Tree, unroll

@@ -13,9 +13,8 @@ from torch import Tensor
 from pscrub.errors import StudyError
 from pscrub.estimate.distances import OutputDistances
 from pscrub.estimate.estimate import Estimate, choose
+from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.engine import Engine
-from pscrub.evaluate.reference import run_scrubbed
-from pscrub.evaluate.values import MEMORY
 from pscrub.hypothesis.behaviours import output_distance
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.tree import unroll
@@ -95,10 +94,10 @@ def compare_distributions(
     if draws < 2 or resamples < 1:
         raise StudyError(f"draws is {draws} and resamples {resamples}; expected at least 2 and 1")
     tree = unroll(hypothesis)
-    activations = Engine(hypothesis.data, device, memory).on_data(hypothesis.graph)
-    f = run_scrubbed(tree, activations, draw(tree, draws, (seed, 0), stratified=False)).numpy()
+    engine = Engine(hypothesis.data, device, memory)
+    f = engine.f(tree, draw(tree, draws, (seed, 0), stratified=False)).numpy()
     kept = hypothesis.data.weights > 0
-    own = activations.on_data(hypothesis.graph.output).double().cpu()[kept].numpy()
+    own = engine.on_data(hypothesis.graph).on_data(hypothesis.graph.output).double().cpu()[kept].numpy()
     _check_finite(own, f)
     support, place = _support(np.concatenate([own, f]))
     p = np.bincount(place[: len(own)], hypothesis.data.weights[kept].numpy(), len(support))
@@ -211,10 +210,9 @@ def output_distances(
     """
     apart = output_distance(hypothesis, labels=labels)
     tree = unroll(apart)
-    activations = Engine(apart.data, device, memory).on_data(apart.graph)
     reads = apart.graph.reads(apart.graph.output)  # outputs, then the model's own
-    distances = OutputDistances(activations, reads[len(reads) // 2 :])
-    run_scrubbed(tree, activations, draw(tree, draws + draws % 2, (seed, 0)), watch=distances.watch)
+    distances = OutputDistances(apart.graph, reads[len(reads) // 2 :])
+    Engine(apart.data, device, memory).f(tree, draw(tree, draws + draws % 2, (seed, 0)), distances)
     return tuple(OutputDistance(name, choose(d, level), d) for name, d in distances.taken().items())
 
 

@@ -10,8 +10,8 @@ import torch
 from pscrub.estimate.estimate import Estimate, mean_of_pairs
 from pscrub.estimate.intervals import Family, simultaneous_level
 from pscrub.estimate.stopping import ROUND
+from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.engine import Engine
-from pscrub.evaluate.values import MEMORY
 from pscrub.hypothesis.hypothesis import Hypothesis, Sharing
 from pscrub.hypothesis.tree import unroll
 from pscrub.law.entropy import entropy_budget

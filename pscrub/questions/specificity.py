@@ -13,7 +13,7 @@ from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.estimate import Estimate, mean_of_pairs
 from pscrub.estimate.intervals import Family
 from pscrub.estimate.stopping import ROUND
-from pscrub.evaluate.values import MEMORY
+from pscrub.evaluate.compute import MEMORY
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.joins import join, signature
 from pscrub.hypothesis.study import Study

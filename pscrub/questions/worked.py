@@ -11,7 +11,6 @@ from scipy import stats
 from pscrub.errors import HypothesisError
 from pscrub.estimate.estimate import Estimate, mean_of_pairs
 from pscrub.evaluate.engine import Engine
-from pscrub.evaluate.reference import run_scrubbed
 from pscrub.hypothesis.ablation import Ablation
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.study import E_SCRUBBED, Expected, Study
@@ -115,9 +114,7 @@ def agreements(
 def measure(hypothesis: Hypothesis, ablation: Ablation, draws: int, seed: int, level: float = 0.95) -> Estimate:
     """The expectation of f under the scrubbing law and an ablation, with a t interval; arguments as in `agreements`."""
     tree = unroll(hypothesis)
-    activations = Engine(hypothesis.data).on_data(hypothesis.graph)
-    data = draw(tree, draws + draws % 2, (seed, 0))
-    f = run_scrubbed(tree, activations, data, ablation=ablation)
+    f = Engine(hypothesis.data).f(tree, draw(tree, draws + draws % 2, (seed, 0)), ablation=ablation)
     return mean_of_pairs(f, level)
 
 

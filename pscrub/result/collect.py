@@ -14,7 +14,7 @@ from pscrub.data.dataset import Dataset
 from pscrub.data.partition import Partition
 from pscrub.errors import StudyError
 from pscrub.estimate.baselines import Baseline, Way, randomised_sample
-from pscrub.evaluate.values import Activations
+from pscrub.evaluate.on_data import OnData
 from pscrub.hypothesis.claim import EXACT, Claim
 from pscrub.hypothesis.tree import Site, Tree
 from pscrub.progress import Progress
@@ -25,8 +25,6 @@ LONGEST = 400
 """Characters of a value that are kept of it."""
 MOST_GROUPS = 20
 """Values of a column that are told apart; the rarer ones are put together."""
-SAMPLE = 4096
-"""Pairs of an output and an independent label whose f shows how f is spread under the baseline."""
 
 
 def sites_of(tree: Tree) -> tuple[SiteDraws, ...]:
@@ -68,7 +66,7 @@ def collect_round(
 
 
 def make_reference(
-    activations: Activations,
+    on_data: OnData,
     labels: Sequence[str] | None,
     by: Sequence[str],
     baseline: Baseline,
@@ -76,10 +74,10 @@ def make_reference(
     progress: Progress,
 ) -> Reference:
     """f on D, under the baseline, and D by the columns named."""
-    data = activations.data
-    losses = activations.on_data(activations.graph.output, progress).double().cpu()
+    data = on_data.data
+    losses = on_data.on_data(on_data.graph.output, progress).double().cpu()
     given = baseline.kind == Way.GIVEN.value
-    randomised = torch.empty(0, dtype=torch.float64) if given else randomised_sample(activations, labels, SAMPLE, seed)
+    randomised = torch.empty(0, dtype=torch.float64) if given else randomised_sample(on_data, labels, seed)
     return Reference(data_hash(data), data.weights, losses, randomised, tuple(_groups(data, name) for name in by))
 
 

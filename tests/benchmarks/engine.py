@@ -40,7 +40,9 @@ def report(chosen: Which, quick: bool = False) -> Iterator[str]:
             seen, alike = h.graph, [unroll(other) for other in study.hypotheses if other.graph is h.graph]
             activations = Activations(h.graph, h.data)
             spent[0] = _seconds(lambda trees=alike: made.foresee(trees))
-            spent[2] = _seconds(lambda a=activations, trees=alike: a.foresee([sources_of(each) for each in trees]))
+            spent[2] = _seconds(
+                lambda a=activations, trees=alike: a.keep([n for each in trees for n in sources_of(each)])
+            )
         found: list[Tensor] = []
         spent[1] = _seconds(lambda t=tree, d=data, out=found: out.append(made.f(t, d)))
         spent[3] = _seconds(lambda t=tree, d=data, a=activations, out=found: out.append(run_scrubbed(t, a, d)))

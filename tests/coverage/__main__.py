@@ -38,6 +38,7 @@ from pscrub.estimate.intervals import (
 from pscrub.estimate.population import data_uncertainty
 from pscrub.estimate.recovered import loss_recovered
 from pscrub.estimate.stopping import estimate_losses
+from pscrub.evaluate.on_data import OnData
 from pscrub.evaluate.reference import run_scrubbed
 from pscrub.evaluate.values import Activations
 from pscrub.law.drawing import draw
@@ -173,14 +174,14 @@ def population(rows: int, draws: int) -> Row:
     widths: dict[str, list[float]] = {kind: [] for kind in inside}
     for repetition in range(FEWER):
         hypothesis = sample_of_population(rng, rows)
-        tree, activations = unroll(hypothesis), Activations(hypothesis.graph, hypothesis.data)
+        tree, known = unroll(hypothesis), OnData(hypothesis.graph, hypothesis.data)
         data = draw(tree, draws, (repetition,))
-        f = run_scrubbed(tree, activations, data)
+        f = run_scrubbed(tree, Activations(hypothesis.graph, hypothesis.data), data)
         scores = Scores(tree)
         scores.add(data, f)
-        estimate, model, chance = choose(f, LEVEL), model_loss(activations), randomised_loss(activations)
-        on_data, weights = activations.on_data("f"), hypothesis.data.weights
-        gradients = scores.gradient(), exact_gradient(on_data, weights), randomised_gradient(activations)
+        estimate, model, chance = choose(f, LEVEL), model_loss(known), randomised_loss(known)
+        of_model, weights = known.on_data("f"), hypothesis.data.weights
+        gradients = scores.gradient(), exact_gradient(of_model, weights), randomised_gradient(known)
         found = data_uncertainty(estimate, model, chance, gradients, weights)
         naive = loss_recovered(estimate, Baselines(model, chance))
         for kind, figures in (("data", found.data), ("both", found.both)):

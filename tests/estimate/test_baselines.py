@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pscrub import Dataset, Graph, StudyError
 from pscrub.estimate.baselines import model_loss, randomised_loss
-from pscrub.evaluate.values import Activations
+from pscrub.evaluate.on_data import OnData
 from tests.false_alarm import Z
 
 N = 40
@@ -31,11 +31,11 @@ GRAPH = Graph.of(
 )
 
 
-def activations(weights: Any = None, x: Tensor = X, **kwargs: Any) -> Activations:
-    return Activations(GRAPH, Dataset({"x": x, "label": LABEL, "shift": SHIFT}, weights), **kwargs)
+def activations(weights: Any = None, x: Tensor = X, **kwargs: Any) -> OnData:
+    return OnData(GRAPH, Dataset({"x": x, "label": LABEL, "shift": SHIFT}, weights), **kwargs)
 
 
-def by_pairs(a: Activations, labels: tuple[str, ...] = ("label", "shift")) -> float:
+def by_pairs(a: OnData, labels: tuple[str, ...] = ("label", "shift")) -> float:
     """The randomised loss as N x N evaluations of f, one after another."""
     out, p = X.sum(1), a.data.weights
     total = 0.0
@@ -106,15 +106,15 @@ def test_sampled_pairs_agree_within_their_error(weights: Any) -> None:
     assert many.se < 0.1 * exact
 
 
-def _few_labels_is_too_many(a: Activations) -> Activations:
+def _few_labels_is_too_many(a: OnData) -> OnData:
     """The same D with every row 300 times, so that all pairs of labels and outputs are past the limit of the test."""
     rows = torch.arange(N).repeat(300)
-    return Activations(GRAPH, a.data.take(rows))
+    return OnData(GRAPH, a.data.take(rows))
 
 
 def test_repeated_rows_change_no_baseline() -> None:
     a = activations(WEIGHTS[1])
-    twice = Activations(GRAPH, a.data.take(torch.arange(N).repeat(2)))
+    twice = OnData(GRAPH, a.data.take(torch.arange(N).repeat(2)))
     assert randomised_loss(twice).value == pytest.approx(randomised_loss(a).value, rel=1e-12)
 
 
@@ -122,12 +122,12 @@ def test_a_loss_without_labels_or_without_outputs() -> None:
     data = Dataset({"x": X, "label": LABEL})
     alone = Graph.of({"out": lambda x: x.sum(1), "f": lambda out: out**2}, ["x"], "f")
     with pytest.raises(StudyError, match=r"reads a label column and a model's output; 'f' reads out\. Name the labels"):
-        randomised_loss(Activations(alone, data))
+        randomised_loss(OnData(alone, data))
     nothing_else = Graph.of({"f": lambda x, label: x.sum(1) - label}, ["x", "label"], "f")
     with pytest.raises(StudyError, match="'f' reads x, label"):
-        randomised_loss(Activations(nothing_else, data))
+        randomised_loss(OnData(nothing_else, data))
     # Named, the columns that are left are the output.
-    assert randomised_loss(Activations(nothing_else, data), labels=["label"]).exact
+    assert randomised_loss(OnData(nothing_else, data), labels=["label"]).exact
 
 
 def test_an_unknown_label_comes_with_close_matches() -> None:
@@ -138,4 +138,4 @@ def test_an_unknown_label_comes_with_close_matches() -> None:
 def test_progress_is_told() -> None:
     told: list[tuple[str, int, int]] = []
     randomised_loss(activations(), labels=["label"], progress=lambda *each: told.append(each))
-    assert [each for each in told if each[0] == "randomised loss"] == [("randomised loss", i, 4) for i in (1, 2, 3, 4)]
+    assert told[-1] == ("activations on D", N, N)

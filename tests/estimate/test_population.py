@@ -13,6 +13,7 @@ from pscrub.estimate.baselines import model_loss, randomised_loss
 from pscrub.estimate.estimate import exact_estimate, mean_of_pairs
 from pscrub.estimate.gradients import Scores, exact_gradient, randomised_gradient
 from pscrub.estimate.population import DataUncertainty, bootstrap, data_uncertainty
+from pscrub.evaluate.on_data import OnData
 from pscrub.evaluate.reference import run_scrubbed
 from pscrub.evaluate.values import Activations
 from pscrub.law.drawing import draw
@@ -41,14 +42,14 @@ def toy(weights: Tensor = WEIGHTS, sharing: str = "reader") -> Hypothesis:
     return Hypothesis("toy", GRAPH, data, Claim("f", reads=[parts, Claim("y", "y")]), sharing)  # type: ignore[arg-type]
 
 
-def scores(hypothesis: Hypothesis, draws: int, seed: int) -> tuple[Scores, Tensor, Activations]:
+def scores(hypothesis: Hypothesis, draws: int, seed: int) -> tuple[Scores, Tensor, OnData]:
     tree = unroll(hypothesis)
     activations = Activations(hypothesis.graph, hypothesis.data)
     rows = draw(tree, draws, (seed,))
     f = run_scrubbed(tree, activations, rows)
     found = Scores(tree)
     found.add(rows, f)
-    return found, f, activations
+    return found, f, OnData(hypothesis.graph, hypothesis.data)
 
 
 @pytest.mark.parametrize("sharing", ["reader", "all", "each"])
@@ -85,15 +86,14 @@ def test_rounds_add_up() -> None:
 
 def test_the_baselines_gradients_are_exact() -> None:
     step = 1e-6
-    activations = Activations(GRAPH, toy().data)
-    on_data = activations.on_data("f")
-    found = (exact_gradient(on_data, toy().data.weights), randomised_gradient(activations))
+    on_data = OnData(GRAPH, toy().data)
+    found = (exact_gradient(on_data.on_data("f"), toy().data.weights), randomised_gradient(on_data))
     for k in range(len(X)):
         values = []
         for sign in (-1, 1):
             weights = WEIGHTS.clone()
             weights[k] *= math.exp(sign * step)
-            moved = Activations(GRAPH, toy(weights).data)
+            moved = OnData(GRAPH, toy(weights).data)
             values.append((model_loss(moved).value, randomised_loss(moved).value))
         for gradient, low, high in zip(found, *values, strict=True):
             assert float(gradient[0, k]) == pytest.approx((high - low) / (2 * step), abs=1e-6)
@@ -101,15 +101,15 @@ def test_the_baselines_gradients_are_exact() -> None:
 
 
 def test_a_sampled_randomised_loss_has_its_gradient_from_the_same_pairs() -> None:
-    activations = Activations(GRAPH, toy().data)
-    exact, few = randomised_gradient(activations), randomised_gradient(activations, pairs=4_000_000 // 20)
+    on_data = OnData(GRAPH, toy().data)
+    exact, few = randomised_gradient(on_data), randomised_gradient(on_data, pairs=4_000_000 // 20)
     assert torch.equal(exact, few)
     big = Dataset({"x": X.repeat(40), "y": (X > 2).long().repeat(40)}, WEIGHTS.repeat(40))
-    activations = Activations(GRAPH, big)
-    sampled = randomised_gradient(activations, pairs=500)  # 25 pairs: fewer than 2 labels on 280 rows
-    whole = randomised_gradient(activations)
+    on_data = OnData(GRAPH, big)
+    sampled = randomised_gradient(on_data, pairs=500)  # 25 pairs: fewer than 2 labels on 280 rows
+    whole = randomised_gradient(on_data)
     assert not torch.equal(sampled[0], sampled[1]) and sampled.sum(1).abs().max() < 1e-9
-    close = torch.stack([randomised_gradient(activations, pairs=559, seed=s).mean(0) for s in range(4000)])
+    close = torch.stack([randomised_gradient(on_data, pairs=559, seed=s).mean(0) for s in range(4000)])
     wrong = (close.reshape(4000, 40, 7).sum(1).mean(0) - whole[0].reshape(40, 7).sum(0)).abs()
     spread = close.reshape(4000, 40, 7).sum(1).std(0) / math.sqrt(4000)
     # Centring by the mean of 27 pairs takes 1 / 27 of the gradient away.
@@ -129,13 +129,13 @@ def linear(n: int, seed: int = 0) -> Hypothesis:
 
 
 def uncertainty(hypothesis: Hypothesis, draws: int = 20_000, seed: int = 0) -> DataUncertainty:
-    found, f, activations = scores(hypothesis, draws, seed)
+    found, f, on_data = scores(hypothesis, draws, seed)
     gradients = (
         found.gradient(),
-        exact_gradient(activations.on_data("f"), hypothesis.data.weights),
-        randomised_gradient(activations),
+        exact_gradient(on_data.on_data("f"), hypothesis.data.weights),
+        randomised_gradient(on_data),
     )
-    baselines = model_loss(activations), randomised_loss(activations)
+    baselines = model_loss(on_data), randomised_loss(on_data)
     return data_uncertainty(mean_of_pairs(f), *baselines, gradients, hypothesis.data.weights)
 
 

@@ -31,6 +31,7 @@ from pscrub.evaluate.plan import Kind, Plan, Values, make_plan
 from pscrub.evaluate.reference import run_scrubbed
 from pscrub.evaluate.values import Activations
 from pscrub.graph.ops import Whole
+from pscrub.hypothesis.ablation import Replaced
 from pscrub.law.drawing import draw
 from pscrub.studies import SHIPPED, load
 from tests.graph.traced_modules import GPT2_CUTS, LLAMA_CUTS, VOCABULARY, Logits, gpt2, llama
@@ -126,7 +127,7 @@ def test_what_is_not_kept_is_computed_for_the_draws() -> None:
     poor, rich = (Engine(DATA, memory=memory) for memory in (1, 2**30))
     for made in (poor, rich):
         made.foresee([tree])
-    assert not poor._hold(tree.hypothesis.graph).kept.held and rich._hold(tree.hypothesis.graph).kept.held
+    assert not poor.kept(tree.hypothesis.graph).held and rich.kept(tree.hypothesis.graph).held
 
 
 def test_slices_that_are_put_together_again_are_the_whole() -> None:
@@ -218,11 +219,11 @@ def test_transformers_with_random_weights(kind: str) -> None:
 def test_sites_merged_whose_data_differ_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     tree = unroll(Hypothesis("h", model(), DATA, claims()[0]))
 
-    def merged(values: Values, tree: Tree) -> Plan:
+    def merged(values: Values, tree: Tree, replaced: Replaced) -> Plan:
         """As if nothing could be swapped at one leaf."""
         leaf = tree.leaves[-1]
         sites = {p: replace(s, partition=Partition.finest(DATA)) if p == leaf else s for p, s in tree.sites.items()}
-        return make_plan(values, replace(tree, sites=sites))
+        return make_plan(values, replace(tree, sites=sites), replaced)
 
     monkeypatch.setattr(engine, "make_plan", merged)
     fast, slow = both(tree)
@@ -234,7 +235,7 @@ def test_a_stale_value_is_caught() -> None:
     tree = unroll(Hypothesis("h", model(estimated=False), DATA, claims()[0]))
     data, made = draw(tree, 200, (0,)), Engine(DATA)
     made.foresee([tree])
-    slow, kept = made.f(tree, data), made._hold(tree.hypothesis.graph).kept
+    slow, kept = made.f(tree, data), made.kept(tree.hypothesis.graph)
     for number, value in list(kept.held.items()):
         kept.held[number] = value.roll(1, 0)
         changed = not torch.allclose(made.f(tree, data), slow)

@@ -9,7 +9,7 @@ from pscrub import Claim, Dataset, DatasetError, Graph, Hypothesis, StudyError, 
 from pscrub.data.features import features_of_columns, read_features
 from pscrub.data.partition import Partition
 from pscrub.estimate.estimate import Estimate
-from pscrub.evaluate.values import Activations
+from pscrub.evaluate.on_data import OnData
 from pscrub.hypothesis.tree import draw_together, refine
 from pscrub.law.entropy import entropy_budget
 from pscrub.law.of_f import scrubbed_expectation
@@ -112,11 +112,11 @@ def test_offers():
     graph = Graph.of(
         {"h": lambda x: torch.stack([x // 32, x % 2], 1) + 0.01 * x[:, None], "f": lambda h: h.sum(1)}, ["x"], "f"
     )
-    found = clusters(Activations(graph, data), ["h"], data, seed=0)
+    found = clusters(OnData(graph, data), ["h"], data, seed=0)
     assert list(found) == ["2 clusters of h", "4 clusters of h"]
     halves = found["2 clusters of h"].labels
     assert len(set(halves[:24].tolist())) == 1 or len(set(halves[::2].tolist())) == 1
-    again = clusters(Activations(graph, data), ["h"], data, seed=0)
+    again = clusters(OnData(graph, data), ["h"], data, seed=0)
     assert all(again[name] == found[name] for name in found)
 
 

@@ -12,7 +12,7 @@ from scipy.cluster.vq import kmeans2
 from pscrub.data.dataset import Dataset
 from pscrub.data.features import FEW
 from pscrub.data.partition import Partition
-from pscrub.evaluate.values import Activations
+from pscrub.evaluate.on_data import OnData
 
 CLUSTERS = (2, 4)
 
@@ -21,20 +21,20 @@ ROUNDS = 20
 
 
 def clusters(
-    activations: Activations, nodes: Sequence[str], data: Dataset, seed: int, sizes: Sequence[int] = CLUSTERS
+    on_data: OnData, nodes: Sequence[str], data: Dataset, seed: int, sizes: Sequence[int] = CLUSTERS
 ) -> dict[str, Partition]:
     """Name -> partition of D by the clusters that the joint activation of some nodes falls into, by k-means.
 
     An activation of at most FEW values is told apart by them.
 
     Args:
-        activations: of the graph on D.
+        on_data: of the graph on D.
         nodes: whose values, flattened and put side by side, are clustered.
         data: D.
         seed: of the first centres (k-means++).
         sizes: numbers of clusters.
     """
-    flat = [activations.on_data(name).cpu().reshape(data.n, -1).double().numpy() for name in nodes]
+    flat = [on_data.on_data(name).cpu().reshape(data.n, -1).double().numpy() for name in nodes]
     x = np.concatenate(flat, 1)
     said = nodes[0] if len(nodes) == 1 else f"{len(nodes)} nodes together"
     if not np.isfinite(x).all():

@@ -16,8 +16,8 @@ from pscrub.estimate.estimate import Estimate, mean_of_pairs
 from pscrub.estimate.intervals import Family, simultaneous_level
 from pscrub.estimate.recovered import points_recovered
 from pscrub.estimate.stopping import ROUND
+from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.engine import Engine
-from pscrub.evaluate.values import MEMORY
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.tree import Tree, unroll
 from pscrub.law.entropy import entropy_budget
@@ -178,11 +178,11 @@ def adversary(
     local: dict[str, dict[str, Partition]] = {}
     engine = Engine(hypothesis.data, device, memory, progress=progress)
     if from_data:
-        activations = engine.on_data(hypothesis.graph)
+        on_data = engine.on_data(hypothesis.graph)
         for where, paths in at.items():
             sources = tuple(dict.fromkeys(name for path in paths for name in tree.source(path)))
             if sources and len({tuple(tree.source(path)) for path in paths}) == 1:
-                local[where] = clusters(activations, sources, hypothesis.data, seed)
+                local[where] = clusters(on_data, sources, hypothesis.data, seed)
     sample, wanted = Sample(draws, seed, labels, Baseline.given(randomised)), _Wanted(level, family, per_bit)
     first: tuple[Move, ...] = ()
     chosen: list[Move] = []

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from pscrub import EXACT, Claim, Dataset, Hypothesis, PscrubError, scrub, unroll
+from pscrub.evaluate.on_data import OnData
 from pscrub.evaluate.reference import run_scrubbed
 from pscrub.evaluate.values import Activations
 from pscrub.law.drawing import draw
@@ -44,8 +45,8 @@ def hypotheses(ladder: str) -> dict[str, Hypothesis]:
 
 
 @cache
-def activations(ladder: str) -> Activations:
-    return Activations(hypotheses(ladder)["0a"].graph, data())
+def on_data(ladder: str) -> OnData:
+    return OnData(hypotheses(ladder)["0a"].graph, data())
 
 
 @cache
@@ -77,7 +78,7 @@ def test_the_graph_is_the_classifier_however_rewritten(ladder: str) -> None:
     checks = hypotheses(ladder)["4"].check()
     assert Counter(check.kind for check in checks) >= Counter({"split": 5, "own copy": 2, "estimate": 1, "replace": 1})
     assert max(check.difference for check in checks) < 1e-5
-    f = activations(ladder).on_data("loss").double()
+    f = on_data(ladder).on_data("loss").double()
     assert float((data().weights * f).sum()) == pytest.approx(e_model(), rel=1e-6)
 
 
@@ -85,7 +86,9 @@ def test_the_graph_is_the_classifier_however_rewritten(ladder: str) -> None:
 @each_name
 def test_the_root_datum_everywhere_is_the_model(ladder: str, name: str) -> None:
     tree = unroll(hypotheses(ladder)[name])
-    f = run_scrubbed(tree, activations(ladder), dict.fromkeys(tree.sites, torch.arange(data().n)))
+    f = run_scrubbed(
+        tree, Activations(hypotheses(ladder)["0a"].graph, data()), dict.fromkeys(tree.sites, torch.arange(data().n))
+    )
     assert float((data().weights * f).sum()) == pytest.approx(e_model(), rel=1e-5)
 
 
@@ -111,8 +114,8 @@ def test_everything_exact_is_the_model(ladder: str, name: str) -> None:
     data_of_sites = draw(tree, 512, (0,))
     root = data_of_sites[tree.root]
     assert all(torch.equal(rows, root) for rows in data_of_sites.values())
-    f = run_scrubbed(tree, activations(ladder), data_of_sites)
-    torch.testing.assert_close(f, activations(ladder).on_data("loss")[root].double(), rtol=1e-4, atol=1e-5)
+    f = run_scrubbed(tree, Activations(hypotheses(ladder)["0a"].graph, data()), data_of_sites)
+    torch.testing.assert_close(f, on_data(ladder).on_data("loss")[root].double(), rtol=1e-4, atol=1e-5)
 
 
 @each_ladder

@@ -121,8 +121,8 @@ def folds_of_baselines(
     if given is not None:
         return []
     pairs = _pairs(on_data, labels)
-    loss = pairs.fold_all() if pairs.count <= EXACT_PAIRS else pairs.fold_sample(sample_of(EXACT_PAIRS, seed))
-    return [loss, pairs.fold_sample((SHOWN, (seed, 2)))]
+    exactly, shown = pairs.count <= EXACT_PAIRS, (SHOWN, (seed, 2))
+    return pairs.folds(exactly, [shown] if exactly else [sample_of(EXACT_PAIRS, seed), shown])
 
 
 def sample_of(pairs: int, seed: int) -> Sample:

@@ -21,6 +21,9 @@ OUTPUT, LABEL = "output", "label"
 GATHERED = 2**16
 """Bytes a row of what f reads of an output up to which it is gathered pair by pair; more is looked at row by row."""
 
+TABLE = 2**20
+"""Pairs up to which f of all of them is remembered, for samples to be read from."""
+
 Sample = tuple[int, tuple[int, ...]]
 """How many pairs, and the seed that names them."""
 
@@ -43,6 +46,7 @@ class Pairs:
     labels: tuple[str, ...]
     outputs: tuple[str, ...]
     _sums: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    _table: list[Tensor] = field(default_factory=list)
     _samples: dict[Sample, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -84,8 +88,18 @@ class Pairs:
     def f(self, sample: Sample) -> Tensor:
         """float64 [pairs]: f of a sample of pairs."""
         if sample not in self._samples:
-            self.on_data.kept.keep([], quiet, [self.fold_sample(sample)])
+            if self._table:
+                x, y = self.sample(sample)
+                self._samples[sample] = self._table[0][self._place(y), x]
+            else:
+                self.on_data.kept.keep([], quiet, [self.fold_sample(sample)])
         return self._samples[sample]
+
+    def folds(self, exactly: bool, samples: Sequence[Sample]) -> list[Fold]:
+        """What will be asked for, to be made while D passes: all pairs or not, and samples."""
+        if exactly and self.count <= TABLE:
+            return [self.fold_all()]
+        return [*([self.fold_all()] if exactly else []), *map(self.fold_sample, samples)]
 
     def sample(self, sample: Sample) -> tuple[Tensor, Tensor]:
         """Two int64 [n]: rows for outputs and rows for labels, all drawn independently from D."""
@@ -95,35 +109,28 @@ class Pairs:
         return x, y
 
     def fold_all(self) -> Fold:
-        """What `sums` makes of values on D."""
+        """What `sums` makes of values on D: all outputs of a chunk with one label at a time."""
         weights, (rows, blocks) = self.on_data.data.weights, self.distinct
-        of_output = torch.zeros_like(weights)
-        of_label = torch.zeros(self.partition.n_blocks, dtype=torch.float64)
+        of_output, of_label = torch.zeros_like(weights), torch.zeros(self.partition.n_blocks, dtype=torch.float64)
         p = self.partition.block_weights[blocks]
+        table = torch.zeros(len(rows), len(weights) if self.count <= TABLE else 0, dtype=torch.float64)
 
-        def work(part: slice, known: Mapping[int, Tensor]) -> tuple[slice, Tensor, Tensor]:
-            own, size = torch.zeros(part.stop - part.start, dtype=torch.float64), part.stop - part.start
-            seen, w = torch.zeros(len(rows), dtype=torch.float64), weights[part]
-            if len(rows) <= size:  # all outputs of the chunk with one label at a time
-                for i in range(len(rows)):
-                    f = torch.where(w > 0, self._run(known, slice(0, size), rows[i : i + 1], size), 0.0)
-                    own += p[i] * f
-                    seen[i] = (w * f).sum()
-            else:  # or one output at a time with all labels
-                for i in w.nonzero().flatten().tolist():
-                    f = torch.cat([self._run(known, slice(i, i + 1), y, len(y)) for y in rows.split(size)])
-                    own[i] = (p * f).sum()
-                    seen += w[i] * f
-            return part, own, seen
+        def work(part: slice, known: Mapping[int, Tensor]) -> tuple[slice, Tensor]:
+            size, possible = part.stop - part.start, weights[part] > 0
+            f = [self._run(self._whole, known, None, rows[i : i + 1], size) for i in range(len(rows))]
+            return part, torch.where(possible, torch.stack(f), 0.0)
 
-        def take(done: tuple[slice, Tensor, Tensor]) -> None:
-            part, own, seen = done
-            of_output[part] = own
-            of_label.index_add_(0, blocks, seen)
+        def take(done: tuple[slice, Tensor]) -> None:
+            part, f = done
+            of_output[part] = p @ f
+            of_label.index_add_(0, blocks, f @ weights[part])
+            if table.numel():
+                table[:, part] = f
             if part.stop == len(weights):
                 self._sums.append((of_output, of_label))
+                self._table.extend([table] * bool(table.numel()))
 
-        return Fold(self._reads, work, take)
+        return Fold(self._whole.reads, work, take)
 
     def fold_sample(self, sample: Sample) -> Fold:
         """What `f` makes of values on D."""
@@ -134,8 +141,8 @@ class Pairs:
 
         def work(part: slice, known: Mapping[int, Tensor]) -> tuple[slice, Tensor, Tensor]:
             which = order[ends[part.start] : ends[part.stop]]
-            none = torch.empty(0, dtype=torch.float64)
-            return part, which, torch.cat([none, *self._sampled(part, known, x, y, which)])
+            f = [torch.empty(0, dtype=torch.float64), *self._sampled(part, known, x[which], y[which])]
+            return part, which, torch.cat(f)
 
         def take(done: tuple[slice, Tensor, Tensor]) -> None:
             part, which, f = done
@@ -143,37 +150,49 @@ class Pairs:
             if part.stop == self.on_data.data.n:
                 self._samples[sample] = found
 
-        return Fold(self._reads, work, take)
+        return Fold(self._by_row.reads if self._apart else self._whole.reads, work, take)
 
-    def _sampled(
-        self, part: slice, known: Mapping[int, Tensor], x: Tensor, y: Tensor, which: Tensor
-    ) -> Iterator[Tensor]:
-        """f of pairs whose outputs are in the chunk, in the order of outputs' rows."""
+    def _sampled(self, part: slice, known: Mapping[int, Tensor], x: Tensor, y: Tensor) -> Iterator[Tensor]:
+        """f of pairs whose outputs are in the chunk, x in order."""
         size = part.stop - part.start
-        if sum(value[:1].nbytes for value in known.values()) <= GATHERED:
-            for some in which.split(max(size, 1024)):
-                yield self._run(known, x[some] - part.start, y[some], len(some))
+        if not self._apart:  # all outputs with each label, and of that what was asked for
+            place = self._place(y)
+            found = torch.empty(len(x), dtype=torch.float64)
+            for label in place.unique().tolist():
+                row = self.distinct[0][label : label + 1]
+                mine = place == label
+                found[mine] = self._run(self._whole, known, None, row, size)[x[mine] - part.start]
+            yield found
+        elif sum(known[n][:1].nbytes for n in self._by_row.reads) <= GATHERED:
+            for some, own in zip((x - part.start).split(max(size, 1024)), y.split(max(size, 1024)), strict=True):
+                yield self._run(self._by_row, known, some, own, len(some))
         else:
-            rows, times = x[which].unique_consecutive(return_counts=True)
-            for place, mine in zip((rows - part.start).tolist(), y[which].split(times.tolist()), strict=True):
+            rows, times = x.unique_consecutive(return_counts=True)
+            for place, mine in zip((rows - part.start).tolist(), y.split(times.tolist()), strict=True):
                 for some in mine.split(size):
-                    yield self._run(known, slice(place, place + 1), some, len(some))
+                    yield self._run(self._by_row, known, slice(place, place + 1), some, len(some))
 
-    def _run(self, known: Mapping[int, Tensor], x: slice | Tensor, y: Tensor, pairs: int) -> Tensor:
-        """float64 [pairs]: f of some outputs of a chunk with the labels of rows y; one of either is repeated."""
+    def _place(self, rows: Tensor) -> Tensor:
+        """Where rows' labels stand among those in `distinct`."""
+        return torch.searchsorted(self.distinct[1], self.partition.labels[rows])
+
+    def _run(self, way: _Way, known: Mapping[int, Tensor], x: slice | Tensor | None, y: Tensor, pairs: int) -> Tensor:
+        """float64 [pairs]: f of a chunk's outputs, all or some, with labels of rows y; one of either is repeated."""
         kept, values = self.on_data.kept, self.on_data.values
 
         def leaf(number: int) -> Tensor:
             value = values[number]
+            if value.of == OUTPUT and x is None:
+                return known[value.args[0]]
             if value.of == LABEL:
                 found = kept.at(value.args[0], y)
-            elif isinstance(x, slice):
-                found = known[value.args[0]][x]
-            else:
+            elif isinstance(x, Tensor):
                 found = known[value.args[0]].index_select(0, x.to(kept.device))
+            else:
+                found = known[value.args[0]][x]
             return found if len(found) == pairs else found.expand(pairs, *found.shape[1:])
 
-        return kept.run(self._code, [self._plan.root], leaf, pairs)[self._plan.root].double().cpu()
+        return kept.run(way.code, [self._plan.root], leaf, pairs)[self._plan.root].double().cpu()
 
     @cached_property
     def _plan(self) -> Plan:
@@ -184,11 +203,27 @@ class Pairs:
         return Plan(values, root, made, {OUTPUT: OUTPUT, LABEL: LABEL}, OUTPUT)
 
     @cached_property
-    def _reads(self) -> tuple[int, ...]:
-        """Numbers on D of what is read of outputs: what f makes of an output alone."""
-        return self._plan.frontier_of([self._plan.root], OUTPUT)
+    def _whole(self) -> _Way:
+        """Of all outputs in a chunk: what f makes of an output alone is taken as it comes."""
+        return self._way(self._plan.read_by([self._plan.root], OUTPUT))
 
     @cached_property
-    def _code(self) -> list[Instruction]:
+    def _by_row(self) -> _Way:
+        """Of some outputs in a chunk: what f makes of an output alone, as far as it has rows that can be told apart."""
+        return self._way(self._plan.frontier_of([self._plan.root], OUTPUT))
+
+    @property
+    def _apart(self) -> bool:
+        return self._whole.reads == self._by_row.reads
+
+    def _way(self, reads: Sequence[int]) -> _Way:
         values = self.on_data.values
-        return self.on_data.kept.code([self._plan.root], {values.pure(n, OUTPUT) for n in self._reads})
+        return _Way(reads, self.on_data.kept.code([self._plan.root], {values.pure(n, OUTPUT) for n in reads}))
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Numbers on D of what is read of outputs, and what is computed from them and labels."""
+
+    reads: Sequence[int]
+    code: Sequence[Instruction]

@@ -84,7 +84,7 @@ class Kept:
         """
         chosen = self._choose(numbers)
         roots = list(dict.fromkeys([*chosen, *(n for fold in folds for n in fold.roots)]))
-        if not roots:
+        if not (roots or folds):
             return
         code, n_rows, made = self.code(roots), self.data.n, dict[int, Tensor]()
         self._measure(code)

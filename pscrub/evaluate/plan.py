@@ -185,10 +185,8 @@ class Plan:
         return self.frontier_of([self.root])
 
     def frontier_of(self, roots: Sequence[int], datum: str | None = None) -> tuple[int, ...]:
-        """Numbers of the values on D that are read to compute some values, `root` or others, on one datum or any."""
-        needed = {*roots, *(arg for each in self._mixed(roots) for arg in self.values[each].args)}
-        pure = [self.values[n] for n in needed if self.values[n].kind is Kind.PURE]
-        stack, found = [value.args[0] for value in pure if datum in (None, value.of)], set[int]()
+        """Numbers of the values on D whose rows are read to compute some values, on one datum or any."""
+        stack, found = list(self.read_by(roots, datum)), set[int]()
         while stack:
             number = stack.pop()
             if self.values[number].kind is Kind.ON_D and not self.values.has_rows(number):
@@ -197,6 +195,13 @@ class Plan:
             else:
                 found.add(number)
         return tuple(sorted(n for n in found if self.values[n].kind not in ROWLESS))
+
+    def read_by(self, roots: Sequence[int], datum: str | None = None) -> tuple[int, ...]:
+        """Numbers of the values on D that are read to compute some values, `root` or others, on one datum or any."""
+        needed = {*roots, *(arg for each in self._mixed(roots) for arg in self.values[each].args)}
+        pure = (self.values[n] for n in needed if self.values[n].kind is Kind.PURE)
+        read = {value.args[0] for value in pure if datum in (None, value.of)}
+        return tuple(sorted(n for n in read if self.values[n].kind not in ROWLESS))
 
     def _mixed(self, roots: Sequence[int]) -> list[int]:
         return order_of(self.values, roots, lambda each: self.values[each].kind is not Kind.MIXED)

@@ -78,14 +78,18 @@ def check_purity(graph: Graph, data: Dataset, device: torch.device | str = "cpu"
     values = {name: data[name][rows.to(data[name].device)].to(device) for name in graph.inputs}
     faults, causes, running = list[str](), list[BaseException | None](), Running(len(rows), device)
 
+    checked = {name for name, node in graph.nodes.items() if is_checked(node)}
+    needed = set().union(*(graph.ancestors(name) for name in graph.nodes if name not in checked))
+
     def try_nodes(nodes: Iterable[Node]) -> None:
         for node in nodes:
             # A node that reads what is no value has no inputs to be tried on: the fault is named where it began.
             if any(read not in values for read in node.inputs):
                 continue
-            if is_checked(node):
-                with torch.no_grad():
-                    values[node.name] = running.value(node, [values[read] for read in node.inputs])
+            if node.name in checked:
+                if node.name in needed:
+                    with torch.no_grad():
+                        values[node.name] = running.value(node, [values[read] for read in node.inputs])
                 continue
             trial = _Trial(node, {read: values[read] for read in node.inputs}, rows.tolist())
             try:

@@ -18,10 +18,11 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.node import map_aggregate
 
 from pscrub.errors import TraceError
-from pscrub.graph.graph import Function, Node
+from pscrub.graph.graph import Node
 from pscrub.graph.ops import HAS_ROWS
 
 _aten = torch.ops.aten
+Copies = dict[fx.Node, fx.Node]
 
 
 def mark_op() -> Any:
@@ -37,8 +38,8 @@ def mark_op() -> Any:
     return torch.ops.pscrub.mark.default
 
 
-def export_functional(module: nn.Module, values: Sequence[Tensor]) -> ExportedProgram:
-    """The program of a module that is called on a tuple of values, for any number of rows, free of mutation.
+def export_functional(module: nn.Module, values: Sequence[Tensor], any_rows: bool = True) -> ExportedProgram:
+    """The program of a module that is called on a tuple of values, for any number of rows or this, free of mutation.
 
     Raises:
         Exception: whatever torch.export raises. It prints its partial graph then, which is not passed on.
@@ -49,7 +50,7 @@ def export_functional(module: nn.Module, values: Sequence[Tensor]) -> ExportedPr
         # State that forward keeps on the module (an LSTM's list of weights, harmlessly): the check will tell.
         warnings.filterwarnings("ignore", r"The tensor attributes? .* assigned during export", UserWarning)
         with contextlib.redirect_stderr(printed):
-            dynamic = (tuple({0: Dim("batch")} for _ in values),)
+            dynamic = (tuple({0: Dim("batch")} for _ in values),) if any_rows else None
             exported = torch.export.export(module, (tuple(values),), dynamic_shapes=dynamic, strict=False)
             # With no decompositions asked for, this removes mutation and inlines regions of autocast and grad mode
             # (where marks would be out of sight), and keeps `linear` and attention whole. It traces the model again,
@@ -57,23 +58,6 @@ def export_functional(module: nn.Module, values: Sequence[Tensor]) -> ExportedPr
             program: ExportedProgram = exported if _is_functional(exported) else exported.run_decompositions({})
     sys.stderr.write(printed.getvalue())
     return program
-
-
-def open_function(fn: Function, values: Sequence[Tensor]) -> fx.GraphModule | None:
-    """A function's operations, as a module that takes what it takes; None where torch cannot trace it."""
-
-    class Marked(nn.Module):
-        def forward(self, values: tuple[Tensor, ...]) -> Tensor:
-            marked: Tensor = mark_op()(fn(*values), "value")
-            return marked
-
-    try:
-        parts = _Parts(export_functional(Marked(), values), [str(place) for place in range(len(values))])
-        (value,) = (mark.all_input_nodes[0] for mark in parts.marks)
-        reads = [each for each in parts.named if each not in parts.marks]
-        return parts.module(value, parts.behind(value), reads)
-    except Exception:
-        return None  # the function itself is run, and says what is wrong with it, if anything is
 
 
 def _is_functional(program: ExportedProgram) -> bool:
@@ -108,7 +92,7 @@ def nodes_between_marks(program: ExportedProgram, columns: Sequence[str]) -> tup
     Raises:
         TraceError: values that are not batch first.
     """
-    parts = _Parts(program, columns)
+    parts = Parts(program, columns)
     nodes: list[Node] = []
     constant: set[str] = set()
     faults = []
@@ -129,7 +113,7 @@ def nodes_between_marks(program: ExportedProgram, columns: Sequence[str]) -> tup
     return nodes, constant
 
 
-class _Parts:
+class Parts:
     """What is where in a program's graph."""
 
     def __init__(self, program: ExportedProgram, columns: Sequence[str]) -> None:
@@ -139,7 +123,8 @@ class _Parts:
         arguments = [placeholders[str(name)] for name in program.graph_signature.user_inputs]
         self.marks = {node: str(node.args[1]) for node in self.order if node.target == mark_op()}
         self.named = dict(zip(arguments, columns, strict=True)) | self.marks
-        self.batch = {node.meta["val"].shape[0].node.expr for node in arguments}
+        sizes = [node.meta["val"].shape[0] for node in arguments]
+        self.batch = {size.node.expr for size in sizes if isinstance(size, torch.SymInt)}
         self.constants = _constants(program, placeholders)
 
     def behind(self, value: fx.Node) -> set[fx.Node]:
@@ -204,7 +189,7 @@ class _Parts:
                 logs.meta[HAS_ROWS] = self.is_batch_first(logits)
                 copies[node].meta[HAS_ROWS] = self.is_batch_first(node)
             else:
-                copies[node] = _copy_node(graph, node, copies, device)
+                copies[node] = self.copy(graph, node, copies, batch, device)
                 copies[node].meta[HAS_ROWS] = self.is_batch_first(node)
         result = copies[value]
         if not reads:
@@ -215,6 +200,17 @@ class _Parts:
         graph.output(result)
         graph.eliminate_dead_code()
         return fx.GraphModule(attributes, graph)
+
+    def copy(self, graph: fx.Graph, node: fx.Node, copies: Copies, batch: fx.Node, device: fx.Node) -> fx.Node:
+        """A node in another graph, on copies of what it reads."""
+        copy = graph.node_copy(node, copies.__getitem__)
+        # Export bakes in the device it ran on and, by its strides, `view` for `reshape`: values gathered row by row, or
+        # on another device, have neither.
+        copy.args = map_aggregate(copy.args, lambda arg: device if isinstance(arg, torch.device) else arg)
+        copy.kwargs = map_aggregate(copy.kwargs, lambda arg: device if isinstance(arg, torch.device) else arg)
+        if copy.target == _aten.view.default:
+            copy.target = _aten.reshape.default
+        return copy
 
 
 def _is_cross_entropy(node: fx.Node) -> bool:
@@ -241,17 +237,6 @@ def _is_copy(node: fx.Node) -> bool:
             source: Any = node.args[0]
             return bool(source.meta["val"].dtype == node.meta["val"].dtype)
     return False
-
-
-def _copy_node(graph: fx.Graph, node: fx.Node, copies: dict[fx.Node, fx.Node], device: fx.Node) -> fx.Node:
-    copy = graph.node_copy(node, copies.__getitem__)
-    # Export bakes in the device it ran on and, by its strides, `view` for `reshape`: values gathered row by row, or on
-    # another device, have neither.
-    copy.args = map_aggregate(copy.args, lambda arg: device if isinstance(arg, torch.device) else arg)
-    copy.kwargs = map_aggregate(copy.kwargs, lambda arg: device if isinstance(arg, torch.device) else arg)
-    if copy.target == _aten.view.default:
-        copy.target = _aten.reshape.default
-    return copy
 
 
 def _constants(program: ExportedProgram, placeholders: dict[str, fx.Node]) -> dict[fx.Node, nn.Parameter]:

@@ -15,9 +15,10 @@ from torch import Tensor, fx, nn
 
 from pscrub.data.dataset import Dataset
 from pscrub.errors import TraceError, close, tell
+from pscrub.graph.behaviours import open_function
 from pscrub.graph.cuts import Cut, left_as_found, output_of
 from pscrub.graph.equal import find_gap
-from pscrub.graph.export import nodes_between_marks, open_function
+from pscrub.graph.export import nodes_between_marks
 from pscrub.graph.graph import Function, Graph, Node
 from pscrub.graph.running import CHECKED
 from pscrub.graph.subject import Argument, Subject, describe, path_faults

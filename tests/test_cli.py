@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -57,6 +58,7 @@ FAILS = """times = []
 
 
 def failing(out, label):
+    out.numpy()  # which tracing cannot follow: the function is called as it is
     times.extend([1] * (len(out) == 50))
     if len(times) == 2:
         raise RuntimeError("the second time")
@@ -192,6 +194,22 @@ def test_an_interrupt_prints_the_estimates_so_far(
     assert main(["run", file, "--draws", "50", "--json"]) == 130
     out, err = capsys.readouterr()
     assert out == "" and "interrupted before there was an estimate" in err
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_a_destructor_swallows_is_raised_again() -> None:
+    from pscrub import cli
+
+    class Dying:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    with cli._interrupts_kept() as raise_again:
+        raise_again()
+        Dying()
+        with pytest.raises(KeyboardInterrupt):
+            raise_again()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_failing_node_is_one_line_and_keeps_what_was_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

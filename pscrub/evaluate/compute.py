@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from pscrub.data.dataset import Dataset
-from pscrub.evaluate.plan import ROWLESS, Kind, Plan, Values, order_of
+from pscrub.evaluate.keep import choose_to_keep
+from pscrub.evaluate.plan import ROWLESS, Kind, Plan, Values
 from pscrub.progress import Progress, quiet
 from pscrub.workers import side_by_side
 
@@ -19,6 +21,9 @@ MEMORY = 2 * GIB
 """Default bytes for values kept on the device; chunks take an eighth of it more."""
 SMALL = 2 * 2**20
 """Bytes that one value may take in a chunk on a CPU: larger allocations are given back and faulted in each time."""
+
+BYTE = 10
+"""Floating-point operations in the time that a byte is read or written."""
 
 Leaf = Callable[[int], Tensor]
 """Number of a value that is not computed -> its value [chunk, ...]."""
@@ -64,6 +69,8 @@ class Kept:
         self.columns = {name: data[name].to(device) for name in values.graph.inputs}
         self.held: dict[int, Tensor] = {}
         self._row_bytes: dict[int, int] = {}
+        self._row_flops: dict[int, int] = {}
+        self._passed_over: set[int] = set()
 
     @property
     def bytes(self) -> int:
@@ -75,7 +82,7 @@ class Kept:
         return self._try(self.code(numbers), numbers, lambda n: self._leaf(n, torch.zeros(2, dtype=torch.int64)), 2)
 
     def keep(self, numbers: Iterable[int], progress: Progress = quiet, folds: Sequence[Fold] = ()) -> None:
-        """Compute values on D in one pass and keep them, as many as the budget holds: first what costs most a byte.
+        """Compute values on D in one pass and keep them; what does not fit is computed again from what is kept.
 
         Args:
             numbers: of values on D.
@@ -208,17 +215,34 @@ class Kept:
         ]
 
     def _choose(self, numbers: Iterable[int]) -> list[int]:
-        """Which of some values on D to keep."""
-        wanted = [n for n in dict.fromkeys(numbers) if self.values.has_rows(n) and n not in self.held]
-        self._measure(self.code(wanted))
-        cost = {n: len(order_of(self.values, [n], self._is_leaf)) for n in wanted}
-        chosen, free = [], self.memory - self.bytes
-        for n in sorted(wanted, key=lambda n: -cost[n] / max(self._row_bytes[n], 1)):
-            size = self._row_bytes[n] * self.data.n
-            if size <= free:
-                chosen.append(n)
-                free -= size
-        return chosen
+        """Which of some values on D to keep, or what they are made of: all that fit, else what saves most."""
+        fresh = [n for n in dict.fromkeys(numbers) if n not in self.held and n not in self._passed_over]
+        wanted = [n for n in fresh if self.values.has_rows(n)]
+        code, free = self.code(wanted), self.memory - self.bytes
+        self._measure(code)
+        if sum(self._row_bytes[n] for n in wanted) * self.data.n <= free:
+            return wanted
+        made = [each.number for each in code if self.values[each.number].kind is Kind.ON_D and each.fn is not None]
+        flops = self.flops(made)
+        cost = {n: float(flops[n] + BYTE * self._row_bytes[n]) for n in made}
+        size = {n: self._row_bytes[n] * self.data.n for n in made if self.values.has_rows(n)}
+        self._passed_over |= set(wanted)
+        return choose_to_keep(wanted, lambda n: [arg for arg in self.values[n].args if arg in cost], cost, size, free)
+
+    def flops(self, numbers: Sequence[int]) -> dict[int, int]:
+        """Floating-point operations a row of each value, that of what it reads apart: of products and the like."""
+        missing = [n for n in numbers if n not in self._row_flops]
+        if missing:
+            rows = torch.arange(min(2, self.data.n))
+            known: dict[int, Any] = {}
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                for each in self.code(missing):
+                    before = counter.get_total_flops()
+                    known[each.number] = self._value(each, known, lambda n: self._leaf(n, rows), len(rows))
+                    self._row_flops[each.number] = (counter.get_total_flops() - before) // len(rows)
+                    for n in each.dead:
+                        del known[n]
+        return {n: self._row_flops[n] for n in numbers}
 
     def _value(self, each: Instruction, known: Mapping[int, Any], leaf: Leaf, rows: int) -> Any:
         if each.fn is not None:

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [startup|draws|rust|brackets|engine|memory] [--quick] [--device cuda] [--out FILE]`."""
+"""`python -m tests.benchmarks [PART...] [--quick] [--device cuda] [--out FILE]`; `--help` names the parts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import brackets, draws, engine, memory, rust, startup
+from tests.benchmarks import brackets, draws, engine, language, memory, rust, startup
 from tests.benchmarks.timing import machine, unusable
 
-PARTS = ("startup", "draws", "rust", "brackets", "engine", "memory")
+PARTS = ("startup", "draws", "rust", "brackets", "engine", "language", "memory")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +48,8 @@ def _report(name: str, arguments: argparse.Namespace) -> Iterator[str]:
             yield from brackets.report(chosen, arguments.quick, arguments.device)
         case "engine":
             yield from engine.report(chosen, arguments.quick)
+        case "language":
+            yield from language.report(arguments.quick)
         case "memory":
             rows = memory.ROWS if arguments.rows is None else arguments.rows
             chosen = brackets.which(arguments.weights, arguments.data, arguments.balanced, rows)

@@ -27,7 +27,7 @@ def study():
     real = slow.fn
     def fn(out, y):
         if len(y) > 200:  # not while the study is checked
-            time.sleep(0.1)
+            time.sleep(0.02)
         return real(out, y)
     object.__setattr__(slow, "fn", fn)
     return found

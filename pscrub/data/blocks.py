@@ -20,7 +20,7 @@ class BlockTable:
     alias. Blocks of equal weights need no aliases.
 
     Args:
-        rows: int64 [M], the rows of positive weight, block by block.
+        rows: int32 [M] (int64 past 2^31 rows), the rows of positive weight, block by block.
         spans: int64 [blocks, 2], each block's first slot and number of slots.
         keep: float64 [M], the share of a slot that is its own row's; None if every block is uniform.
         alias: int64 [M], the slot that has the rest.
@@ -36,25 +36,31 @@ class BlockTable:
         """The table of a partition, in one sort.
 
         Args:
-            labels: int64 [N], the block of each row, numbered from 0.
+            labels: integers [N], the block of each row, numbered from 0.
             weights: float64 [N], the law of a row.
         """
         blocks = int(labels.max()) + 1
-        block_weights = torch.bincount(labels, weights, blocks)
-        positive = (weights > 0).nonzero().flatten()
-        sizes = torch.bincount(labels[positive], minlength=blocks)
-        labels, order = torch.sort(labels[positive], stable=True)
-        rows = positive[order]
+        least, most = weights.aminmax()
+        if bool(least > 0):
+            sizes, rows = torch.bincount(labels, minlength=blocks), _sort(labels)
+        else:
+            positive = (weights > 0).nonzero().flatten()
+            sizes = torch.bincount(labels[positive], minlength=blocks)
+            rows = positive[_sort(labels[positive])]
         spans = torch.stack([sizes.cumsum(0) - sizes, sizes], 1)
+        kind = torch.int32 if len(weights) < 2**31 else torch.int64
+        if bool(least == most):
+            return cls(rows.to(kind), spans)
+        labels, block_weights = labels.long()[rows], torch.bincount(labels, weights, blocks)
         share = weights[rows] * sizes[labels] / block_weights[labels]  # mean 1 in each block
         # A block's weight is a sum over its rows, whose rounding grows with them and shifts all of its shares alike. It
         # must neither leave a block without a slot of share 1 or more, nor make uniform blocks look weighted.
         share /= 1 + (torch.bincount(labels, share - 1, blocks) / sizes)[labels]
         share[(share - 1).abs() < 1e-14] = 1.0
         if bool((share >= 1).all()):
-            return cls(rows, spans)
+            return cls(rows.to(kind), spans)
         keep, alias = _aliases(share.numpy(), labels.numpy())
-        return cls(rows, spans, torch.from_numpy(keep), torch.from_numpy(alias))
+        return cls(rows.to(kind), spans, torch.from_numpy(keep), torch.from_numpy(alias))
 
     def to(self, device: torch.device | str) -> BlockTable:
         """The table on a device."""
@@ -74,7 +80,14 @@ class BlockTable:
         slot = start + k
         if self.keep is not None and self.alias is not None:
             slot = torch.where(x - k < gather(self.keep, slot), slot, gather(self.alias, slot))
-        return gather(self.rows, slot)
+        return gather(self.rows, slot).long()
+
+
+def _sort(labels: Tensor) -> Tensor:
+    """int64: the places of labels in ascending order, equal ones as they stand; small types are sorted by counting."""
+    if labels.element_size() <= 2:
+        return torch.from_numpy(np.argsort(labels.numpy(), kind="stable"))
+    return torch.sort(labels, stable=True)[1]
 
 
 def gather(values: Tensor, index: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,17 +12,19 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from pscrub.data.blocks import BlockTable, Labels
+from pscrub.data.blocks import BlockTable, Labels, gather
 from pscrub.data.dataset import Column, Dataset
 from pscrub.errors import DatasetError
 
+_KINDS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
-@dataclass(frozen=True, eq=False)
+
 class Partition:
     """Rows of D in blocks: rows of one block are claimed to be interchangeable.
 
     Blocks are numbered by their first row, so equal partitions have equal labels. Entropies are in nats and weigh rows
-    by D; rows of weight zero belong to blocks and count for nothing else.
+    by D; rows of weight zero belong to blocks and count for nothing else. Immutable; labels are stored in as few bytes
+    as they take, for there may be thousands of claims on many rows.
 
     Args:
         labels: int64 [N], the block of each row.
@@ -37,9 +38,21 @@ class Partition:
     (2, [0.5, 0.5])
     """
 
-    labels: Tensor
-    weights: Tensor
-    columns: Mapping[str, Column] | None = None
+    def __init__(self, labels: Tensor, weights: Tensor, columns: Mapping[str, Column] | None = None) -> None:
+        self.n_blocks: int = int(labels.max()) + 1
+        """The number of blocks, those of weight zero included."""
+        self.stored = labels.to(next(kind for kind in _KINDS if self.n_blocks - 1 <= torch.iinfo(kind).max))
+        """[N]: the labels in the smallest type that holds them."""
+        self.weights, self.columns = weights, columns
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [N], the block of each row."""
+        return self.stored.long()
+
+    def labels_of(self, rows: Tensor) -> Tensor:
+        """int64, of the shape of `rows`: the blocks that rows are in."""
+        return gather(self.stored, rows).long()
 
     @classmethod
     def of(cls, feature: Any, data: Dataset, name: str = "feature") -> Partition:
@@ -70,14 +83,10 @@ class Partition:
         return cls(torch.arange(data.n), data.weights, data.columns)
 
     @cached_property
-    def n_blocks(self) -> int:
-        """The number of blocks, those of weight zero included."""
-        return int(self.labels.max()) + 1
-
-    @cached_property
     def sizes(self) -> Tensor:
         """int64 [blocks]: rows of positive weight in each block."""
-        return torch.bincount(self.labels[self.weights > 0], minlength=self.n_blocks)
+        possible = self.weights > 0
+        return torch.bincount(self.stored if bool(possible.all()) else self.stored[possible], minlength=self.n_blocks)
 
     @cached_property
     def first_rows(self) -> Tensor:
@@ -90,7 +99,7 @@ class Partition:
     @cached_property
     def block_weights(self) -> Tensor:
         """float64 [blocks]: the probability of each block under D."""
-        return torch.bincount(self.labels, weights=self.weights, minlength=self.n_blocks)
+        return torch.bincount(self.stored, weights=self.weights, minlength=self.n_blocks)
 
     @cached_property
     def entropy(self) -> float:
@@ -101,19 +110,23 @@ class Partition:
     @cached_property
     def table(self) -> BlockTable:
         """The table from which rows are drawn within blocks."""
-        return BlockTable.of(self.labels, self.weights)
+        return BlockTable.of(self.stored, self.weights)
 
     @cached_property
     def edges(self) -> Tensor | None:
         """float64 [M]: the running total of the weights of the table's rows; None if they weigh the same."""
-        weights = self.weights[self.table.rows]
+        weights = gather(self.weights, self.table.rows)
         return None if bool((weights == weights[0]).all()) else weights.cumsum(0)
 
     def refine(self, *others: Partition) -> Partition:
         """The common refinement: rows are alike where every one of the partitions says so."""
-        labels = self.labels.numpy()
-        for other in others:
-            labels = _number(_combine(labels, other.labels.numpy()))
+        labels, n_blocks = self.labels.numpy(), self.n_blocks
+        for other in dict.fromkeys(others):
+            if n_blocks == len(labels):  # no two rows are alike
+                break
+            if other.n_blocks > 1:
+                labels = _number(_combine(labels, other.labels.numpy()))
+                n_blocks = int(labels.max()) + 1
         return Partition(torch.from_numpy(labels), self.weights, self.columns)
 
     def coarsen(self, *others: Partition) -> Partition:
@@ -134,15 +147,15 @@ class Partition:
     def split_pair(self, other: Partition) -> tuple[int, int] | None:
         """Two rows of positive weight that are alike here and not in the other partition, if there are any."""
         rows = (self.weights > 0).nonzero().flatten()
-        first = self.first_rows[self.labels[rows]]
-        bad = (other.labels[first] != other.labels[rows]).nonzero().flatten()[:1]
+        first = self.first_rows[self.labels_of(rows)]
+        bad = (gather(other.stored, first) != gather(other.stored, rows)).nonzero().flatten()[:1]
         return (int(first[bad]), int(rows[bad])) if len(bad) else None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Partition) and torch.equal(self.labels, other.labels)
+        return isinstance(other, Partition) and (self is other or torch.equal(self.stored, other.stored))
 
     def __hash__(self) -> int:
-        return hash((self.n_blocks, self.labels[:64].numpy().tobytes()))
+        return hash((self.n_blocks, self.stored[:64].numpy().tobytes()))
 
     def __repr__(self) -> str:
         low, high = int(self.sizes.min()), int(self.sizes.max())
@@ -186,6 +199,17 @@ def _combine(a: Labels, b: Labels) -> Labels:
 
 def _number(values: np.ndarray[Any, Any] | Sequence[int]) -> Labels:
     """Labels 0, 1, ... of equal values, in order of first appearance."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "biu" and len(values):
+        low, high = int(values.min()), int(values.max())
+        if high - low < 4 * len(values):  # counted, not sorted
+            place = values.astype(np.int64) - low
+            first = np.full(high - low + 1, len(values))
+            first[place[::-1]] = np.arange(len(values))[::-1]  # of what is written to one place the last stays
+            found = np.flatnonzero(first < len(values))
+            rank = np.empty(len(first), dtype=np.int64)
+            rank[found[np.argsort(first[found])]] = np.arange(len(found))
+            labels: Labels = rank[place]
+            return labels
     _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first)] = np.arange(len(first))

@@ -69,6 +69,7 @@ class Kept:
         self.columns = {name: data[name].to(device) for name in values.graph.inputs}
         self.held: dict[int, Tensor] = {}
         self._row_bytes: dict[int, int] = {}
+        self._shapes: dict[int, Sequence[int]] = {}
         self._row_flops: dict[int, int] = {}
         self._passed_over: set[int] = set()
 
@@ -129,6 +130,10 @@ class Kept:
         if self.device.type == "cpu":
             most = min(most, max(SMALL // largest, 64))
         return int(min(max(most, 16), 65536))
+
+    def shape(self, number: int) -> Sequence[int] | None:
+        """The shape of a value on D, on some number of rows, or of one without rows; None if it was not seen."""
+        return self._shapes.get(number)
 
     def code_of_draws(self, plan: Plan, roots: Sequence[int]) -> list[Instruction]:
         """What is computed for each draw to get some values of a plan."""
@@ -305,6 +310,8 @@ class Kept:
         with torch.no_grad():
             for each in code:
                 made = known[each.number] = self._value(each, known, leaf, rows)
+                if isinstance(made, Tensor):
+                    self._shapes[self._on_data(each.number)] = made.shape
                 if self.values[each.number].kind not in ROWLESS:
                     size = made.element_size() * made.numel() // rows if isinstance(made, Tensor) else 0
                     self._row_bytes[self._on_data(each.number)] = size

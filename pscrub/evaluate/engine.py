@@ -13,6 +13,7 @@ from torch import Tensor
 from pscrub.data.dataset import Dataset
 from pscrub.errors import NodeError, reword
 from pscrub.evaluate.compute import MEMORY, Fold, Kept
+from pscrub.evaluate.narrow import Narrowing
 from pscrub.evaluate.on_data import OnData
 from pscrub.evaluate.plan import Plan, make_plan
 from pscrub.evaluate.purity import check_purity
@@ -85,6 +86,14 @@ class Engine:
             plans[key] = make_plan(held.on_data.values, tree, replacements(tree, ablation, held.on_data.on_data))
         return plans[key]
 
+    def asked(self, tree: Tree, watch: Watch | None = None, ablation: Ablation = RESAMPLING) -> Asked:
+        """Numbers of f of a tree and of what is watched of it, narrowed to what is read."""
+        plan, held = self.plan(tree, ablation), self._hold(tree.hypothesis.graph)
+        names, known = () if watch is None else tuple(watch.names), held.asked.setdefault(tree, {})
+        if (plan, names) not in known:
+            known[plan, names] = Asked.of(plan, names, Narrowing(plan.values, held.on_data.kept.shape))
+        return known[plan, names]
+
     def foresee(self, trees: Sequence[Tree], watch: Watch | None = None, folds: Sequence[Fold] = ()) -> None:
         """Compute in one pass over D what trees of one graph will be asked for, as far as the memory goes.
 
@@ -95,8 +104,7 @@ class Engine:
         """
         graph = trees[0].hypothesis.graph
         held = self._hold(graph)
-        plans = [self.plan(tree) for tree in trees]
-        frontiers = [n for plan in plans for n in plan.frontier_of(_Watched.of(plan, watch).roots)]
+        frontiers = [n for tree in trees for n in self.plan(tree).frontier_of(self.asked(tree, watch).roots)]
         held.on_data.kept.keep([held.on_data.values.on_data(graph.output), *frontiers], self.progress, folds)
 
     def f(
@@ -114,25 +122,26 @@ class Engine:
             NodeError: a node's function raised; the hypothesis is named too.
         """
         try:
-            return self._f(tree, data, watch, self.plan(tree, ablation))
+            return self._f(tree, data, watch, ablation)
         except NodeError as error:
             raise reword(error, f"hypothesis '{tree.hypothesis.name}': ") from error.__cause__
 
-    def _f(self, tree: Tree, data: Mapping[str, Tensor], watch: Watch | None, plan: Plan) -> Tensor:
-        kept, seen = self._hold(tree.hypothesis.graph).on_data.kept, _Watched.of(plan, watch)
-        kept.keep(plan.frontier_of(seen.roots), self.progress)
-        code = kept.code_of_draws(plan, seen.roots)
+    def _f(self, tree: Tree, data: Mapping[str, Tensor], watch: Watch | None, ablation: Ablation) -> Tensor:
+        plan, kept = self.plan(tree, ablation), self.kept(tree.hypothesis.graph)
+        asked = self.asked(tree, watch, ablation)
+        kept.keep(plan.frontier_of(asked.roots), self.progress)
+        code = kept.code_of_draws(plan, asked.roots)
         draws, size = len(data[tree.root]), self.chunk or kept.chunk(code)
 
         def evaluate(start: int) -> tuple[Tensor, dict[int, Tensor]]:
             part = {path: rows[start : start + size] for path, rows in data.items()}
-            found = kept.run(code, seen.roots, lambda n: kept.on_draws(n, part), len(part[tree.root]))
-            return found[plan.root].double().cpu(), found
+            found = kept.run(code, asked.roots, lambda n: kept.on_draws(n, part), len(part[tree.root]))
+            return found[asked.f].double().cpu(), found
 
         pieces: list[Tensor] = []
         for value, found in side_by_side(evaluate, range(0, draws, size), kept.device):
             if watch is not None:
-                watch.see({n: found[at] for n, at in seen.made.items()}, {n: found[at] for n, at in seen.own.items()})
+                watch.see({n: found[at] for n, at in asked.made.items()}, {n: found[at] for n, at in asked.own.items()})
             pieces.append(value)
             self.progress("draws", min(len(pieces) * size, draws), draws)
         return torch.cat(pieces)
@@ -154,20 +163,26 @@ class _Held:
     graph: Graph
     on_data: OnData
     plans: WeakKeyDictionary[Tree, dict[Hashable, Plan]] = field(default_factory=WeakKeyDictionary)
+    asked: WeakKeyDictionary[Tree, dict[Hashable, Asked]] = field(default_factory=WeakKeyDictionary)
 
 
 @dataclass(frozen=True)
-class _Watched:
+class Asked:
     """Numbers of what is asked for: f, and by name values that are watched, as made and on the root's datum."""
 
-    roots: tuple[int, ...]
+    f: int
     made: Mapping[str, int]
     own: Mapping[str, int]
 
+    @property
+    def roots(self) -> tuple[int, ...]:
+        """All of them, each once."""
+        return tuple(dict.fromkeys((self.f, *self.made.values(), *self.own.values())))
+
     @classmethod
-    def of(cls, plan: Plan, watch: Watch | None) -> _Watched:
-        names = () if watch is None else watch.names
+    def of(cls, plan: Plan, names: Sequence[str], narrowing: Narrowing) -> Asked:
+        """What a plan is asked for, if nodes are watched by name."""
         own = {name: plan.values.pure(plan.values.on_data(name), plan.site) for name in names}
         made = plan.values.run(names, dict(plan.made)) if plan.made else own
-        made = {name: made[name] for name in names}
-        return cls(tuple(dict.fromkeys((plan.root, *made.values(), *own.values()))), made, own)
+        whole = narrowing.narrow([plan.root, *(made[name] for name in names)])
+        return cls(whole[plan.root], {name: whole[made[name]] for name in names}, own)

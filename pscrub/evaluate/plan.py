@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -156,7 +155,7 @@ class Values(Reader):
         return self._numbers[key]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """What a tree takes.
 
@@ -174,14 +173,18 @@ class Plan:
     datum: Mapping[str, str]
     site: str
 
-    @cached_property
-    def mixed(self) -> tuple[int, ...]:
-        """Numbers of the operations that are run for each draw, each after what it reads."""
-        return tuple(self._mixed([self.root]))
+    def mixed_of(self, roots: Sequence[int]) -> list[int]:
+        """Numbers of the operations that are run for each draw to compute some values, each after what it reads."""
+        return order_of(self.values, roots, lambda each: self.values[each].kind is not Kind.MIXED)
 
-    @cached_property
+    @property
+    def mixed(self) -> tuple[int, ...]:
+        """Those of f, computed whole."""
+        return tuple(self.mixed_of([self.root]))
+
+    @property
     def frontier(self) -> tuple[int, ...]:
-        """Numbers of the values on D that mixed operations read."""
+        """Numbers of the values on D that f, computed whole, reads."""
         return self.frontier_of([self.root])
 
     def frontier_of(self, roots: Sequence[int], datum: str | None = None) -> tuple[int, ...]:
@@ -198,13 +201,10 @@ class Plan:
 
     def read_by(self, roots: Sequence[int], datum: str | None = None) -> tuple[int, ...]:
         """Numbers of the values on D that are read to compute some values, `root` or others, on one datum or any."""
-        needed = {*roots, *(arg for each in self._mixed(roots) for arg in self.values[each].args)}
+        needed = {*roots, *(arg for each in self.mixed_of(roots) for arg in self.values[each].args)}
         pure = (self.values[n] for n in needed if self.values[n].kind is Kind.PURE)
         read = {value.args[0] for value in pure if datum in (None, value.of)}
         return tuple(sorted(n for n in read if self.values[n].kind not in ROWLESS))
-
-    def _mixed(self, roots: Sequence[int]) -> list[int]:
-        return order_of(self.values, roots, lambda each: self.values[each].kind is not Kind.MIXED)
 
 
 def make_plan(values: Values, tree: Tree, replaced: Replaced | None = None) -> Plan:

@@ -133,10 +133,29 @@ class Operation:
     def __hash__(self) -> int:
         return hash((self.target, self.shape))
 
+    @classmethod
+    def call(cls, target: Any, *more: Any, has_rows: bool = False) -> Operation:
+        """A call on one value, and other arguments after it."""
+        arguments: Any = ((_Place(0), *more), {})
+        return cls(target, _freeze(arguments), arguments, has_rows)
+
     def __call__(self, *values: Any) -> Any:
         """The call on these values, in the order of its places."""
-        args, kwargs = map_aggregate(self.arguments, lambda each: values[each.at] if isinstance(each, _Place) else each)
+        args, kwargs = self.filled(values)
         return self.target(*args, **kwargs)
+
+    def filled(self, values: Sequence[Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Arguments and keywords, with something in its places."""
+        filled: Any = map_aggregate(self.arguments, lambda each: values[each.at] if isinstance(each, _Place) else each)
+        args, kwargs = filled
+        return args, kwargs
+
+    def with_sizes(self, sizes: Sequence[Any]) -> Operation:
+        """The call with other integers as its second argument, a list, its places kept."""
+        (first, old, *rest), kwargs = self.arguments
+        new = [before if isinstance(before, _Place) else size for before, size in zip(old, sizes, strict=True)]
+        arguments = ((first, new, *rest), kwargs)
+        return Operation(self.target, _freeze(arguments), arguments, self.has_rows)
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def program(
     whole = tree.whole
     for partition in {id(p): p for p in (whole, *(site.partition for site in tree.sites.values()))}.values():
         tables[id(partition)] = partition.table.to(device)
-        labels[id(partition)] = partition.labels.to(device)
+        labels[id(partition)] = partition.stored.to(device)
 
     def law(site: Site, parent: Tensor | None) -> Datum:
         source = generator(site.path) if callable(generator) else generator
@@ -141,7 +141,7 @@ def program(
         if parent is None:
             return Datum(whole, torch.zeros((), dtype=torch.int64, device=device), tables[id(whole)], source)
         key = id(site.partition)
-        return Datum(site.partition, gather(labels[key], parent), tables[key], source)
+        return Datum(site.partition, gather(labels[key], parent).long(), tables[key], source)
 
     def model(draws: int, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         data, fixed = dict[str, Tensor](), given or {}
@@ -234,8 +234,8 @@ def stratified_rows(partition: Partition, strata: int, generator: torch.Generato
     place = torch.arange(strata).repeat_interleave(2) + torch.rand(2 * strata, dtype=torch.float64, generator=generator)
     rows, edges = partition.table.rows, partition.edges
     if edges is None:
-        return rows[(place * (len(rows) / strata)).long().clamp(max=len(rows) - 1)]
-    return rows[torch.searchsorted(edges, place * (edges[-1] / strata), right=True).clamp(max=len(rows) - 1)]
+        return rows[(place * (len(rows) / strata)).long().clamp(max=len(rows) - 1)].long()
+    return rows[torch.searchsorted(edges, place * (edges[-1] / strata), right=True).clamp(max=len(rows) - 1)].long()
 
 
 def _make_generator(seed: tuple[int, ...]) -> torch.Generator:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import brackets, draws, engine, language, memory, rust, startup
+from tests.benchmarks import brackets, draws, engine, language, large, memory, rust, startup
 from tests.benchmarks.timing import machine, unusable
 
-PARTS = ("startup", "draws", "rust", "brackets", "engine", "language", "memory")
+PARTS = ("startup", "draws", "rust", "brackets", "engine", "language", "large", "memory")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,6 +50,8 @@ def _report(name: str, arguments: argparse.Namespace) -> Iterator[str]:
             yield from engine.report(chosen, arguments.quick)
         case "language":
             yield from language.report(arguments.quick)
+        case "large":
+            yield from large.report(arguments.quick)
         case "memory":
             rows = memory.ROWS if arguments.rows is None else arguments.rows
             chosen = brackets.which(arguments.weights, arguments.data, arguments.balanced, rows)

@@ -79,7 +79,7 @@ def trace_model(model: Logits, data: Dataset, layers: Sequence[int]) -> Graph:
 
 
 def into_keys(graph: Graph, data: Dataset, head: str, layers: Sequence[int]) -> Hypothesis:
-    """A head does nothing by the keys of later layers, nor directly: queries, values and all other heads are exact."""
+    """A head does nothing by the keys of a head in each later layer, nor directly: all else is exact."""
     shown = Hypothesis("all", graph, data, Claim("loss", EXACT))
     known = {head: Claim(head, torch.zeros(data.n), words="nothing")}
 
@@ -91,7 +91,7 @@ def into_keys(graph: Graph, data: Dataset, head: str, layers: Sequence[int]) -> 
     readers = []
     for layer in layers:
         key = claim(f"k{layer}", [known[head]])
-        readers += [claim(f"z{layer}.h{i}", [key]) for i in range(HEADS)]
+        readers.append(claim(f"z{layer}.h{layer % HEADS}", [key]))
     label = known.setdefault("tokens", Claim("tokens", EXACT))
     return Hypothesis(f"{head} into keys", graph, data, Claim("loss", reads=[label, claim("logits", readers)]))
 
@@ -107,8 +107,8 @@ def report(quick: bool) -> Iterator[str]:
     data = repeated_tokens(rows)
     yield (
         f"SmolLM2-135M, {rows} rows of {2 * HALF + 1} tokens, {rows} draws of each hypothesis. *Scrub*: everything "
-        "after tracing, from checks to the interval. *Forwards*: the model on as many rows as D and the draws have, mean "
-        "of before and after. Of a ladder D is passed once."
+        "after tracing, from checks to the interval. *Forwards*: the model on as many rows as D and the draws have, "
+        "mean of before and after. Of a ladder D is passed once."
     )
     found = []
     for name, layers in LAYERS.items():

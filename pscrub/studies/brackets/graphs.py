@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pscrub.data.dataset import Dataset
 from pscrub.graph.cuts import input_of
-from pscrub.graph.graph import Graph, Node
+from pscrub.graph.graph import Function, Graph, Node
+from pscrub.graph.ops import Opened, Operation, Slice
 from pscrub.graph.rewrites import own_copy, replace, split, with_estimate
 from pscrub.graph.tracing import trace
 from pscrub.studies.brackets import features
-from pscrub.studies.brackets.model import CLOSE, CONTEXT, D_MODEL, HEADS, LAYERS, OPEN, BracketClassifier
+from pscrub.studies.brackets.model import CLOSE, CONTEXT, HEADS, LAYERS, OPEN, BracketClassifier
 
 HEAD_NAMES = tuple(f"a{layer}.h{head}" for layer in range(LAYERS) for head in range(HEADS))
 MLP_NAMES = tuple(f"m{layer}" for layer in range(LAYERS))
@@ -93,7 +97,20 @@ def _powers(tokens: Tensor) -> Tensor:
 
 
 def _at_start(name: str) -> Node:
-    return Node(f"{name}@0", (name,), lambda value: value.reshape(len(value), CONTEXT, D_MODEL)[:, :1])
+    return Node(f"{name}@0", (name,), _AtStart(name in HEAD_NAMES))
+
+
+class _AtStart(Opened):
+    """What a term writes at the start token, [batch, 1, D_MODEL]; a head's values have an axis for the head."""
+
+    def __init__(self, of_head: bool) -> None:
+        super().__init__()
+        self.of_head = of_head
+
+    def open(self, values: Sequence[Any], through: Callable[[Function, Sequence[Any]], Any]) -> Any:
+        if self.of_head:
+            values = [through(Operation.call(torch.ops.aten.squeeze.dim, 1, has_rows=True), values)]
+        return through(Slice(1, (0,)), values)
 
 
 class _FromTerms(nn.Module):

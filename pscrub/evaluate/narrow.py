@@ -40,6 +40,7 @@ ELEMENTWISE = {
 NORMS = (_aten.layer_norm.default, _aten.rms_norm.default)
 SOFTMAX = (_aten.softmax.int, _aten.log_softmax.int, _aten._softmax.default, _aten._log_softmax.default)
 PRODUCTS = (_aten.matmul.default, _aten.bmm.default, _aten.mm.default)
+SUMS = (_aten.sum.dim_IntList, _aten.mean.dim)
 RESHAPES = (_aten.reshape.default, _aten.view.default, _aten._unsafe_view.default)
 
 
@@ -173,9 +174,12 @@ class _Rule:
             if shape[gone] != 1:
                 return self._moved(cuts)
             return self._moved({a + (a >= gone): part for a, part in cut})
-        if target in RESHAPES:
-            return self._reshape(cut, shape)
-        return None
+        if target in SUMS and len(self.given) > 1 and self.given[1]:
+            gone = {each % len(shape) for each in self.given[1]}
+            left = [axis for axis in range(len(shape)) if len(self.out) == len(shape) or axis not in gone]
+            found = {left[axis]: part for axis, part in cut}
+            return None if gone & found.keys() else self._moved(found)
+        return self._reshape(cut, shape) if target in RESHAPES else None
 
     def _has_rows(self, number: int) -> bool:
         """Whether the batch is known to be a value's first axis."""

@@ -1,4 +1,4 @@
-"""Thousands of claims on many rows: seconds and peak memory of checking, unrolling and drawing, in a process of its own.
+"""Thousands of claims on many rows: seconds and peak memory of checking, unrolling, drawing, in a process of its own.
 
 `python -m tests.benchmarks.large CLAIMS ROWS DISTINCT` prints one JSON document.
 """

@@ -56,7 +56,7 @@ def study(
         return torch.where(hard == 1, UNKNOWN, guess(number))
 
     def reward(answer: Tensor, bit: Tensor, hard: Tensor) -> Tensor:
-        return table[hard, torch.where(answer == UNKNOWN, 2, (answer != bit).long())]
+        return table.to(hard.device)[hard, torch.where(answer == UNKNOWN, 2, (answer != bit).long())]
 
     graph = Graph.of({"answer": answer, "reward": reward}, inputs=["number", "hard", "bit"], output="reward")
     claimed = torch.where(data["hard"] == 1, data["bit"], guess(data["number"]))
@@ -109,7 +109,7 @@ def games(numbers: int, skill: float) -> Dataset:
 
 def guess(number: Tensor) -> Tensor:
     """int64 [batch]: what the model takes the bit to be: the parity of the number's binary digits."""
-    places = torch.arange(62)
+    places = torch.arange(62, device=number.device)
     return (number[:, None] >> places & 1).sum(1) % 2
 
 

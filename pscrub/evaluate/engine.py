@@ -131,12 +131,13 @@ class Engine:
         asked = self.asked(tree, watch, ablation)
         kept.keep(plan.frontier_of(asked.roots), self.progress)
         code = kept.code_of_draws(plan, asked.roots)
+        data = {path: rows.to(kept.device, non_blocking=True) for path, rows in data.items()}  # once a round
         draws, size = len(data[tree.root]), self.chunk or kept.chunk(code)
 
         def evaluate(start: int) -> tuple[Tensor, dict[int, Tensor]]:
             part = {path: rows[start : start + size] for path, rows in data.items()}
             found = kept.run(code, asked.roots, lambda n: kept.on_draws(n, part), len(part[tree.root]))
-            return found[asked.f].double().cpu(), found
+            return found[asked.f].double(), found
 
         pieces: list[Tensor] = []
         for value, found in side_by_side(evaluate, range(0, draws, size), kept.device):
@@ -144,7 +145,7 @@ class Engine:
                 watch.see({n: found[at] for n, at in asked.made.items()}, {n: found[at] for n, at in asked.own.items()})
             pieces.append(value)
             self.progress("draws", min(len(pieces) * size, draws), draws)
-        return torch.cat(pieces)
+        return torch.cat(pieces).cpu()  # nothing waits for the device before
 
     def _hold(self, graph: Graph) -> _Held:
         if self._held is None or self._held.graph is not graph:

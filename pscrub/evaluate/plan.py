@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pscrub.graph.graph import Graph
+from pscrub.graph.graph import Function, Graph
 from pscrub.graph.ops import Operation, Reader, Slice, Whole, key_of
 from pscrub.hypothesis.ablation import Replaced
 from pscrub.hypothesis.tree import Tree
@@ -72,6 +72,7 @@ class Values(Reader):
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.known: list[Value] = []
+        self._opened: dict[tuple[int, ...], tuple[int, Function]] = {}
         self._numbers: dict[Hashable, int] = {}
         self._on_data = {name: self._number(Value(Kind.COLUMN, name)) for name in graph.inputs}
 
@@ -122,6 +123,13 @@ class Values(Reader):
     def on_data(self, name: str) -> int:
         """The number of a node's value (or a column) on D."""
         return self.run([name], self._on_data)[name]
+
+    def through(self, fn: Function, values: Sequence[int]) -> int:
+        """The number of a function's value, opened once for the same values."""
+        key = id(fn), *values
+        if key not in self._opened:
+            self._opened[key] = super().through(fn, values), fn
+        return self._opened[key][0]
 
     def run(self, names: Iterable[str], given: dict[str, int]) -> dict[str, int]:
         """Name -> number, as `Graph.run` has name -> value; what is made on the way is added to `given`."""

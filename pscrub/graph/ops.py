@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -131,6 +133,10 @@ class Operation:
         return isinstance(other, Operation) and (self.target, self.shape) == (other.target, other.shape)
 
     def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
         return hash((self.target, self.shape))
 
     @classmethod
@@ -195,27 +201,60 @@ class Reader:
         return self.apply(fn, values)
 
     def _traced(self, module: fx.GraphModule, values: Sequence[Any]) -> Any:
-        given, known = iter(values), dict[fx.Node, Any]()
-        for node in module.graph.nodes:
-            if node.op == "placeholder":
-                known[node] = next(given)
-            elif node.op == "get_attr":
-                known[node] = self.constant(getattr(module, str(node.target)))
-            elif node.op == "output":
-                return known[node.args[0]]
-            elif node.target is _aten.sym_size.int and node.args[0].op == "placeholder" and node.args[1] == 0:
-                known[node] = self.batch()
-            elif node.target is getattr and node.args[1] == "device":
-                known[node] = self.device()
+        given, known = iter(values), list[Any]()
+        if _STEPS not in module.meta:
+            module.meta[_STEPS] = _read_steps(module)
+        for kind, of, reads in module.meta[_STEPS]:
+            if kind is _Step.VALUE:
+                known.append(next(given))
+            elif kind is _Step.CONSTANT:
+                known.append(self.constant(getattr(module, of)))
+            elif kind is _Step.BATCH:
+                known.append(self.batch())
+            elif kind is _Step.DEVICE:
+                known.append(self.device())
+            elif kind is _Step.OUTPUT:
+                return known[reads[0]]
             else:
-                known[node] = self.apply(_operation(node), [known[each] for each in node.all_input_nodes])
+                known.append(self.apply(of, [known[each] for each in reads]))
         raise AssertionError("a traced function without an output")
+
+
+class _Step(Enum):
+    """What a node of a traced function is."""
+
+    VALUE, CONSTANT, BATCH, DEVICE, OPERATION, OUTPUT = range(6)
+
+
+_STEPS = "pscrub: steps"
+"""Key of a traced function's `meta`: its nodes as they are read, which takes long and is asked for often."""
+
+
+def _read_steps(module: fx.GraphModule) -> list[tuple[_Step, Any, list[int]]]:
+    """What each node is: a name or an operation, and the places of the nodes that it reads."""
+    steps, place = list[tuple[_Step, Any, list[int]]](), dict[fx.Node, int]()
+    for node in module.graph.nodes:
+        place[node] = len(steps)
+        if node.op == "placeholder":
+            steps.append((_Step.VALUE, None, []))
+        elif node.op == "get_attr":
+            steps.append((_Step.CONSTANT, str(node.target), []))
+        elif node.op == "output":
+            steps.append((_Step.OUTPUT, None, [place[node.args[0]]]))
+        elif node.target is _aten.sym_size.int and node.args[0].op == "placeholder" and node.args[1] == 0:
+            steps.append((_Step.BATCH, None, []))
+        elif node.target is getattr and node.args[1] == "device":
+            steps.append((_Step.DEVICE, None, []))
+        else:
+            steps.append((_Step.OPERATION, _operation(node), [place[each] for each in node.all_input_nodes]))
+    return steps
 
 
 class Numbers(Reader):
     """Numbers of values on one and the same inputs: equal numbers, equal values, in whatever graph they stand."""
 
     def __init__(self) -> None:
+        self._opened: dict[tuple[int, ...], tuple[int, Function]] = {}
         self.known: list[tuple[Any, tuple[int, ...]]] = []
         self._numbers: dict[Hashable, int] = {}
 
@@ -243,6 +282,13 @@ class Numbers(Reader):
             if len(sources) == 1 and all(each == expected for each, expected in slices):
                 return sources.pop()[0]
         return self._number((key_of(fn), args), fn, args)
+
+    def through(self, fn: Function, values: Sequence[int]) -> int:
+        """The number of a function's value, opened once for the same values."""
+        key = id(fn), *values
+        if key not in self._opened:
+            self._opened[key] = super().through(fn, values), fn
+        return self._opened[key][0]
 
     def f_of(self, graph: Graph) -> int:
         """The number of a graph's output."""

@@ -20,7 +20,7 @@ from pscrub.graph.cuts import Cut, left_as_found, output_of
 from pscrub.graph.equal import find_gap
 from pscrub.graph.export import nodes_between_marks
 from pscrub.graph.graph import Function, Graph, Node
-from pscrub.graph.running import CHECKED
+from pscrub.graph.running import CHECKED, Running
 from pscrub.graph.subject import Argument, Subject, describe, path_faults
 
 Inputs = Sequence[str] | Mapping[str, str]
@@ -133,7 +133,7 @@ def _check(graph: Graph, subject: Subject, columns: Mapping[str, Tensor], consta
     alone: dict[str, Tensor] = {}
     for size in sorted({1, 2, *(len(column) for column in columns.values())}):
         values = {name: column[:size] for name, column in columns.items()}
-        expected = subject.record(values)
+        expected, running = subject.record(values), Running(size, next(iter(columns.values())).device)
         for name, node in graph.nodes.items():
             repeated = [f"'{read}'" for read in node.inputs if read in constant]
             advice = subject.advice
@@ -141,7 +141,7 @@ def _check(graph: Graph, subject: Subject, columns: Mapping[str, Tensor], consta
                 advice += (
                     f"; it reads {', '.join(repeated)}, one value for all rows, here repeated in each: try not to cut"
                 )
-            value = values[name] = _value(node, values, size, advice)
+            value = values[name] = _value(running, node, values, size, advice)
             if name in expected:
                 wanted = expected[name].broadcast_to(value.shape) if name in constant else expected[name]
                 if value.shape != wanted.shape or value.dtype != wanted.dtype:
@@ -163,9 +163,9 @@ def _check(graph: Graph, subject: Subject, columns: Mapping[str, Tensor], consta
                 )
 
 
-def _value(node: Node, values: Mapping[str, Tensor], size: int, advice: str) -> Tensor:
+def _value(running: Running, node: Node, values: Mapping[str, Tensor], size: int, advice: str) -> Tensor:
     try:
-        value = node.fn(*(values[read] for read in node.inputs))
+        value = running.through(node.fn, [values[read] for read in node.inputs])
     except Exception as error:
         raise TraceError(f"node '{node.name}' fails on {size} rows of the example: {tell(error)}{advice}") from error
     if isinstance(value, Tensor) and value.shape[:1] == (size,):

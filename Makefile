@@ -3,7 +3,7 @@
 # make bench    speed and memory, beside rust-circuit, in an environment of its own
 # make notebooks  runs the notebooks' sources and writes the notebooks beside them
 # make coverage how often the intervals cover, into docs/coverage.md; goes on where it was cut short (minutes)
-# make models   the engine against the slow evaluator: a thousand random hypotheses, every shipped one, transformers
+# make models   the engine against the slow evaluator: a thousand random hypotheses, shipped ones; 40 kinds of models traced
 # make format   formats, and mends what the linter can mend
 #
 # Each makes the environment that it needs. PYTHON=... chooses the interpreter: otherwise the first of these that runs.
@@ -41,7 +41,7 @@ coverage: .venv/.stamp-test
 	.venv/bin/python -m tests.coverage
 
 models: .venv/.stamp-test
-	CASES=250 .venv/bin/python -m pytest -n auto tests/evaluate/test_engine.py
+	CASES=250 .venv/bin/python -m pytest -n auto tests/evaluate/test_engine.py tests/graph/test_zoo.py
 
 format: .venv/.stamp-test
 	.venv/bin/ruff format .

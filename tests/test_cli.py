@@ -204,12 +204,19 @@ def test_an_interrupt_that_a_destructor_swallows_is_raised_again() -> None:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
 
-    with cli._interrupts_kept() as raise_again:
-        raise_again()
-        Dying()
-        with pytest.raises(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background ignores it
+    try:
+        with cli._interrupts_kept() as raise_again:
             raise_again()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            Dying()
+            with pytest.raises(KeyboardInterrupt):
+                raise_again()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with cli._interrupts_kept():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_failing_node_is_one_line_and_keeps_what_was_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

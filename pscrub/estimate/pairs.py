@@ -200,7 +200,7 @@ class Pairs:
         made = {name: values.pure(values.on_data(name), OUTPUT) for name in self.outputs}
         made |= {name: values.pure(values.on_data(name), LABEL) for name in self.labels}
         root = values.run([output], made)[output]
-        return Plan(values, root, made, {OUTPUT: OUTPUT, LABEL: LABEL}, OUTPUT)
+        return Plan(values, root, made, {OUTPUT: OUTPUT, LABEL: LABEL}, (output,), OUTPUT)
 
     @cached_property
     def _whole(self) -> _Way:

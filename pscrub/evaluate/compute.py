@@ -70,7 +70,6 @@ class Kept:
         self.held: dict[int, Tensor] = {}
         self._row_bytes: dict[int, int] = {}
         self._shapes: dict[int, Sequence[int]] = {}
-        self._row_flops: dict[int, int] = {}
         self._passed_over: set[int] = set()
 
     @property
@@ -120,16 +119,26 @@ class Kept:
 
     def chunk(self, code: Sequence[Instruction]) -> int:
         """How many rows to work on at a time: what lives at once within an eighth of the budget, each value small."""
+        live, largest = self.live(code)
+        most = self.memory // 8 // live
+        if self.device.type == "cpu":
+            most = min(most, max(SMALL // largest, 64))
+        return int(min(max(most, 16), 65536))
+
+    def live(self, code: Sequence[Instruction]) -> tuple[int, int]:
+        """Bytes a row of what lives at once while code runs, and of the largest value."""
         live = peak = largest = 1
         for each in code:
             size = self._row_bytes.get(self._on_data(each.number), 0)
             live, largest = live + size, max(largest, size)
             peak = max(peak, live)
             live -= sum(self._row_bytes.get(self._on_data(n), 0) for n in each.dead)
-        most = self.memory // 8 // peak
-        if self.device.type == "cpu":
-            most = min(most, max(SMALL // largest, 64))
-        return int(min(max(most, 16), 65536))
+        return peak, largest
+
+    def peak(self, code: Sequence[Instruction]) -> int:
+        """Bytes of what lives at once while code runs on chunks, one a thread on a CPU; what is kept comes on top."""
+        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        return self.live(code)[0] * min(self.chunk(code), self.data.n) * threads
 
     def shape(self, number: int) -> Sequence[int] | None:
         """The shape of a value on D, on some number of rows, or of one without rows; None if it was not seen."""
@@ -228,26 +237,30 @@ class Kept:
         if sum(self._row_bytes[n] for n in wanted) * self.data.n <= free:
             return wanted
         made = [each.number for each in code if self.values[each.number].kind is Kind.ON_D and each.fn is not None]
-        flops = self.flops(made)
+        flops = self.flops(code)
         cost = {n: float(flops[n] + BYTE * self._row_bytes[n]) for n in made}
         size = {n: self._row_bytes[n] * self.data.n for n in made if self.values.has_rows(n)}
         self._passed_over |= set(wanted)
         return choose_to_keep(wanted, lambda n: [arg for arg in self.values[n].args if arg in cost], cost, size, free)
 
-    def flops(self, numbers: Sequence[int]) -> dict[int, int]:
-        """Floating-point operations a row of each value, that of what it reads apart: of products and the like."""
-        missing = [n for n in numbers if n not in self._row_flops]
-        if missing:
-            rows = torch.arange(min(2, self.data.n))
-            known: dict[int, Any] = {}
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                for each in self.code(missing):
-                    before = counter.get_total_flops()
-                    known[each.number] = self._value(each, known, lambda n: self._leaf(n, rows), len(rows))
-                    self._row_flops[each.number] = (counter.get_total_flops() - before) // len(rows)
-                    for n in each.dead:
-                        del known[n]
-        return {n: self._row_flops[n] for n in numbers}
+    def flops(self, code: Sequence[Instruction], leaf: Leaf | None = None) -> dict[int, int]:
+        """Floating-point operations a row of each value that code computes, found by running it on two rows of D.
+
+        Args:
+            code: of values on D, or on draws.
+            leaf: gives what is not computed; by default values on D.
+        """
+        rows, known, found = min(2, self.data.n), dict[int, Any](), dict[int, int]()
+        leaf = leaf or (lambda n: self.at(self._on_data(n), torch.arange(rows)))
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            for each in code:
+                before = counter.get_total_flops()
+                known[each.number] = self._value(each, known, leaf, rows)
+                if each.fn is not None:
+                    found[each.number] = (counter.get_total_flops() - before) // rows
+                for n in each.dead:
+                    del known[n]
+        return found
 
     def _value(self, each: Instruction, known: Mapping[int, Any], leaf: Leaf, rows: int) -> Any:
         if each.fn is not None:

@@ -172,6 +172,7 @@ class Plan:
         root: the number of f.
         made: graph node -> number, of what f reads and is made of on the way, as far as it is not unimportant.
         datum: path of a site -> that of the site whose datum it has.
+        computed: graph nodes whose values are mixed, and so computed for each draw.
         site: path of the root.
     """
 
@@ -179,6 +180,7 @@ class Plan:
     root: int
     made: Mapping[str, int]
     datum: Mapping[str, str]
+    computed: tuple[str, ...]
     site: str
 
     def mixed_of(self, roots: Sequence[int]) -> list[int]:
@@ -233,7 +235,7 @@ def make_plan(values: Values, tree: Tree, replaced: Replaced | None = None) -> P
     for path, site in tree.sites.items():
         fixed = site.parent is not None and int(site.partition.sizes.max()) <= 1
         datum[path] = datum[site.parent or ""] if fixed else path
-    made = dict[str, int]()
+    made, computed = dict[str, int](), dict[str, None]()
 
     def take(name: str, path: str) -> int:
         if path not in replaced:
@@ -254,9 +256,10 @@ def make_plan(values: Values, tree: Tree, replaced: Replaced | None = None) -> P
             for name, source in site.given.items()
         }
         numbers[path] = values.run([site.claim.at], made)[site.claim.at]
+        computed |= dict.fromkeys(name for name, n in made.items() if values[n].kind is Kind.MIXED)
     if not tree.sites[tree.root].given:
         made = {}
-    return Plan(values, numbers[tree.root], made, datum, tree.root)
+    return Plan(values, numbers[tree.root], made, datum, tuple(computed), tree.root)
 
 
 @dataclass(frozen=True, eq=False)

@@ -242,3 +242,27 @@ def test_sizes_count_rows_that_can_be_drawn() -> None:
     assert partition.n_blocks == 3
     assert partition.sizes.tolist() == [1, 2, 0]
     assert partition.block_weights.tolist() == pytest.approx([1 / 3, 2 / 3, 0])
+
+
+@pytest.mark.parametrize(
+    ("blocks", "kind"),
+    [(1, torch.uint8), (256, torch.uint8), (257, torch.int16), (32_768, torch.int16), (32_769, torch.int32)],
+)
+def test_labels_take_as_few_bytes_as_they_can(blocks: int, kind: torch.dtype) -> None:
+    data = Dataset({"x": torch.arange(40_000)})
+    partition = Partition.of(data["x"] % blocks, data)
+    assert partition.stored.dtype == kind and partition.labels.dtype == torch.int64
+    assert torch.equal(partition.labels, data["x"] % blocks)
+    rows = torch.tensor([[0, 39_999], [7, 7]])
+    assert torch.equal(partition.labels_of(rows), rows % blocks)
+    drawn = partition.table.pick(partition.labels_of(rows), torch.rand(2, 2, dtype=torch.float64))
+    assert drawn.dtype == torch.int64 and torch.equal(drawn % blocks, rows % blocks)
+
+
+@pytest.mark.parametrize("spread", [1, 10**12])
+def test_integers_are_numbered_alike_counted_or_sorted(spread: int) -> None:
+    """Labels in the order of first appearance, whether values lie close enough to be counted or have to be sorted."""
+    values = torch.randint(-50, 50, (3000,), generator=torch.Generator().manual_seed(4)) * spread
+    labels = Partition.of(values, Dataset({"x": values})).labels.tolist()
+    seen: dict[int, int] = {}
+    assert labels == [seen.setdefault(value, len(seen)) for value in values.tolist()]

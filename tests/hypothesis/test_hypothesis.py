@@ -364,3 +364,12 @@ def test_faults_are_found_once_and_do_not_ask_whether_the_graph_is_f() -> None:
     with pytest.raises(HypothesisError, match="claim 'out'"):
         _ = h.partitions
     assert len(read) == 1
+
+
+def test_equal_features_share_one_partition() -> None:
+    """However they are written, so that thousands of claims of few features take the memory of these few."""
+    data = Dataset({"x": torch.arange(12)})
+    graph = Graph.of({"a": lambda x: x, "b": lambda x: x, "f": lambda a, b: a + b}, ["x"], "f")
+    claims = [Claim("a", data["x"] % 2), Claim("b", lambda d: ["even", "odd"] * 6)]
+    found = Hypothesis("h", graph, data, Claim("f", reads=claims)).partitions
+    assert found[claims[0]] is found[claims[1]]

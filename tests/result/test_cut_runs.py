@@ -38,7 +38,9 @@ def study():
 def test_a_run_that_is_ended_leaves_a_result_or_none(kill: signal.Signals, after: float, tmp_path: Path) -> None:
     file, out = tmp_path / "slow.py", tmp_path / "out"
     file.write_text(FILE.format(tests=str(Path(__file__).parent)))
-    code = "import sys; from pscrub.cli import main; sys.exit(main())"
+    # Heard even if the tests were started in the background, where interrupts are ignored.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from pscrub.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "run", str(file), "--draws", str(40 * ROUND), "--out", str(out)]
     root = str(Path(pscrub.__file__).parents[1])
     process = subprocess.Popen(

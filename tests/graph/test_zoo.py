@@ -1,0 +1,39 @@
+"""Models that people bring are traced, cut wherever they can be, and give what they gave: tried by `make models`."""
+
+from __future__ import annotations
+
+import os
+from inspect import signature
+
+import pytest
+import torch
+
+from pscrub import Claim, Dataset, Hypothesis, Node, trace, unroll
+from pscrub.evaluate.engine import Engine
+from pscrub.evaluate.reference import run_scrubbed
+from pscrub.evaluate.values import Activations
+from pscrub.law.drawing import draw
+from tests.graph.zoo import find_cuts, specimens
+
+ALL = specimens()
+TRIED = list(ALL) if int(os.environ.get("CASES", "15")) > 15 else ["recurrent", "length first", "odd"]
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_a_model_is_traced_and_scrubbed(name: str) -> None:
+    """Traced within 1e-5 of the module; the engine within rounding of the slow evaluator, a cut amid it claimed."""
+    specimen = ALL[name]()
+    cuts = find_cuts(specimen)
+    data = Dataset(specimen.columns)
+    loss = Node("loss", ("result",), lambda result: result.float().reshape(len(result), -1).square().mean(1))
+    first = next(iter(signature(specimen.module.forward).parameters))
+    graph = trace(specimen.module, data, cuts=cuts, inputs={first: "x"}, output="result", behaviour=loss)
+    middle = [cut for cut in cuts if cut in graph.ancestors("result")]
+    if not middle:
+        return
+    at = middle[len(middle) // 2]
+    claim = Claim("loss", reads=[Claim("result", reads=[Claim(at, torch.arange(data.n) % 2)], paths="any")])
+    tree = unroll(Hypothesis(name, graph, data, claim))
+    drawn = draw(tree, 20, (0,))
+    slow = run_scrubbed(tree, Activations(graph, data), drawn)
+    torch.testing.assert_close(Engine(data).f(tree, drawn), slow, rtol=1e-4, atol=1e-5)

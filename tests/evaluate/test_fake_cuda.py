@@ -124,7 +124,7 @@ def fake_mode() -> FakeTensorMode:
 def test_shipped_studies_run_without_a_mismatch_of_devices_and_without_waiting(name: str) -> None:
     study = load(name, {"rows": "60"} if name.startswith("bracket") else {})
     engine = Engine(study.hypotheses[0].data)
-    for hypothesis in study.hypotheses[:: 1 if len(study.hypotheses) < 10 else 5]:
+    for hypothesis in study.hypotheses[:: 1 if len(study.hypotheses) < 5 else 4]:
         check(engine, unroll(hypothesis), fake_mode())
 
 

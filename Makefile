@@ -41,7 +41,8 @@ coverage: .venv/.stamp-test
 	.venv/bin/python -m tests.coverage
 
 models: .venv/.stamp-test
-	CASES=250 .venv/bin/python -m pytest -n auto tests/evaluate/test_engine.py tests/graph/test_zoo.py
+	CASES=250 .venv/bin/python -m pytest -n auto tests/evaluate/test_engine.py \
+		tests/evaluate/test_fake_cuda.py tests/graph/test_zoo.py
 
 format: .venv/.stamp-test
 	.venv/bin/ruff format .

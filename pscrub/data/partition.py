@@ -67,8 +67,8 @@ class Partition:
             DatasetError: a wrong shape, NaN, or values that cannot be compared.
         """
         values = _values(feature, data.n, name)
-        labels = np.zeros(data.n, dtype=np.int64)
-        for column in values.T:
+        labels = np.zeros(data.n, dtype=np.int64) if values.shape[1] == 0 else _number(values[:, 0])
+        for column in values.T[1:]:
             labels = _number(_combine(labels, _number(column)))
         return cls(torch.from_numpy(labels), data.weights, data.columns)
 
@@ -120,13 +120,14 @@ class Partition:
 
     def refine(self, *others: Partition) -> Partition:
         """The common refinement: rows are alike where every one of the partitions says so."""
-        labels, n_blocks = self.labels.numpy(), self.n_blocks
+        labels, first = self.labels.numpy(), _first(self.labels.numpy())
         for other in dict.fromkeys(others):
-            if n_blocks == len(labels):  # no two rows are alike
+            if len(first) == len(labels):  # no two rows are alike
                 break
-            if other.n_blocks > 1:
-                labels = _number(_combine(labels, other.labels.numpy()))
-                n_blocks = int(labels.max()) + 1
+            told = other.stored.numpy()
+            if not np.array_equal(told[first][labels], told):  # else it says nothing new, which is quick to see
+                labels = _number(_combine(labels, told.astype(np.int64)))
+                first = _first(labels)
         return Partition(torch.from_numpy(labels), self.weights, self.columns)
 
     def coarsen(self, *others: Partition) -> Partition:
@@ -191,6 +192,13 @@ def _values(feature: Any, n: int, name: str) -> np.ndarray[Any, Any]:
     if array.dtype.kind not in "biufUS":
         raise DatasetError(f"{name} holds {array.dtype} values; expected ints, bools, strings or floats")
     return array.reshape(n, -1)
+
+
+def _first(labels: Labels) -> Labels:
+    """The first row of each block."""
+    first = np.empty(int(labels.max()) + 1, dtype=np.int64)
+    first[labels[::-1]] = np.arange(len(labels))[::-1]  # of what is written to one place the last stays
+    return first
 
 
 def _combine(a: Labels, b: Labels) -> Labels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -70,6 +71,7 @@ DATA = Dataset(
 )
 
 
+@cache
 def graph(causal: bool = False) -> Graph:
     """Heads of both layers, positions of what the second reads, one of them read by a head alone."""
     torch.manual_seed(1)

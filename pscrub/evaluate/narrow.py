@@ -92,14 +92,16 @@ class Narrowing:
 
     def step(self, n: int, cut: Cut) -> Step | None:
         """How a part of a mixed value is computed; None if no rule is known. The whole always can be."""
-        fn, args = self.values[n].of, self.values[n].args
-        if isinstance(fn, Slice) and fn.axis > 0:
-            return None, [(args[0], _within(cut, fn.axis, fn.part))]
+        fn, args, out = self.values[n].of, self.values[n].args, self.shape(n)
         if isinstance(fn, Sized):
             return (None if cut else fn), [(args[0], cut)]  # that it has its size was seen on D
-        if isinstance(fn, Whole) and cut:
-            return _of_parts(fn, args, cut)
-        if isinstance(fn, Operation) and fn.has_rows and (out := self.shape(n)) is not None:
+        if isinstance(fn, Slice | Whole) and out is not None:
+            axis = fn.axis % len(out)  # an axis may be counted from the last
+            if isinstance(fn, Slice):
+                return None, [(args[0], _within(cut, axis, fn.part))]
+            if cut:
+                return _of_parts(fn, axis, args, cut)
+        elif isinstance(fn, Operation) and fn.has_rows and out is not None:
             found = _Rule(self, fn, args, out).step(cut)
             if found is not None:
                 return found
@@ -273,13 +275,13 @@ def _within(cut: Cut, axis: int, part: tuple[int, ...]) -> Cut:
     return _ordered({**cuts, axis: tuple(part[i] for i in cuts[axis]) if axis in cuts else part})
 
 
-def _of_parts(fn: Whole, args: Sequence[int], cut: Cut) -> Step | None:
-    """Of slices that are put together: all of them, or the only one that is read."""
+def _of_parts(fn: Whole, axis: int, args: Sequence[int], cut: Cut) -> Step | None:
+    """Of slices that are put together along an axis: all of them, or the only one that is read."""
     cuts = dict(cut)
-    if fn.axis not in cuts:
+    if axis not in cuts:
         return fn, [(arg, cut) for arg in args]
-    wanted = cuts.pop(fn.axis)
+    wanted = cuts.pop(axis)
     for arg, part in zip(args, fn.parts, strict=True):
         if set(wanted) <= set(part):
-            return None, [(arg, _ordered({**cuts, fn.axis: tuple(map(part.index, wanted))}))]
+            return None, [(arg, _ordered({**cuts, axis: tuple(map(part.index, wanted))}))]
     return None

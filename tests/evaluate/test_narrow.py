@@ -122,6 +122,19 @@ def test_the_same_numbers_from_less(causal: bool) -> None:
     assert narrowed >= 2
 
 
+@pytest.mark.parametrize(("axis", "size"), [(1, POSITIONS), (-2, POSITIONS), (2, WIDTH), (-1, WIDTH)])
+def test_splits_along_axes_counted_from_either_end(axis: int, size: int) -> None:
+    """What is put together again is read in part, along the axis that was cut and along another."""
+    loss = Node("loss", ("logits", "label"), lambda z, y: functional.cross_entropy(z, y, reduction="none"))
+    torch.manual_seed(1)
+    cuts = {"r1": "layers.1.read", "m1": "layers.1.written"}
+    made = trace(Small(False).eval(), DATA, cuts=cuts, inputs=["tokens"], output="logits", behaviour=loss)
+    made = split(made, "m1", axis, {"first": [0, 2], "rest": [i for i in range(size) if i not in (0, 2)]}, size)
+    part = Claim("first", DATA["tokens"][:, 0] % 3)
+    tree = unroll(Hypothesis("h", made, DATA, Claim("loss", reads=[Claim("logits", reads=[part])])))
+    assert gap(Engine(DATA), tree) < 1e-5
+
+
 # Planted faults
 
 

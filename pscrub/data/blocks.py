@@ -62,6 +62,11 @@ class BlockTable:
         keep, alias = _aliases(share.numpy(), labels.numpy())
         return cls(rows.to(kind), spans, torch.from_numpy(keep), torch.from_numpy(alias))
 
+    @property
+    def bytes(self) -> int:
+        """What the table takes."""
+        return sum(t.nbytes for t in (self.rows, self.spans, self.keep, self.alias) if t is not None)
+
     def to(self, device: torch.device | str) -> BlockTable:
         """The table on a device."""
         moved = (None if t is None else t.to(device) for t in (self.rows, self.spans, self.keep, self.alias))

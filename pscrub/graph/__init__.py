@@ -9,6 +9,7 @@ from pscrub.graph.cuts import Cut, input_of, output_of
 from pscrub.graph.equal import Difference, RewriteCheck, check_rewrites, equal_on
 from pscrub.graph.graph import Function, Graph, Node, Rewrite
 from pscrub.graph.losses import accuracy, correlation, divergence, flipped, squared_error
+from pscrub.graph.once import Traced, trace_all
 from pscrub.graph.rewrites import inline, own_copy, replace, split, with_estimate
 from pscrub.graph.tracing import trace
 from pscrub.graph.trivial import constant, lookup_table
@@ -21,6 +22,7 @@ __all__ = [
     "Node",
     "Rewrite",
     "RewriteCheck",
+    "Traced",
     "accuracy",
     "check_rewrites",
     "constant",
@@ -37,5 +39,6 @@ __all__ = [
     "split",
     "squared_error",
     "trace",
+    "trace_all",
     "with_estimate",
 ]

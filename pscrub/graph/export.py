@@ -8,7 +8,7 @@ import operator
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,10 +19,11 @@ from torch.fx.node import map_aggregate
 
 from pscrub.errors import TraceError
 from pscrub.graph.graph import Node
-from pscrub.graph.ops import HAS_ROWS
+from pscrub.graph.ops import HAS_ROWS, OPERATION, Operation, operation_of
 
 _aten = torch.ops.aten
 Copies = dict[fx.Node, fx.Node]
+Constants = dict[str, nn.Parameter]
 
 
 def mark_op() -> Any:
@@ -77,7 +78,12 @@ def _is_functional(program: ExportedProgram) -> bool:
     return True
 
 
-def nodes_between_marks(program: ExportedProgram, columns: Sequence[str]) -> tuple[list[Node], set[str]]:
+def nodes_between_marks(
+    program: ExportedProgram,
+    columns: Sequence[str],
+    constants: Constants | None = None,
+    names: Mapping[str, str] | None = None,
+) -> tuple[list[Node], set[str]]:
     """The graph nodes of a program, one a mark, and the names of those that depend on no column.
 
     A node's inputs are the nearest marks and columns that its computation reaches walking back; its `fn` is a
@@ -88,11 +94,13 @@ def nodes_between_marks(program: ExportedProgram, columns: Sequence[str]) -> tup
     Args:
         program: functional (`export_functional`), dynamic in its inputs' first dimension alone.
         columns: the names of its inputs.
+        constants: `constants_of` the program, made here where they are not given.
+        names: mark -> node; marks without one are passed over. By default every mark is a node of its name.
 
     Raises:
         TraceError: values that are not batch first.
     """
-    parts = Parts(program, columns)
+    parts = Parts(program, columns, constants, names)
     nodes: list[Node] = []
     constant: set[str] = set()
     faults = []
@@ -116,16 +124,25 @@ def nodes_between_marks(program: ExportedProgram, columns: Sequence[str]) -> tup
 class Parts:
     """What is where in a program's graph."""
 
-    def __init__(self, program: ExportedProgram, columns: Sequence[str]) -> None:
+    def __init__(
+        self,
+        program: ExportedProgram,
+        columns: Sequence[str],
+        constants: Constants | None = None,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
         self.root = program.graph_module
         self.order = {node: place for place, node in enumerate(program.graph.nodes)}
         placeholders = {node.name: node for node in self.order if node.op == "placeholder"}
         arguments = [placeholders[str(name)] for name in program.graph_signature.user_inputs]
-        self.marks = {node: str(node.args[1]) for node in self.order if node.target == mark_op()}
+        marks = {node: str(node.args[1]) for node in self.order if node.target == mark_op()}
+        self.marks = {
+            node: names[mark] if names else mark for node, mark in marks.items() if not names or mark in names
+        }
         self.named = dict(zip(arguments, columns, strict=True)) | self.marks
         sizes = [node.meta["val"].shape[0] for node in arguments]
         self.batch = {size.node.expr for size in sizes if isinstance(size, torch.SymInt)}
-        self.constants = _constants(program, placeholders)
+        self.constants = {placeholders[name]: tensor for name, tensor in (constants or constants_of(program)).items()}
 
     def behind(self, value: fx.Node) -> set[fx.Node]:
         """What computes a value: everything back to named values and constants, these included."""
@@ -191,6 +208,7 @@ class Parts:
             else:
                 copies[node] = self.copy(graph, node, copies, batch, device)
                 copies[node].meta[HAS_ROWS] = self.is_batch_first(node)
+                copies[node].meta[OPERATION] = self._operation(node, copies)
         result = copies[value]
         if not reads:
             one = value.meta["val"].shape[:1] == (1,)
@@ -200,6 +218,16 @@ class Parts:
         graph.output(result)
         graph.eliminate_dead_code()
         return fx.GraphModule(attributes, graph)
+
+    def _operation(self, node: fx.Node, copies: Copies) -> Operation:
+        """The copy's operation, one and the same object wherever the node is copied to."""
+        # Which of its inputs are one: what was copied without its marks can read one value for two.
+        read = [copies[each] for each in node.all_input_nodes]
+        key = tuple(read.index(each) for each in read)
+        known: dict[tuple[int, ...], Operation] = node.meta.setdefault(OPERATION, {})
+        if key not in known:
+            known[key] = operation_of(copies[node])
+        return known[key]
 
     def copy(self, graph: fx.Graph, node: fx.Node, copies: Copies, batch: fx.Node, device: fx.Node) -> fx.Node:
         """A node in another graph, on copies of what it reads."""
@@ -236,11 +264,11 @@ def _is_copy(node: fx.Node) -> bool:
             # A device that the export ran on is not told apart from another: all is on one.
             source: Any = node.args[0]
             return bool(source.meta["val"].dtype == node.meta["val"].dtype)
-    return False
+    return bool(node.target == mark_op())
 
 
-def _constants(program: ExportedProgram, placeholders: dict[str, fx.Node]) -> dict[fx.Node, nn.Parameter]:
-    """Parameters, buffers and literals, copied once each however many nodes use them.
+def constants_of(program: ExportedProgram) -> Constants:
+    """Parameters, buffers and literals by their placeholders, copied once each however many nodes use them.
 
     Buffers too become parameters: moving modules to a device keeps a parameter that they share one and the same.
     """
@@ -257,5 +285,5 @@ def _constants(program: ExportedProgram, placeholders: dict[str, fx.Node]) -> di
         same = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if same not in copies:
             copies[same] = nn.Parameter(tensor.detach().clone(), requires_grad=False)
-        found[placeholders[name]] = copies[same]
+        found[name] = copies[same]
     return found

@@ -21,6 +21,9 @@ from pscrub.errors import GraphError
 from pscrub.graph.graph import Function, Graph
 
 _aten = torch.ops.aten
+OPERATION = "pscrub: operation"
+"""Key of a traced node's `meta`: its `operation_of`, where that is known."""
+
 HAS_ROWS = "pscrub: has rows"
 """Key of an operation's `meta` in a traced function: its value is one tensor, the batch first."""
 
@@ -246,7 +249,8 @@ def _read_steps(module: fx.GraphModule) -> list[tuple[_Step, Any, list[int]]]:
         elif node.target is getattr and node.args[1] == "device":
             steps.append((_Step.DEVICE, None, []))
         else:
-            steps.append((_Step.OPERATION, _operation(node), [place[each] for each in node.all_input_nodes]))
+            operation = node.meta.get(OPERATION) or operation_of(node)
+            steps.append((_Step.OPERATION, operation, [place[each] for each in node.all_input_nodes]))
     return steps
 
 
@@ -313,7 +317,8 @@ def key_of(fn: Callable[..., Any]) -> Hashable:
 _KNOWN = ("placeholder", "get_attr", "call_function", "output")
 
 
-def _operation(node: fx.Node) -> Operation:
+def operation_of(node: fx.Node) -> Operation:
+    """What a node of a traced function runs, of the values of `node.all_input_nodes`."""
     places = {each: _Place(i) for i, each in enumerate(node.all_input_nodes)}
     arguments: Any = map_arg((tuple(node.args), dict(node.kwargs)), lambda each: places[each])  # type: ignore[arg-type, return-value]
     return Operation(node.target, _freeze(arguments), arguments, bool(node.meta.get(HAS_ROWS)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,40 +36,52 @@ class Subject:
         positional = [columns[column] for parameter, column in self.arguments if parameter is None]
         return self.module(*positional, **{p: columns[column] for p, column in self.arguments if p is not None})
 
+    def hooked(self, see: Callable[[str, Any], Any]) -> AbstractContextManager[Any]:
+        """Within, a call passes the value of each cut through `see(name, value)`; yields how often each was called."""
+        return hook(self.module, self.cuts, see)
+
     def record(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The values of the cuts and of the result, as plain hooks on the module see them."""
         found: dict[str, Tensor] = {}
+        self.watch(columns, lambda name, value: found.update({name: value.clone()}))
+        return found
+
+    def watch(self, columns: Mapping[str, Tensor], see: Callable[[str, Tensor], object]) -> None:
+        """Calls `see` with the name and the value of each cut and of the result, in the order in which they come."""
         faults: list[str] = []
 
-        def see(name: str, value: Any) -> Any:
+        def pass_on(name: str, value: Any) -> Any:
             if isinstance(value, Tensor):
-                found[name] = value.detach().clone()
+                see(name, value.detach())
             else:
                 faults.append(f"node '{name}': {self.cuts[name]} is {describe(value)}; expected a tensor")
             return value
 
-        with hook(self.module, self.cuts, see) as calls:
+        with self.hooked(pass_on) as calls:
             try:
                 result = self({name: column.clone() for name, column in columns.items()})
+            except TraceError:
+                raise
             except Exception as error:
                 size = len(next(iter(columns.values())))
                 message = f"the module does not run on {size} rows of the example: {tell(error)}{self.advice}"
                 raise TraceError(message) from error
         for name, cut in self.cuts.items():
-            faults += _call_faults(name, cut, calls[name])
+            faults += call_faults(name, cut, calls[name])
         value = pick(result, None)
         if not isinstance(value, Tensor):
             faults.append(f"the module returns {describe(result)}, in which no tensor was found for '{self.output}'")
         if faults:
             raise TraceError(faults)
-        return found | {self.output: value.detach().clone()}
+        assert isinstance(value, Tensor)
+        see(self.output, value.detach())
 
     def export(self, columns: Mapping[str, Tensor]) -> ExportedProgram:
         """The program, free of mutation, with a mark at each cut and at the result."""
         values = tuple(columns[name] for name in self.columns)
         marked = _Marked(self)
         try:
-            with hook(self.module, self.cuts, marked.mark):
+            with self.hooked(marked.mark):
                 program = export_functional(marked, values)
         except Exception as error:
             raise TraceError(_refusal(error)) from error
@@ -115,7 +128,7 @@ def path_faults(subject: Subject) -> list[str]:
     ]
 
 
-def _call_faults(name: str, cut: Cut, calls: int) -> list[str]:
+def call_faults(name: str, cut: Cut, calls: int) -> list[str]:
     if calls == 0:
         return [
             f"node '{name}': submodule '{cut.path}' is never called in forward (its parent may use its weights "

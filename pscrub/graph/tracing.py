@@ -7,21 +7,21 @@ import inspect
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from pscrub.data.dataset import Dataset
-from pscrub.errors import TraceError, close, tell
+from pscrub.errors import TraceError, close
 from pscrub.graph.behaviours import open_function
+from pscrub.graph.checking import Trial
 from pscrub.graph.cuts import Cut, left_as_found, output_of
-from pscrub.graph.equal import find_gap
 from pscrub.graph.export import nodes_between_marks
 from pscrub.graph.graph import Function, Graph, Node
-from pscrub.graph.running import CHECKED, Running
-from pscrub.graph.subject import Argument, Subject, describe, path_faults
+from pscrub.graph.running import CHECKED
+from pscrub.graph.subject import Argument, Subject, path_faults
 
 Inputs = Sequence[str] | Mapping[str, str]
 
@@ -30,7 +30,7 @@ def trace(
     module: nn.Module,
     example: Dataset | Mapping[str, Any],
     *,
-    cuts: Mapping[str, str | Cut],
+    cuts: Mapping[str, str | Cut | nn.Module],
     inputs: Inputs | None = None,
     output: str = "output",
     behaviour: Node | Sequence[Node] = (),
@@ -51,7 +51,8 @@ def trace(
     Args:
         module: any module that `torch.export` takes and that treats the rows of a batch alike and independently.
         example: columns [N, ...], from which a few rows are taken; all other columns a behaviour may read.
-        cuts: node name -> a submodule's path, for its output, or `output_of(...)`, `input_of(...)`.
+        cuts: node name -> a submodule or its path, for its output, or `output_of(...)`, `input_of(...)`. To choose
+            cuts again and again without another export, `trace_all`.
         inputs: the columns that forward takes: by name where forward has a parameter of that name, in order
             otherwise; or forward's parameter -> column. By default every column named like a parameter of forward, or
             the only column.
@@ -77,37 +78,81 @@ def trace(
     data = example if isinstance(example, Dataset) else Dataset(example)
     on_top = (behaviour,) if isinstance(behaviour, Node) else tuple(behaviour)
     faults: list[str] = []
-    arguments = _arguments(module, data, inputs, faults)
-    named_cuts = {name: cut if isinstance(cut, Cut) else output_of(cut) for name, cut in cuts.items()}
-    subject = Subject(module, named_cuts, output, arguments)
-    on_top_reads = [read for node in on_top for read in node.inputs if read in data.names]
-    columns = list(dict.fromkeys([*subject.columns, *on_top_reads]))
-    faults += _name_faults(subject, columns, data, on_top) + path_faults(subject)
+    arguments = arguments_of(module, data, inputs, faults)
+    subject = Subject(module, as_cuts(module, cuts), output, arguments)
+    columns = columns_of(subject, data, on_top)
+    faults += name_faults(subject, columns, data, on_top) + path_faults(subject)
     if faults:
         raise TraceError(faults)
-    device = next(t.device for t in (*module.parameters(), *module.buffers(), data[columns[0]]))
-
-    def rows(count: int) -> dict[str, Tensor]:
-        spread = torch.arange(count) * max(1, data.n // count) % data.n
-        return {name: data[name][spread.to(data[name].device)].to(device) for name in columns}
-
-    # Odd, and no other size of the inputs nor of the check: no coincidence of sizes then passes for a rule.
-    taken = {check_rows, *(size for column in rows(1).values() for size in column.shape[1:])}
-    batch = next(size for size in itertools.count(5, 2) if size not in taken)
-    with left_as_found(module, device):
-        recorded = subject.record(rows(batch))
-        nodes, constant = nodes_between_marks(subject.export(rows(batch)), subject.columns)
-        assert {node.name for node in nodes} == {*named_cuts, output}
-        on_top = tuple(_open_behaviours(on_top, recorded | rows(batch)))
+    rows = Rows(data, columns, next(t.device for t in (*module.parameters(), *module.buffers(), data[columns[0]])))
+    some = rows.of(rows.for_export(check_rows))
+    with left_as_found(module, rows.device):
+        recorded = subject.record(some)
+        program = subject.export(some)
+        nodes, constant = nodes_between_marks(program, subject.columns)
+        assert {node.name for node in nodes} == {*subject.cuts, output}
+        on_top = tuple(open_behaviours(on_top, recorded | some))
         graph = Graph([*nodes, *on_top], columns, on_top[-1].name if on_top else output)
-        _check(graph, subject, rows(max(2, check_rows)), constant, tolerance)
-    for node in graph.nodes.values():
-        if isinstance(node.fn, fx.GraphModule):
-            node.fn.meta[CHECKED] = True
+        Trial(rows.of(max(2, check_rows)), tolerance, subject.advice).check(graph, subject.watch, constant)
+    set_checked(graph)
     return graph
 
 
-def _open_behaviours(on_top: Iterable[Node], values: dict[str, Tensor]) -> Iterator[Node]:
+@dataclass(frozen=True)
+class Rows:
+    """A few rows of a data set, spread over it."""
+
+    data: Dataset
+    columns: Sequence[str]
+    device: torch.device
+
+    def of(self, count: int) -> dict[str, Tensor]:
+        """Columns of so many rows."""
+        spread = torch.arange(count) * max(1, self.data.n // count) % self.data.n
+        taken = {name: self.data[name] for name in self.columns}
+        return {name: column[spread.to(column.device)].to(self.device) for name, column in taken.items()}
+
+    def for_export(self, check_rows: int) -> int:
+        """Odd, and no other size of the inputs nor of the check: no coincidence of sizes then passes for a rule."""
+        taken = {check_rows, *(size for column in self.of(1).values() for size in column.shape[1:])}
+        return next(size for size in itertools.count(5, 2) if size not in taken)
+
+
+def set_checked(graph: Graph) -> None:
+    """Marks what was traced as tried: it is not tried again before a run."""
+    for node in graph.nodes.values():
+        if isinstance(node.fn, fx.GraphModule):
+            node.fn.meta[CHECKED] = True
+
+
+def as_cuts(module: nn.Module, cuts: Mapping[str, str | Cut | nn.Module]) -> dict[str, Cut]:
+    """Cuts by name, from paths, cuts or the submodules themselves.
+
+    Raises:
+        TraceError: a submodule that is not in the module.
+    """
+    paths = {id(each): path for path, each in module.named_modules()}
+    found, faults = {}, []
+    for name, cut in cuts.items():
+        if isinstance(cut, nn.Module):
+            if id(cut) not in paths:
+                kind = type(cut).__name__
+                faults.append(f"node '{name}': this {kind} is no submodule of the module: give one, or its path")
+                continue
+            cut = paths[id(cut)]
+        found[name] = cut if isinstance(cut, Cut) else output_of(cut)
+    if faults:
+        raise TraceError(faults)
+    return found
+
+
+def columns_of(subject: Subject, data: Dataset, on_top: Sequence[Node]) -> list[str]:
+    """The columns that forward takes, then those that nodes on top read beside."""
+    more = [read for node in on_top for read in node.inputs if read in data.names]
+    return list(dict.fromkeys([*subject.columns, *more]))
+
+
+def open_behaviours(on_top: Iterable[Node], values: dict[str, Tensor]) -> Iterator[Node]:
     """The nodes on top, traced too where that gives the same bit for bit: then what labels do not enter is seen."""
     for node in on_top:
         opened, reads = None, [values[read] for read in node.inputs if read in values]
@@ -128,53 +173,8 @@ def _are_same(opened: fx.GraphModule, fn: Function, reads: Sequence[Tensor]) -> 
     return True
 
 
-def _check(graph: Graph, subject: Subject, columns: Mapping[str, Tensor], constant: set[str], tolerance: float) -> None:
-    """Compares the graph with the module, node by node, on 1, 2 and all of some rows."""
-    alone: dict[str, Tensor] = {}
-    for size in sorted({1, 2, *(len(column) for column in columns.values())}):
-        values = {name: column[:size] for name, column in columns.items()}
-        expected, running = subject.record(values), Running(size, next(iter(columns.values())).device)
-        for name, node in graph.nodes.items():
-            repeated = [f"'{read}'" for read in node.inputs if read in constant]
-            advice = subject.advice
-            if repeated:
-                advice += (
-                    f"; it reads {', '.join(repeated)}, one value for all rows, here repeated in each: try not to cut"
-                )
-            value = values[name] = _value(running, node, values, size, advice)
-            if name in expected:
-                wanted = expected[name].broadcast_to(value.shape) if name in constant else expected[name]
-                if value.shape != wanted.shape or value.dtype != wanted.dtype:
-                    is_, was = (f"{str(each.dtype)[6:]}{[*each.shape]}" for each in (value, wanted))
-                    raise TraceError(f"node '{name}' is {is_} on {size} rows; the module's is {was}{advice}")
-                gap, scale = find_gap(value, wanted)
-                if gap > tolerance * scale:
-                    raise TraceError(
-                        f"node '{name}' differs from the module by {gap:.3g} on {size} rows (largest magnitude "
-                        f"{scale:.3g}): the module is random, keeps state from call to call, or changes in place a "
-                        f"tensor that is also used elsewhere{advice}"
-                    )
-            gap, scale = find_gap(alone.setdefault(name, value), value[:1])
-            # Kernels for other batch sizes add up in another order.
-            if value.is_floating_point() and gap > max(tolerance, torch.finfo(value.dtype).eps ** 0.5) * scale:
-                raise TraceError(
-                    f"node '{name}' of one row changes by {gap:.3g} (largest magnitude {scale:.3g}) when {size - 1} "
-                    f"more stand in its batch: rows must not interact{advice}"
-                )
-
-
-def _value(running: Running, node: Node, values: Mapping[str, Tensor], size: int, advice: str) -> Tensor:
-    try:
-        value = running.through(node.fn, [values[read] for read in node.inputs])
-    except Exception as error:
-        raise TraceError(f"node '{node.name}' fails on {size} rows of the example: {tell(error)}{advice}") from error
-    if isinstance(value, Tensor) and value.shape[:1] == (size,):
-        return value
-    found = f"{describe(value)} of shape {[*value.shape]}" if isinstance(value, Tensor) else describe(value)
-    raise TraceError(f"node '{node.name}' gives {found} for {size} rows; expected a tensor, [{size}, ...]{advice}")
-
-
-def _arguments(module: nn.Module, data: Dataset, inputs: Inputs | None, faults: list[str]) -> tuple[Argument, ...]:
+def arguments_of(module: nn.Module, data: Dataset, inputs: Inputs | None, faults: list[str]) -> tuple[Argument, ...]:
+    """Which column each argument of forward takes; what is wrong is added to the faults."""
     signature = inspect.signature(module.forward).parameters.values()
     named = [p.name for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if inputs is None:
@@ -194,7 +194,8 @@ def _arguments(module: nn.Module, data: Dataset, inputs: Inputs | None, faults: 
     return tuple(arguments)
 
 
-def _name_faults(subject: Subject, columns: Iterable[str], data: Dataset, on_top: Sequence[Node]) -> list[str]:
+def name_faults(subject: Subject, columns: Iterable[str], data: Dataset, on_top: Sequence[Node]) -> list[str]:
+    """What is wrong with the names of columns and nodes."""
     faults = []
     for column in columns:
         if column not in data.names:

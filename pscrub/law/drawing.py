@@ -22,6 +22,8 @@ from pscrub.hypothesis.tree import Site, Tree
 Model = Callable[..., dict[str, Tensor]]
 FEW = 20
 """Sites that are enumerated each in a tensor dimension of its own; torch has 64 of them, 25 on CUDA."""
+TABLES = 2**30
+"""Bytes of tables that a program holds. Those past it are made each time one is drawn from."""
 
 
 class Datum(TorchDistribution):
@@ -130,18 +132,23 @@ def program(
     """
     tables: dict[int, BlockTable] = {}
     labels: dict[int, Tensor] = {}
-    whole = tree.whole
+    whole, held = tree.whole, 0
     for partition in {id(p): p for p in (whole, *(site.partition for site in tree.sites.values()))}.values():
-        tables[id(partition)] = partition.table.to(device)
         labels[id(partition)] = partition.stored.to(device)
+        if held < TABLES:
+            tables[id(partition)] = partition.table.to(device)
+            held += partition.table.bytes
+
+    def table(partition: Partition) -> BlockTable:
+        return tables.get(id(partition)) or BlockTable.of(partition.stored, partition.weights).to(device)
 
     def law(site: Site, parent: Tensor | None) -> Datum:
         source = generator(site.path) if callable(generator) else generator
         # The root's datum is drawn from D, and so are unimportant inputs, which agree with nothing (4.1).
         if parent is None:
-            return Datum(whole, torch.zeros((), dtype=torch.int64, device=device), tables[id(whole)], source)
-        key = id(site.partition)
-        return Datum(site.partition, gather(labels[key], parent).long(), tables[key], source)
+            return Datum(whole, torch.zeros((), dtype=torch.int64, device=device), table(whole), source)
+        own = gather(labels[id(site.partition)], parent).long()
+        return Datum(site.partition, own, table(site.partition), source)
 
     def model(draws: int, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         data, fixed = dict[str, Tensor](), given or {}

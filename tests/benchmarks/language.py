@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pscrub import EXACT, Claim, Dataset, Graph, Hypothesis, Node, input_of, scrub, split, trace
 from pscrub.evaluate.engine import Engine
+from pscrub.graph import trace_all
 from pscrub.hypothesis.tree import unroll
 from tests.benchmarks.timing import short, table
 
@@ -67,15 +68,22 @@ def loss_on_repeat(logits: Tensor, tokens: Tensor) -> Tensor:
     return flat.reshape(len(logits), -1).mean(1)
 
 
-def trace_model(model: Logits, data: Dataset, layers: Sequence[int]) -> Graph:
-    """q, k, v and z of some layers, each z cut into heads."""
+LOSS = Node("loss", ("logits", "tokens"), loss_on_repeat)
+
+
+def cuts_of(layers: Sequence[int]) -> dict[str, Any]:
+    """q, k, v and z of some layers."""
     cuts: dict[str, Any] = {}
     for layer in layers:
         at = f"model.model.layers.{layer}.self_attn"
         cuts |= {f"{name}{layer}": f"{at}.{name}_proj" for name in "qkv"}
         cuts[f"z{layer}"] = input_of(f"{at}.o_proj")
-    loss = Node("loss", ("logits", "tokens"), loss_on_repeat)
-    graph = trace(model, data, cuts=cuts, inputs=["tokens"], output="logits", behaviour=loss, check_rows=3)
+    return cuts
+
+
+def trace_model(model: Logits, data: Dataset, layers: Sequence[int]) -> Graph:
+    """q, k, v and z of some layers, each z cut into heads."""
+    graph = trace(model, data, cuts=cuts_of(layers), inputs=["tokens"], output="logits", behaviour=LOSS, check_rows=3)
     size = WIDTH // HEADS
     for layer in layers:
         parts = {f"z{layer}.h{i}": slice(size * i, size * (i + 1)) for i in range(HEADS)}
@@ -115,6 +123,7 @@ def report(quick: bool) -> Iterator[str]:
         "after tracing, from checks to the interval. *Forwards*: the model on as many rows as D and the draws have, "
         "mean of before and after. Of a ladder D is passed once."
     )
+    yield from _cut_later(model, data)
     found, graphs = [], {}
     for case, layers, heads in CASES:
         if layers not in graphs:
@@ -129,6 +138,20 @@ def report(quick: bool) -> Iterator[str]:
         mixed = len(engine.plan(tree).mixed_of(engine.asked(tree).roots))
         found.append((case, short(traced), short(plain), short(spent), f"{spent / plain:.2f}", f"{mixed:,}"))
     yield table(("cuts", "trace, s", "forwards, s", "scrub, s", "scrub / forwards", "operations for each draw"), found)
+
+
+def _cut_later(model: Logits, data: Dataset) -> Iterator[str]:
+    """Seconds of one export for all cuts, beside one for each set of cuts."""
+    start = time.perf_counter()
+    traced = trace_all(model, data, inputs=["tokens"], check_rows=3)
+    rows = [(f"`trace_all`, {len(traced.points)} points", short(time.perf_counter() - start))]
+    for case, layers, _ in CASES[:2]:
+        cuts = cuts_of(layers)
+        later = partial(traced.graph, cuts, output="logits", behaviour=LOSS)
+        own = partial(trace, model, data, cuts=cuts, inputs=["tokens"], output="logits", behaviour=LOSS, check_rows=3)
+        rows.append((f"{case}, from it", short(_seconds(later))))
+        rows.append((f"{case}, `trace` alone", short(_seconds(own))))
+    yield table(("tracing", "s"), rows)
 
 
 def _forwards(model: Logits, data: Dataset, times: int) -> None:

@@ -261,6 +261,14 @@ def test_a_seed_names_its_draws() -> None:
         assert not torch.equal(same[site], other[site]) and not torch.equal(same[site], part[site])
 
 
+@pytest.mark.parametrize("held", [0, 1])
+def test_tables_that_are_not_held_give_the_same_draws(monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    expected = draw(tree(), 50, (3,))
+    monkeypatch.setattr("pscrub.law.drawing.TABLES", held)
+    found = draw(tree(), 50, (3,))
+    assert all(torch.equal(found[path], expected[path]) for path in SITES)
+
+
 def test_drawing_leaves_no_trace() -> None:
     torch_state, store = torch.get_rng_state(), dict(pyro.get_param_store().items())
     with poutine.trace() as tracer:

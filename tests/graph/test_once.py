@@ -1,0 +1,130 @@
+"""One export, many sets of cuts: the same graphs as an export for each."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pscrub.data.dataset import Dataset
+from pscrub.errors import TraceError
+from pscrub.graph.cuts import Cut, input_of, output_of
+from pscrub.graph.graph import Node
+from pscrub.graph.once import RESULT, Traced, trace_all
+from pscrub.graph.tracing import trace
+from tests.graph.traced_modules import FAMILIES, LOSS, POSITIONS, VOCABULARY, Doing, X, draw, seeded
+
+
+@pytest.fixture(scope="module", params=["plain", "gpt2-sdpa", "llama-eager"])
+def family(request: pytest.FixtureRequest) -> tuple[nn.Module, dict[str, str | Cut], Dataset, Traced]:
+    build, cuts = FAMILIES[request.param]
+    module = seeded(build)
+    words = torch.randint(VOCABULARY, (20, POSITIONS), generator=torch.Generator().manual_seed(1))
+    data = Dataset({"tokens": words, "label": words[:, 0]})
+    return module, cuts, data, trace_all(module, data, inputs=["tokens"])
+
+
+def test_graphs_are_those_of_an_export_of_their_own(family: Any) -> None:
+    module, cuts, data, traced = family
+    sets = [cuts, {name: cuts[name] for name in list(cuts)[::2]}, {}]
+    for some in sets:
+        own = trace(module, data, cuts=some, inputs=["tokens"], output="logits", behaviour=LOSS)
+        graph = traced.graph(some, output="logits", behaviour=LOSS)
+        assert {n: node.inputs for n, node in graph.nodes.items()} == {n: node.inputs for n, node in own.nodes.items()}
+        columns = dict(data.columns)
+        expected = own.run(own.nodes, columns)
+        assert all(torch.equal(value, expected[name]) for name, value in graph.run(graph.nodes, columns).items())
+
+
+def test_every_point_can_be_cut_and_is_what_hooks_see(family: Any) -> None:
+    _, _, data, traced = family
+    points = [cut for cut in traced.points if cut.path]
+    graph = traced.graph({str(cut): cut for cut in points}, output="logits")
+    values = graph.run([*map(str, points)], {"tokens": data["tokens"][:3]})
+    assert {str(cut): shape for cut, shape in traced.points.items()} == {
+        name: tuple(value.shape[1:]) for name, value in values.items()
+    }
+
+
+def test_another_set_of_cuts_exports_nothing_and_shares_the_weights(
+    family: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, cuts, _, traced = family
+    monkeypatch.setattr(torch.export, "export", lambda *args, **kwargs: pytest.fail("exported again"))
+    first, second = traced.graph(cuts, output="logits"), traced.graph({}, output="logits")
+
+    def weights(graph: Any) -> set[int]:
+        return {id(tensor) for node in graph.nodes.values() for tensor in node.fn.parameters()}
+
+    assert weights(second) <= weights(first) | {id(tensor) for tensor in traced.constants.values()}
+    assert weights(second) & weights(first)
+
+
+def test_a_cut_is_a_path_a_cut_or_the_submodule_itself() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
+    named = trace(model, X, cuts={"a": "0", "b": output_of("1")}, inputs=["x"])
+    given = trace(model, X, cuts={"a": model[0], "b": model[1]}, inputs=["x"])
+    assert given.run(["b"], X)["b"].equal(named.run(["b"], X)["b"])
+    with pytest.raises(TraceError, match="'a': this Linear is no submodule of the module: give one, or its path"):
+        trace(model, X, cuts={"a": nn.Linear(4, 4)}, inputs=["x"])
+    with pytest.raises(TraceError, match="this Linear is no submodule"):
+        trace_all(model, X, inputs=["x"]).graph({"a": nn.Linear(4, 4)})
+
+
+def test_refusals_name_the_cut() -> None:
+    linear = nn.Linear(4, 4)
+    model = Doing(lambda self, x: self.twice(self.twice(x)).tanh(), twice=linear, never=nn.ReLU()).eval()
+    traced = trace_all(model, X, inputs=["x"])
+    assert set(map(str, traced.points)) == {
+        f"{side}_of('twice'{index}, call={call})"
+        for call in (0, 1)
+        for side, index in (("input", ", index=0"), ("output", ""))
+    }
+    for cuts, message in (
+        ({"a": "never"}, "submodule 'never' is never called in forward"),
+        ({"a": "twice"}, "is called 2 times; say which"),
+        ({"a": output_of("twice", call=2)}, "0 to 1"),
+        ({"a": "twcie"}, "no submodule 'twcie'"),
+        ({"a": output_of("twice", index=3, call=0)}, "is no tensor"),
+        ({"a": output_of("twice", call=0), "b": output_of("twice", index=None, call=0)}, "'a' and 'b' name one value"),
+        ({"x": output_of("twice", call=0)}, "has the name of a column"),
+    ):
+        with pytest.raises(TraceError, match=message):
+            traced.graph(cuts)
+    graph = traced.graph({"once": output_of("twice", call=0), "again": input_of("twice", call=1)})
+    assert graph.nodes["again"].inputs == ("once",)
+    with pytest.raises(TraceError, match="node 'bad' of one row changes by"):
+        traced.graph({}, behaviour=Node("bad", ("output",), lambda x: x.sum(1) + len(x)))
+
+
+def test_rows_that_mix_are_found_where_they_mix() -> None:
+    model = Doing(lambda self, x: self.mixes(x) * 0.0 + x, mixes=Doing(lambda self, x: x - x.mean(0))).eval()
+    with pytest.raises(TraceError, match=r"'output 0 of mixes: .*of one row changes by .*rows must not interact"):
+        trace_all(model, X, inputs=["x"])
+
+
+def test_a_mark_passed_over_wrongly_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
+    traced = trace_all(model, X, inputs=["x"])
+    (mark,) = (n for n in traced.program.graph.nodes if "output 0 of 1" in str(n.args[1:]))
+    other = next(n for n in traced.program.graph.nodes if "output 0 of 0" in str(n.args[1:]))
+    mark.replace_input_with(mark.args[0], other)
+    with pytest.raises(TraceError, match="node 'output' differs from the module"):
+        traced.graph({"a": "0"})
+
+
+def test_what_is_changed_in_place_is_right_or_refused() -> None:
+    right = Doing(lambda self, x: self.relu(self.linear(x)) + x, linear=nn.Linear(4, 4), relu=nn.ReLU(inplace=True))
+    traced = trace_all(right.eval(), X, inputs=["x"])
+    expected: Tensor = right(X["x"])
+    assert traced.graph({"a": "relu"}).run(["output"], X)["output"].equal(expected)
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        h = self.linear(x)
+        self.relu(h)  # in place, and its result is not what is used
+        return h
+
+    wrong = Doing(forward, linear=nn.Linear(4, 4), relu=nn.ReLU(inplace=True)).eval()
+    with pytest.raises(TraceError, match=f"{RESULT}' differs from the module"):
+        trace_all(wrong, {"x": draw(20, 4)}, inputs=["x"])
+    assert trace(wrong, X, cuts={}, inputs=["x"]).run(["output"], X)["output"].equal(wrong(X["x"]))

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch import nn
+
+from pscrub.graph.attention import ProjectionsCalled
+from pscrub.graph.nested import Index, map_tensors, pick
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Cut:
 
     path: str
     side: Literal["output", "input"]
-    index: int | str | None = None
+    index: Index | None = None
     call: int | None = None
 
     def __str__(self) -> str:
@@ -27,12 +28,13 @@ class Cut:
         return f"{self.side}_of({self.path!r}{more})"
 
 
-def output_of(path: str, *, index: int | str | None = None, call: int | None = None) -> Cut:
+def output_of(path: str, *, index: Index | None = None, call: int | None = None) -> Cut:
     """The cut at what the submodule at `path` returns.
 
     Args:
         path: as in `module.get_submodule`.
-        index: which element of a tuple (or key of a mapping) it returns; by default the first tensor.
+        index: which element of a tuple (key of a mapping, field of a dataclass) it returns, several for one within
+            another: `index=(1, 0)` is h_n of an LSTM. By default the first tensor.
         call: which of the submodule's calls in one forward, from 0; needed where there are several.
 
     >>> print(output_of("model.rotary_emb", index=1))
@@ -41,14 +43,15 @@ def output_of(path: str, *, index: int | str | None = None, call: int | None = N
     return Cut(path, "output", index, call)
 
 
-def input_of(path: str, *, index: int | str | None = None, call: int | None = None) -> Cut:
+def input_of(path: str, *, index: Index | None = None, call: int | None = None) -> Cut:
     """The cut at what the submodule at `path` is called with.
 
     Only this submodule sees the named value: others that read the same tensor keep reading what it was made from.
 
     Args:
         path: as in `module.get_submodule`.
-        index: a position, or the name of a keyword it is called with; by default the first tensor.
+        index: a position, or the name of a keyword it is called with, and what more it takes to be at a tensor; by
+            default the first tensor.
         call: which of the submodule's calls in one forward, from 0; needed where there are several.
 
     >>> print(input_of("transformer.h.0.attn.c_proj"))
@@ -68,10 +71,11 @@ def hook(module: nn.Module, cuts: Mapping[str, Cut], see: Callable[[str, Any], A
         calls[name] += 1
         if call != (cut.call or 0):
             return None
+        first = cut.index[:1] if isinstance(cut.index, tuple) else (cut.index,)
         from_keywords = cut.side == "input" and cut.index is not None
-        value = pick(held[isinstance(cut.index, str)] if from_keywords else held, cut.index)
+        value = pick(held[isinstance(first[0], str)] if from_keywords else held, cut.index)
         seen = see(name, value)
-        return None if seen is value else tree_map(lambda leaf: seen if leaf is value else leaf, held)
+        return None if seen is value else map_tensors(lambda leaf: seen if leaf is value else leaf, held)
 
     def on_output(name: str) -> Callable[..., Any]:
         return lambda module, args, result: passed(name, result)
@@ -87,29 +91,9 @@ def hook(module: nn.Module, cuts: Mapping[str, Cut], see: Callable[[str, Any], A
                 handles.append(submodule.register_forward_hook(on_output(name)))
             else:
                 handles.append(submodule.register_forward_pre_hook(on_input(name), with_kwargs=True))
-        yield calls
+        projections = ProjectionsCalled(module.get_submodule(cut.path) for cut in cuts.values())
+        with projections if projections.is_needed else contextlib.nullcontext():
+            yield calls
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextlib.contextmanager
-def left_as_found(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Puts back what a forward changes: buffers (batch statistics) and torch's random state (dropout)."""
-    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
-        try:
-            yield
-        finally:
-            for name, buffer in module.named_buffers():
-                buffer.copy_(before[name])
-
-
-def pick(held: Any, index: int | str | None) -> Any:
-    """The element at the index, or the first tensor; None where there is none."""
-    if index is None:
-        return next((leaf for leaf in tree_leaves(held) if isinstance(leaf, Tensor)), None)
-    try:
-        return held[index]
-    except (LookupError, TypeError):
-        return None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import keyword
 import operator
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch.fx.node import map_aggregate
 
 from pscrub.errors import TraceError
 from pscrub.graph.graph import Node
+from pscrub.graph.layout import FIRST, Layout
 from pscrub.graph.ops import HAS_ROWS
 
 _aten = torch.ops.aten
@@ -55,16 +57,36 @@ def export_functional(module: nn.Module, values: Sequence[Tensor], any_rows: boo
             # With no decompositions asked for, this removes mutation and inlines regions of autocast and grad mode
             # (where marks would be out of sight), and keeps `linear` and attention whole. It traces the model again,
             # at more than the price of the first time: only where there is something to do.
+            _rename_keywords(exported)
             program: ExportedProgram = exported if _is_functional(exported) else exported.run_decompositions({})
     sys.stderr.write(printed.getvalue())
     return program
 
 
+def _rename_keywords(program: ExportedProgram) -> None:
+    """Gives what is in submodules with names like `in` other names: no code can be written with these."""
+    held = {**program.state_dict, **program.constants}
+    for spec in program.graph_signature.input_specs:
+        target = spec.target
+        if target is None or not any(map(keyword.iskeyword, target.split("."))):
+            continue
+        renamed = ".".join(part + "_" * keyword.iskeyword(part) for part in target.split("."))
+        while renamed in held:
+            renamed += "_"
+        for tensors in (program.state_dict, program.constants):
+            if target in tensors:
+                held[renamed] = tensors[renamed] = tensors.pop(target)
+        for each in (*program.graph_signature.input_specs, *program.graph_signature.output_specs):
+            each.target = renamed if each.target == target else each.target
+
+
 def _is_functional(program: ExportedProgram) -> bool:
-    """Whether a program as exported changes no tensor in place, nor has a region of its own (autocast, a branch)."""
+    """Whether a program as exported changes no tensor in place, nor has a region of its own (autocast, vmap)."""
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
             if isinstance(node.target, HigherOrderOperator):
+                return False
+            if str(getattr(node.target, "__module__", "")).startswith("torch._functorch"):  # vmap, seen from inside
                 return False
             if not isinstance(node.target, OpOverload):
                 continue
@@ -77,7 +99,9 @@ def _is_functional(program: ExportedProgram) -> bool:
     return True
 
 
-def nodes_between_marks(program: ExportedProgram, columns: Sequence[str]) -> tuple[list[Node], set[str]]:
+def nodes_between_marks(
+    program: ExportedProgram, columns: Sequence[str], layouts: Mapping[str, Layout] | None = None
+) -> tuple[list[Node], set[str]]:
     """The graph nodes of a program, one a mark, and the names of those that depend on no column.
 
     A node's inputs are the nearest marks and columns that its computation reaches walking back; its `fn` is a
@@ -88,11 +112,12 @@ def nodes_between_marks(program: ExportedProgram, columns: Sequence[str]) -> tup
     Args:
         program: functional (`export_functional`), dynamic in its inputs' first dimension alone.
         columns: the names of its inputs.
+        layouts: where the rows are in values that do not have them first; nodes' values do.
 
     Raises:
         TraceError: values that are not batch first.
     """
-    parts = Parts(program, columns)
+    parts = Parts(program, columns, layouts)
     nodes: list[Node] = []
     constant: set[str] = set()
     faults = []
@@ -102,10 +127,10 @@ def nodes_between_marks(program: ExportedProgram, columns: Sequence[str]) -> tup
         reads = [each for each in parts.named if each in needed]
         if all(parts.named[each] in constant for each in reads):
             constant.add(name)
-        elif not parts.is_batch_first(value):
+        elif name not in parts.layouts and not parts.is_batch_first(value):
             faults.append(f"the value of '{name}' has shape {parts.shape(value)}; expected one a row, [batch, ...]")
             continue
-        fn = parts.module(value, needed, reads)
+        fn = parts.module(value, needed, reads, parts.layout(mark))
         inputs = tuple(parts.named[each] for each in reads) or (columns[0],)
         nodes.append(Node(name, inputs, fn, view=len(reads) == 1 and len(fn.graph.nodes) == 2))
     if faults:
@@ -116,7 +141,10 @@ def nodes_between_marks(program: ExportedProgram, columns: Sequence[str]) -> tup
 class Parts:
     """What is where in a program's graph."""
 
-    def __init__(self, program: ExportedProgram, columns: Sequence[str]) -> None:
+    def __init__(
+        self, program: ExportedProgram, columns: Sequence[str], layouts: Mapping[str, Layout] | None = None
+    ) -> None:
+        self.layouts = layouts or {}
         self.root = program.graph_module
         self.order = {node: place for place, node in enumerate(program.graph.nodes)}
         placeholders = {node.name: node for node in self.order if node.op == "placeholder"}
@@ -154,19 +182,27 @@ class Parts:
         shape = value.shape if isinstance(value, Tensor) else ()
         return len(shape) > 0 and isinstance(shape[0], torch.SymInt) and shape[0].node.expr in self.batch
 
+    def layout(self, named: fx.Node) -> Layout:
+        return self.layouts.get(self.named[named], FIRST)
+
     def shape(self, node: fx.Node) -> str:
         sizes = ", ".join(str(size) for size in node.meta["val"].shape)
         for symbol in self.batch:
             sizes = sizes.replace(str(symbol), "batch")
         return "[" + re.sub(r"\bu\d+\b", "(number that depends on the data)", sizes) + "]"
 
-    def module(self, value: fx.Node, needed: set[fx.Node], reads: list[fx.Node]) -> fx.GraphModule:
-        """The module: values of `reads` -> value."""
+    def module(
+        self, value: fx.Node, needed: set[fx.Node], reads: list[fx.Node], layout: Layout = FIRST
+    ) -> fx.GraphModule:
+        """The module: values of `reads` -> value, of this layout as it is found; rows first in all of them."""
         graph, attributes = fx.Graph(), {}
         copies = {each: graph.placeholder(f"value_{place}") for place, each in enumerate(reads)}
         first = copies[reads[0]] if reads else graph.placeholder("column")
         batch = graph.call_function(_aten.sym_size.int, (first, 0))
         device = graph.call_function(getattr, (first, "device"))
+        for each in reads:
+            for target, *arguments in self.layout(each).to_as_found():
+                copies[each] = graph.call_function(target, (copies[each], *arguments))
         for node in sorted(needed - copies.keys(), key=self.order.__getitem__):
             if node in self.constants:
                 attributes[node.name] = self.constants[node]
@@ -192,6 +228,9 @@ class Parts:
                 copies[node] = self.copy(graph, node, copies, batch, device)
                 copies[node].meta[HAS_ROWS] = self.is_batch_first(node)
         result = copies[value]
+        for target, *arguments in layout.to_rows_first():
+            result = graph.call_function(target, (result, *arguments))
+        result.meta[HAS_ROWS] = layout != FIRST or self.is_batch_first(value)
         if not reads:
             one = value.meta["val"].shape[:1] == (1,)
             row = result if one else graph.call_function(_aten.unsqueeze.default, (result, 0))

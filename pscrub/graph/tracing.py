@@ -16,11 +16,13 @@ from torch import Tensor, fx, nn
 from pscrub.data.dataset import Dataset
 from pscrub.errors import TraceError, close, tell
 from pscrub.graph.behaviours import open_function
-from pscrub.graph.cuts import Cut, left_as_found, output_of
+from pscrub.graph.causes import causes_told, dead_faults
+from pscrub.graph.cuts import Cut, output_of
 from pscrub.graph.equal import find_gap
 from pscrub.graph.export import nodes_between_marks
 from pscrub.graph.graph import Function, Graph, Node
 from pscrub.graph.running import CHECKED, Running
+from pscrub.graph.state import left_as_found
 from pscrub.graph.subject import Argument, Subject, describe, path_faults
 
 Inputs = Sequence[str] | Mapping[str, str]
@@ -95,12 +97,16 @@ def trace(
     taken = {check_rows, *(size for column in rows(1).values() for size in column.shape[1:])}
     batch = next(size for size in itertools.count(5, 2) if size not in taken)
     with left_as_found(module, device):
-        recorded = subject.record(rows(batch))
-        nodes, constant = nodes_between_marks(subject.export(rows(batch)), subject.columns)
+        with causes_told(subject, rows(batch), tolerance, exported=False):
+            subject, recorded = subject.surveyed(rows(batch))
+            nodes, constant = nodes_between_marks(subject.export(rows(batch)), subject.columns, subject.layouts)
         assert {node.name for node in nodes} == {*named_cuts, output}
         on_top = tuple(_open_behaviours(on_top, recorded | rows(batch)))
         graph = Graph([*nodes, *on_top], columns, on_top[-1].name if on_top else output)
-        _check(graph, subject, rows(max(2, check_rows)), constant, tolerance)
+        with causes_told(subject, rows(batch), tolerance, exported=True):
+            _check(graph, subject, rows(max(2, check_rows)), constant, tolerance)
+        if faults := dead_faults(graph, named_cuts, output):
+            raise TraceError(faults)
     for node in graph.nodes.values():
         if isinstance(node.fn, fx.GraphModule):
             node.fn.meta[CHECKED] = True

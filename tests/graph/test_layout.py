@@ -112,7 +112,7 @@ def test_nodes_have_their_rows_first(name: str) -> None:
         torch.testing.assert_close(values["output"], module(given["x"]).detach(), rtol=1e-5, atol=1e-6)
         for node, cut in cuts.items():
             assert values[node].shape[0] == size
-            other = draw(*values[node].shape)
+            other = draw(*values[node].shape) + 1
             layout = layouts.get(node, FIRST)
             recorded, expected = overwritten(module, cut, layout.as_found(other), given["x"])
             torch.testing.assert_close(values[node], layout.rows_first(recorded), rtol=1e-5, atol=1e-6)

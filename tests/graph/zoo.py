@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -78,7 +78,8 @@ CUTS = (
     "q_proj", "k_proj", "v_proj", "query", "key", "value", "query_key_value", "Wqkv", "qkv_proj", "c_attn", "q", "k",
     "v", "q_lin", "k_lin", "v_lin", "attn", "self_attn", "attention", "mixer", "in_proj", "x_proj", "SelfAttention",
     "mlp", "fc1", "fc2", "dense", "feed_forward", "ffn", "intermediate", "output", "DenseReluDense", "gate", "router",
-    "experts", "shared_expert", "gate_proj", "up_proj", "lstm", "gru", "in", "class", "a-b c", "0:1",
+    "experts", "shared_expert", "gate_proj", "up_proj", "lstm", "gru", "cell", "down", "inner", "in", "class",
+    "a-b c", "0:1",
 )  # fmt: skip
 """Submodules that are cut where a model has them: the last word of their path."""
 BEFORE = ("o_proj", "out_proj", "c_proj", "o", "out_lin", "Wo", "dense", "down_proj")
@@ -192,7 +193,7 @@ def plain(name: str) -> Specimen:
 
 
 def find_cuts(specimen: Specimen) -> dict[str, Cut]:
-    """Node name -> what is called once, gives (or reads) a value of every row, and changes the result if it changes."""
+    """Node name -> what gives (or reads) a value of every row, in its second call if there are several, and matters."""
     candidates: dict[str, Cut] = {}
     for path, module in specimen.module.named_modules():
         *_, parent, last = ["", *path.rpartition(".")[::2]]
@@ -209,9 +210,9 @@ def find_cuts(specimen: Specimen) -> dict[str, Cut]:
             plain = specimen.module(*specimen.columns.values())
         found = {}
         for name, cut in candidates.items():
-            value = values.get(name)
+            value, cut = values.get(name), replace(cut, call=1) if calls[name] > 1 else cut
             if (
-                calls[name] != 1
+                not calls[name]
                 or not isinstance(value, Tensor)
                 or not (value.is_floating_point() or value.is_complex())
             ):

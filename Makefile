@@ -3,7 +3,7 @@
 # make bench    speed and memory, beside rust-circuit, in an environment of its own
 # make notebooks  runs the notebooks' sources and writes the notebooks beside them
 # make coverage how often the intervals cover, into docs/coverage.md; goes on where it was cut short (minutes)
-# make models   the engine against the slow evaluator: a thousand random hypotheses, shipped ones; 50 kinds of models traced
+# make models   the engine against the slow evaluator: a thousand random hypotheses, shipped ones; 53 kinds of models traced
 # make bridges  TransformerLens's bridges traced, in the environment of make bench
 # make format   formats, and mends what the linter can mend
 #

@@ -46,9 +46,11 @@ def trace(
     parameters copied once from the module (which may change afterwards, unnoticed) and shared by the graph's nodes. So
     is a behaviour's, if torch can trace it; else it is called as it is.
     All dimensions but the batch are those of the example. A value that depends on no column (position embeddings)
-    is repeated in every row, and its node reads the first column for the number of rows alone.
+    is repeated in every row, and its node reads the first column for the number of rows alone. A node's value has its
+    rows first, wherever they are in the module's: [positions, batch, ...] is [batch, positions, ...] of the node, and
+    so is [positions * batch, ...]. What gives the order of rows and positions is that rows do not interact.
 
-    The module runs as it stands, in training mode or not; it is left as it was found, hooks and buffers included.
+    The module runs as it stands, in training mode or not; it is left as it was found: hooks, buffers, attributes.
 
     Args:
         module: any module that `torch.export` takes and that treats the rows of a batch alike and independently.
@@ -64,8 +66,9 @@ def trace(
         tolerance: the largest difference allowed, relative to a value's largest magnitude. Differences are 0 as a rule.
 
     Raises:
-        TraceError: unknown paths or names, a submodule called never or several times, a value that is no tensor or
-            not batch first, a module that does not export, that is random or mixes rows, a graph that differs from it.
+        TraceError: unknown paths or names, a submodule called never or several times, a value that is no tensor, has no
+            row for each of the batch or that nothing reads, a module that does not export, that is random, keeps state,
+            loops over rows or mixes them, a graph that differs from it. What is wrong in the module is said first.
 
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
     >>> data = Dataset({"x": torch.randn(9, 3), "label": torch.arange(9) % 2})

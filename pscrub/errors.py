@@ -73,7 +73,7 @@ def tell(error: BaseException) -> str:
     """An exception's kind, its first line and the innermost line of the user's code that it came from."""
     first = str(error).strip().partition("\n")[0]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not _is_machinery(frame.filename):
+        if not is_machinery(frame.filename):
             return f"{type(error).__name__}: {first} (at {frame.filename}:{frame.lineno}: {frame.line})"
     return f"{type(error).__name__}: {first}"
 
@@ -90,7 +90,7 @@ def reword(error: PscrubError, start: str = "", end: str = "") -> PscrubError:
     return made
 
 
-def _is_machinery(file: str) -> bool:
+def is_machinery(file: str) -> bool:
     """Whether a line of this file is torch's, or pscrub's and of no study: one that a user did not write."""
     torch = os.path.dirname(os.path.abspath(getattr(sys.modules.get("torch"), "__file__", None) or "torch")) + os.sep
     if file == contextlib.__file__ or file.startswith((torch, "<eval_with_key")):

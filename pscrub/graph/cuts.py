@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import MappingKey, SequenceKey, tree_leaves, tree_map, tree_map_with_path
+from torch import nn
+
+from pscrub.graph.attention import ProjectionsCalled
+from pscrub.graph.nested import Index, map_tensors, paths_of, pick
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Cut:
 
     path: str
     side: Literal["output", "input"]
-    index: int | str | None = None
+    index: Index | None = None
     call: int | None = None
 
     def __str__(self) -> str:
@@ -27,12 +29,13 @@ class Cut:
         return f"{self.side}_of({self.path!r}{more})"
 
 
-def output_of(path: str, *, index: int | str | None = None, call: int | None = None) -> Cut:
+def output_of(path: str, *, index: Index | None = None, call: int | None = None) -> Cut:
     """The cut at what the submodule at `path` returns.
 
     Args:
         path: as in `module.get_submodule`.
-        index: which element of a tuple (or key of a mapping) it returns; by default the first tensor.
+        index: which element of a tuple (key of a mapping, field of a dataclass) it returns, several for one within
+            another: `index=(1, 0)` is h_n of an LSTM. By default the first tensor.
         call: which of the submodule's calls in one forward, from 0; needed where there are several.
 
     >>> print(output_of("model.rotary_emb", index=1))
@@ -41,14 +44,15 @@ def output_of(path: str, *, index: int | str | None = None, call: int | None = N
     return Cut(path, "output", index, call)
 
 
-def input_of(path: str, *, index: int | str | None = None, call: int | None = None) -> Cut:
+def input_of(path: str, *, index: Index | None = None, call: int | None = None) -> Cut:
     """The cut at what the submodule at `path` is called with.
 
     Only this submodule sees the named value: others that read the same tensor keep reading what it was made from.
 
     Args:
         path: as in `module.get_submodule`.
-        index: a position, or the name of a keyword it is called with; by default the first tensor.
+        index: a position, or the name of a keyword it is called with, and what more it takes to be at a tensor; by
+            default the first tensor.
         call: which of the submodule's calls in one forward, from 0; needed where there are several.
 
     >>> print(input_of("transformer.h.0.attn.c_proj"))
@@ -68,9 +72,11 @@ def hook(module: nn.Module, cuts: Mapping[str, Cut], see: Callable[[str, Any], A
         calls[name] += 1
         if call != (cut.call or 0):
             return None
-        value = find_cut(held, cut)
+        first = cut.index[:1] if isinstance(cut.index, tuple) else (cut.index,)
+        from_keywords = cut.side == "input" and cut.index is not None
+        value = pick(held[isinstance(first[0], str)] if from_keywords else held, cut.index)
         seen = see(name, value)
-        return None if seen is value else tree_map(lambda leaf: seen if leaf is value else leaf, held)
+        return None if seen is value else map_tensors(lambda leaf: seen if leaf is value else leaf, held)
 
     def on_output(name: str) -> Callable[..., Any]:
         return lambda module, args, result: passed(name, result)
@@ -86,21 +92,17 @@ def hook(module: nn.Module, cuts: Mapping[str, Cut], see: Callable[[str, Any], A
                 handles.append(submodule.register_forward_hook(on_output(name)))
             else:
                 handles.append(submodule.register_forward_pre_hook(on_input(name), with_kwargs=True))
-        yield calls
+        projections = ProjectionsCalled(module.get_submodule(cut.path) for cut in cuts.values())
+        with projections if projections.is_needed else contextlib.nullcontext():
+            yield calls
     finally:
         for handle in handles:
             handle.remove()
 
 
-@dataclass(frozen=True)
-class Label:
-    """Stands for a tensor among what a submodule reads or returns: the name under which it was seen."""
-
-    name: str
-
-
-Places = dict[tuple[str, str], list[Any]]
-"""(path, side) -> what the submodule reads or returns in each of its calls, a `Label` in place of each tensor."""
+Path = tuple[int | str, ...]
+Places = dict[tuple[str, str], list[dict[Path, str]]]
+"""(path, side) -> for each call of the submodule: where a tensor is in its result, or in (args, kwargs) -> label."""
 
 
 @contextlib.contextmanager
@@ -108,19 +110,16 @@ def hook_everywhere(module: nn.Module, see: Callable[[str, Any], Any], places: P
     """Within, a forward passes all that submodules read and return through `see(label, tensor)`, and fills places."""
 
     def passed(path: str, side: Literal["output", "input"], held: Any) -> Any:
-        calls = places.setdefault((path, side), [])
-        call, seen, labels = len(calls), {}, {}
-
-        def label(keys: Any, leaf: Any) -> Any:
-            if not isinstance(leaf, Tensor):
-                return None
+        calls, seen, labels = places.setdefault((path, side), []), dict[int, Any](), dict[int, str]()
+        calls.append({})
+        for where, leaf in paths_of(held):
+            if torch._C._functorch.is_batchedtensor(leaf):  # within vmap, where each value is of one row
+                continue
             if id(leaf) not in seen:
-                labels[id(leaf)] = Label(f"{side} {call} of {path}: {' '.join(map(str, keys))}")
-                seen[id(leaf)] = see(labels[id(leaf)].name, leaf)
-            return labels[id(leaf)]
-
-        calls.append(tree_map_with_path(label, held))
-        return tree_map(lambda leaf: seen.get(id(leaf), leaf), held)
+                labels[id(leaf)] = f"{side} {len(calls) - 1} of {path}: {' '.join(map(str, where))}"
+                seen[id(leaf)] = see(labels[id(leaf)], leaf)
+            calls[-1][where] = labels[id(leaf)]
+        return map_tensors(lambda leaf: seen.get(id(leaf), leaf), held)
 
     def on_output(path: str) -> Callable[..., Any]:
         return lambda module, args, result: passed(path, "output", result)
@@ -134,51 +133,30 @@ def hook_everywhere(module: nn.Module, see: Callable[[str, Any], Any], places: P
             if path:
                 handles.append(submodule.register_forward_hook(on_output(path)))
                 handles.append(submodule.register_forward_pre_hook(on_input(path), with_kwargs=True))
-        yield places
+        projections = ProjectionsCalled(module.modules())
+        with projections if projections.is_needed else contextlib.nullcontext():
+            yield places
     finally:
         for handle in handles:
             handle.remove()
 
 
 def cuts_of(places: Places) -> Iterator[tuple[Cut, str]]:
-    """Every tensor that a cut can name, and its label's name."""
+    """Every tensor that a cut can name, and its label."""
     for (path, side), calls in places.items():
-        for call, held in enumerate(calls):
-            found: list[tuple[Any, Label]] = []
-            tree_map_with_path(
-                lambda keys, leaf, found=found: found.append((keys, leaf)) if isinstance(leaf, Label) else None, held
-            )
-            for keys, label in found:
-                key = keys[-1] if keys else None
-                index = key.idx if isinstance(key, SequenceKey) else key.key if isinstance(key, MappingKey) else None
-                cut = Cut(path, side, index, call if len(calls) > 1 else None)  # type: ignore[arg-type]
-                if find_cut(held, cut) == label:
-                    yield cut, label.name
+        for call, labels in enumerate(calls):
+            for where, label in labels.items():
+                steps = where[side == "input" :]
+                index: Index | None = None if not steps else steps[0] if len(steps) == 1 else steps
+                yield (
+                    Cut(path, "input" if side == "input" else "output", index, call if len(calls) > 1 else None),
+                    label,
+                )
 
 
-def find_cut(held: Any, cut: Cut) -> Any:
-    """The cut's value among what its submodule reads, (args, kwargs), or returns."""
-    from_keywords = cut.side == "input" and cut.index is not None
-    return pick(held[isinstance(cut.index, str)] if from_keywords else held, cut.index)
-
-
-@contextlib.contextmanager
-def left_as_found(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Puts back what a forward changes: buffers (batch statistics) and torch's random state (dropout)."""
-    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
-        try:
-            yield
-        finally:
-            for name, buffer in module.named_buffers():
-                buffer.copy_(before[name])
-
-
-def pick(held: Any, index: int | str | None) -> Any:
-    """The element at the index, or the first tensor; None where there is none."""
-    if index is None:
-        return next((leaf for leaf in tree_leaves(held) if isinstance(leaf, Tensor | Label)), None)
-    try:
-        return held[index]
-    except (LookupError, TypeError):
-        return None
+def find_label(labels: Mapping[Path, str], cut: Cut) -> str | None:
+    """The label that a cut names in one call of its submodule; None where there is no tensor."""
+    if cut.index is None:
+        return next(iter(labels.values()), None)
+    steps = cut.index if isinstance(cut.index, tuple) else (cut.index,)
+    return labels.get((isinstance(steps[0], str), *steps) if cut.side == "input" else steps)

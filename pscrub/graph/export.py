@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import keyword
 import operator
 import re
 import sys
@@ -19,6 +20,7 @@ from torch.fx.node import map_aggregate
 
 from pscrub.errors import TraceError
 from pscrub.graph.graph import Node
+from pscrub.graph.layout import FIRST, Layout
 from pscrub.graph.ops import HAS_ROWS, OPERATION, Operation, operation_of
 
 _aten = torch.ops.aten
@@ -56,16 +58,36 @@ def export_functional(module: nn.Module, values: Sequence[Tensor], any_rows: boo
             # With no decompositions asked for, this removes mutation and inlines regions of autocast and grad mode
             # (where marks would be out of sight), and keeps `linear` and attention whole. It traces the model again,
             # at more than the price of the first time: only where there is something to do.
+            _rename_keywords(exported)
             program: ExportedProgram = exported if _is_functional(exported) else exported.run_decompositions({})
     sys.stderr.write(printed.getvalue())
     return program
 
 
+def _rename_keywords(program: ExportedProgram) -> None:
+    """Gives what is in submodules with names like `in` other names: no code can be written with these."""
+    held = {**program.state_dict, **program.constants}
+    for spec in program.graph_signature.input_specs:
+        target = spec.target
+        if target is None or not any(map(keyword.iskeyword, target.split("."))):
+            continue
+        renamed = ".".join(part + "_" * keyword.iskeyword(part) for part in target.split("."))
+        while renamed in held:
+            renamed += "_"
+        for tensors in (program.state_dict, program.constants):
+            if target in tensors:
+                held[renamed] = tensors[renamed] = tensors.pop(target)
+        for each in (*program.graph_signature.input_specs, *program.graph_signature.output_specs):
+            each.target = renamed if each.target == target else each.target
+
+
 def _is_functional(program: ExportedProgram) -> bool:
-    """Whether a program as exported changes no tensor in place, nor has a region of its own (autocast, a branch)."""
+    """Whether a program as exported changes no tensor in place, nor has a region of its own (autocast, vmap)."""
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
             if isinstance(node.target, HigherOrderOperator):
+                return False
+            if str(getattr(node.target, "__module__", "")).startswith("torch._functorch"):  # vmap, seen from inside
                 return False
             if not isinstance(node.target, OpOverload):
                 continue
@@ -81,6 +103,7 @@ def _is_functional(program: ExportedProgram) -> bool:
 def nodes_between_marks(
     program: ExportedProgram,
     columns: Sequence[str],
+    layouts: Mapping[str, Layout] | None = None,
     constants: Constants | None = None,
     names: Mapping[str, str] | None = None,
 ) -> tuple[list[Node], set[str]]:
@@ -94,13 +117,14 @@ def nodes_between_marks(
     Args:
         program: functional (`export_functional`), dynamic in its inputs' first dimension alone.
         columns: the names of its inputs.
+        layouts: where the rows are in values that do not have them first; nodes' values do.
         constants: `constants_of` the program, made here where they are not given.
         names: mark -> node; marks without one are passed over. By default every mark is a node of its name.
 
     Raises:
         TraceError: values that are not batch first.
     """
-    parts = Parts(program, columns, constants, names)
+    parts = Parts(program, columns, layouts, constants, names)
     nodes: list[Node] = []
     constant: set[str] = set()
     faults = []
@@ -110,10 +134,10 @@ def nodes_between_marks(
         reads = [each for each in parts.named if each in needed]
         if all(parts.named[each] in constant for each in reads):
             constant.add(name)
-        elif not parts.is_batch_first(value):
+        elif name not in parts.layouts and not parts.is_batch_first(value):
             faults.append(f"the value of '{name}' has shape {parts.shape(value)}; expected one a row, [batch, ...]")
             continue
-        fn = parts.module(value, needed, reads)
+        fn = parts.module(value, needed, reads, parts.layout(mark))
         inputs = tuple(parts.named[each] for each in reads) or (columns[0],)
         nodes.append(Node(name, inputs, fn, view=len(reads) == 1 and len(fn.graph.nodes) == 2))
     if faults:
@@ -128,9 +152,11 @@ class Parts:
         self,
         program: ExportedProgram,
         columns: Sequence[str],
+        layouts: Mapping[str, Layout] | None = None,
         constants: Constants | None = None,
         names: Mapping[str, str] | None = None,
     ) -> None:
+        self.layouts = layouts or {}
         self.root = program.graph_module
         self.order = {node: place for place, node in enumerate(program.graph.nodes)}
         placeholders = {node.name: node for node in self.order if node.op == "placeholder"}
@@ -171,19 +197,27 @@ class Parts:
         shape = value.shape if isinstance(value, Tensor) else ()
         return len(shape) > 0 and isinstance(shape[0], torch.SymInt) and shape[0].node.expr in self.batch
 
+    def layout(self, named: fx.Node) -> Layout:
+        return self.layouts.get(self.named[named], FIRST)
+
     def shape(self, node: fx.Node) -> str:
         sizes = ", ".join(str(size) for size in node.meta["val"].shape)
         for symbol in self.batch:
             sizes = sizes.replace(str(symbol), "batch")
         return "[" + re.sub(r"\bu\d+\b", "(number that depends on the data)", sizes) + "]"
 
-    def module(self, value: fx.Node, needed: set[fx.Node], reads: list[fx.Node]) -> fx.GraphModule:
-        """The module: values of `reads` -> value."""
+    def module(
+        self, value: fx.Node, needed: set[fx.Node], reads: list[fx.Node], layout: Layout = FIRST
+    ) -> fx.GraphModule:
+        """The module: values of `reads` -> value, of this layout as it is found; rows first in all of them."""
         graph, attributes = fx.Graph(), {}
         copies = {each: graph.placeholder(f"value_{place}") for place, each in enumerate(reads)}
         first = copies[reads[0]] if reads else graph.placeholder("column")
         batch = graph.call_function(_aten.sym_size.int, (first, 0))
         device = graph.call_function(getattr, (first, "device"))
+        for each in reads:
+            for target, *arguments in self.layout(each).to_as_found():
+                copies[each] = graph.call_function(target, (copies[each], *arguments))
         for node in sorted(needed - copies.keys(), key=self.order.__getitem__):
             if node in self.constants:
                 attributes[node.name] = self.constants[node]
@@ -210,6 +244,9 @@ class Parts:
                 copies[node].meta[HAS_ROWS] = self.is_batch_first(node)
                 copies[node].meta[OPERATION] = self._operation(node, copies)
         result = copies[value]
+        for target, *arguments in layout.to_rows_first():
+            result = graph.call_function(target, (result, *arguments))
+        result.meta[HAS_ROWS] = layout != FIRST or self.is_batch_first(value)
         if not reads:
             one = value.meta["val"].shape[:1] == (1,)
             row = result if one else graph.call_function(_aten.unsqueeze.default, (result, 0))

@@ -12,10 +12,13 @@ from torch.export import ExportedProgram
 
 from pscrub.data.dataset import Dataset
 from pscrub.errors import TraceError
+from pscrub.graph.causes import causes_told, dead_faults
 from pscrub.graph.checking import Trial
-from pscrub.graph.cuts import Cut, Label, Places, cuts_of, find_cut, hook_everywhere, left_as_found
+from pscrub.graph.cuts import Cut, Places, cuts_of, find_label, hook_everywhere
 from pscrub.graph.export import Constants, Parts, constants_of, nodes_between_marks
 from pscrub.graph.graph import Graph, Node
+from pscrub.graph.layout import Layout
+from pscrub.graph.state import left_as_found
 from pscrub.graph.subject import Subject, call_faults, path_faults
 from pscrub.graph.tracing import (
     Inputs,
@@ -79,12 +82,18 @@ def trace_all(
         raise TraceError(faults)
     columns = subject.columns
     rows = Rows(data, columns, next(t.device for t in (*module.parameters(), *module.buffers(), data[columns[0]])))
+    some = rows.of(rows.for_export(check_rows))
     with left_as_found(module, rows.device):
-        program = subject.export(rows.of(rows.for_export(check_rows)))
-        traced = Traced(subject, rows, program, max(2, check_rows), tolerance)
-        names = traced.marks
-        nodes, constant = nodes_between_marks(program, columns, traced.constants, names)
+        with causes_told(subject, some, tolerance, exported=False):
+            surveyed, recorded = subject.surveyed(some)
+            shapes = {name: tuple(value.shape[1:]) for name, value in recorded.items()}
+            del recorded
+            assert isinstance(surveyed, _Everywhere)
+            traced = Traced(surveyed, rows, surveyed.export(some), max(2, check_rows), tolerance)
+        names = traced.keep_marks(shapes)
+        nodes, constant = traced.nodes(names, surveyed.layouts)
         graph = Graph(nodes, columns, RESULT)
+        traced.alive |= graph.ancestors(RESULT)
 
         def watch(some: Mapping[str, Tensor], see: Callable[[str, Tensor], object]) -> None:
             def pass_on(name: str, value: Tensor) -> None:
@@ -93,9 +102,10 @@ def trace_all(
                 if name == RESULT:
                     traced.results[len(value)] = value.clone()
 
-            subject.watch(some, pass_on)
+            surveyed.watch(some, pass_on)
 
-        Trial(rows.of(traced.check_rows), tolerance, subject.advice, holds=False).check(graph, watch, constant)
+        with causes_told(surveyed, some, tolerance, exported=True):
+            Trial(rows.of(traced.check_rows), tolerance, subject.advice, holds=False).check(graph, watch, constant)
     return traced
 
 
@@ -120,20 +130,28 @@ class Traced:
         self.constants: Constants = constants_of(program)
         self.places = {key: list(calls) for key, calls in subject.places.items()}
         self.results: dict[int, Tensor] = {}
-        parts = Parts(program, subject.columns, self.constants)
-        of_columns = _of_columns(parts)
-        firsts = {name: mark for mark, name in parts.marks.items() if mark in of_columns and parts.is_batch_first(mark)}
-        self._shapes = {name: tuple(mark.meta["val"].shape[1:]) for name, mark in firsts.items()}
+        self.alive: set[str] = set()
+        self._shapes: dict[str, tuple[int, ...]] = {}
 
-    @property
-    def marks(self) -> dict[str, str]:
+    def keep_marks(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
         """The marks that depend on columns and have one value a row, under their own names."""
+        layouts = self.subject.layouts
+        parts = Parts(self.program, self.subject.columns, layouts, self.constants)
+        found = _of_columns(parts)
+        for mark, name in parts.marks.items():
+            if mark in found and (name in layouts or parts.is_batch_first(mark)):
+                self._shapes[name] = shapes[name]
         return {name: name for name in self._shapes}
+
+    def nodes(self, names: Mapping[str, str], layouts: Mapping[str, Layout]) -> tuple[list[Node], set[str]]:
+        """The nodes of some marks, by mark -> name, and which of them have one value for all rows."""
+        return nodes_between_marks(self.program, self.subject.columns, layouts, self.constants, names)
 
     @property
     def points(self) -> dict[Cut, tuple[int, ...]]:
-        """Every cut that can be made, and its shape without the batch; what depends on no column is left out."""
-        return {cut: self._shapes[label] for cut, label in cuts_of(self.places) if label in self._shapes}
+        """Every cut that can be made, and its shape without the batch; without what the result does not read."""
+        known = {label: shape for label, shape in self._shapes.items() if label in self.alive}
+        return {cut: known[label] for cut, label in cuts_of(self.places) if label in known}
 
     def graph(
         self,
@@ -156,7 +174,8 @@ class Traced:
         if faults:
             raise TraceError(faults)
         names = self._names(subject) | {RESULT: output}
-        nodes, constant = nodes_between_marks(self.program, subject.columns, self.constants, names)
+        layouts = {names[mark]: layout for mark, layout in self.subject.layouts.items() if mark in names}
+        nodes, constant = self.nodes(names, layouts)
         rows = Rows(self.rows.data, columns, self.rows.device)
         given = rows.of(self.check_rows) | {output: self.results[self.check_rows]}
         below = Graph(nodes, subject.columns, output)
@@ -174,6 +193,8 @@ class Traced:
         if on_top:
             above = Graph(on_top, list(given), on_top[-1].name)
             Trial(given, self.tolerance, subject.advice).check(above)
+        if faults := dead_faults(graph, subject.cuts, output):
+            raise TraceError(faults)
         set_checked(graph)
         return graph
 
@@ -189,14 +210,13 @@ class Traced:
         names: dict[str, str] = {}
         faults = []
         for name, cut in subject.cuts.items():
-            held = self.places[cut.path, cut.side][cut.call or 0]
-            label = find_cut(held, cut)
-            if not isinstance(label, Label):
-                faults.append(f"node '{name}': {cut} is no tensor; expected one")
-            elif label.name in names:
-                faults.append(f"'{names[label.name]}' and '{name}' name one value, {cut}: keep one of them")
+            label = find_label(self.places[cut.path, cut.side][cut.call or 0], cut)
+            if label is None:
+                faults.append(f"node '{name}': {cut} is no tensor; expected one of `points`")
+            elif label in names:
+                faults.append(f"'{names[label]}' and '{name}' name one value, {cut}: keep one of them")
             else:
-                names[label.name] = name
+                names[label] = name
         if faults:
             raise TraceError(faults)
         return names

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from pscrub.errors import TraceError, close, tell
-from pscrub.graph.cuts import Cut, hook, pick
+from pscrub.graph.cuts import Cut, hook
 from pscrub.graph.export import export_functional, mark_op
+from pscrub.graph.layout import FIRST, Layout, find_layouts
+from pscrub.graph.nested import first_path, pick
 
 Argument = tuple[str | None, str]  # forward's parameter, None for the next positional one, and the column it takes
 
@@ -21,12 +24,21 @@ _TRY_EVAL = "; the module is in training mode, where dropout draws and batch sta
 
 @dataclass(frozen=True)
 class Subject:
-    """The module with its cuts, called on columns."""
+    """The module with its cuts, called on columns.
+
+    Args:
+        module: as it was given.
+        cuts: node name -> cut.
+        output: the node of its result.
+        arguments: what forward takes.
+        layouts: where the rows are in values that do not have them first; the others do.
+    """
 
     module: nn.Module
     cuts: Mapping[str, Cut]
     output: str
     arguments: tuple[Argument, ...]
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
@@ -36,31 +48,48 @@ class Subject:
         positional = [columns[column] for parameter, column in self.arguments if parameter is None]
         return self.module(*positional, **{p: columns[column] for p, column in self.arguments if p is not None})
 
-    def hooked(self, see: Callable[[str, Any], Any]) -> AbstractContextManager[Any]:
-        """Within, a call passes the value of each cut through `see(name, value)`; yields how often each was called."""
-        return hook(self.module, self.cuts, see)
+    def surveyed(self, columns: Mapping[str, Tensor], few: int = 2) -> tuple[Subject, dict[str, Tensor]]:
+        """The subject that knows where rows are in each value, and what it records: seen on all rows and on a few."""
+        plain, rows = replace(self, layouts={}), len(next(iter(columns.values())))
+        whole = plain.record(columns)
+        part = plain.record({name: column[:few] for name, column in columns.items()})
+        layouts = find_layouts(whole, part, rows, few)
+        moved = {name: layout for name, layout in layouts.items() if layout != FIRST}
+        return replace(self, layouts=moved), whole | {name: at.rows_first(whole[name]) for name, at in moved.items()}
 
     def record(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The values of the cuts and of the result, as plain hooks on the module see them."""
+        """The values of the cuts and of the result, as plain hooks on the module see them, rows first."""
         found: dict[str, Tensor] = {}
         self.watch(columns, lambda name, value: found.update({name: value.clone()}))
         return found
 
+    def hooked(self, see: Callable[[str, Any], Any]) -> AbstractContextManager[Any]:
+        """Within, a call passes the value of each cut through `see(name, value)`; yields how often each was called."""
+        return hook(self.module, self.cuts, see)
+
     def watch(self, columns: Mapping[str, Tensor], see: Callable[[str, Tensor], object]) -> None:
-        """Calls `see` with the name and the value of each cut and of the result, in the order in which they come."""
+        """Calls `see` with each cut's name and value, rows first, and the result's, in the order in which they come."""
         faults: list[str] = []
 
+        def rows_first(name: str, value: Tensor) -> Tensor:
+            return self.layouts.get(name, FIRST).rows_first(value.detach())
+
         def pass_on(name: str, value: Any) -> Any:
-            if isinstance(value, Tensor):
-                see(name, value.detach())
+            if isinstance(value, Tensor) and torch._C._functorch.is_batchedtensor(value):
+                faults.append(
+                    f"node '{name}': {self.cuts[name]} is within torch.vmap, where each value is of one row: cut at "
+                    "what goes in or comes out of it, or call the submodule on all rows at once, without vmap"
+                )
+            elif isinstance(value, Tensor):
+                see(name, rows_first(name, value))
             else:
-                faults.append(f"node '{name}': {self.cuts[name]} is {describe(value)}; expected a tensor")
+                faults.append(f"node '{name}': {_say_no_tensor(self.cuts[name], value)}")
             return value
 
         with self.hooked(pass_on) as calls:
             try:
                 result = self({name: column.clone() for name, column in columns.items()})
-            except TraceError:
+            except TraceError:  # of what looks on
                 raise
             except Exception as error:
                 size = len(next(iter(columns.values())))
@@ -74,7 +103,7 @@ class Subject:
         if faults:
             raise TraceError(faults)
         assert isinstance(value, Tensor)
-        see(self.output, value.detach())
+        see(self.output, rows_first(self.output, value))
 
     def export(self, columns: Mapping[str, Tensor]) -> ExportedProgram:
         """The program, free of mutation, with a mark at each cut and at the result."""
@@ -128,11 +157,18 @@ def path_faults(subject: Subject) -> list[str]:
     ]
 
 
+def _say_no_tensor(cut: Cut, value: object) -> str:
+    inside = first_path(value)
+    steps = cut.index if isinstance(cut.index, tuple) else () if cut.index is None else (cut.index,)
+    advice = f"; its first is {Cut(cut.path, cut.side, (*steps, *inside), cut.call)}" if inside else ""
+    return f"{cut} is {describe(value)}; expected a tensor{advice}"
+
+
 def call_faults(name: str, cut: Cut, calls: int) -> list[str]:
     if calls == 0:
         return [
             f"node '{name}': submodule '{cut.path}' is never called in forward (its parent may use its weights "
-            "directly); cut at its parent instead"
+            "directly): cut at its parent, or have it called there"
         ]
     if cut.call is None and calls > 1:
         which = Cut(cut.path, cut.side, cut.index, 0)

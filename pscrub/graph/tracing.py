@@ -16,11 +16,13 @@ from torch import Tensor, fx, nn
 from pscrub.data.dataset import Dataset
 from pscrub.errors import TraceError, close
 from pscrub.graph.behaviours import open_function
+from pscrub.graph.causes import causes_told, dead_faults
 from pscrub.graph.checking import Trial
-from pscrub.graph.cuts import Cut, left_as_found, output_of
+from pscrub.graph.cuts import Cut, output_of
 from pscrub.graph.export import nodes_between_marks
 from pscrub.graph.graph import Function, Graph, Node
 from pscrub.graph.running import CHECKED
+from pscrub.graph.state import left_as_found
 from pscrub.graph.subject import Argument, Subject, path_faults
 
 Inputs = Sequence[str] | Mapping[str, str]
@@ -44,9 +46,11 @@ def trace(
     parameters copied once from the module (which may change afterwards, unnoticed) and shared by the graph's nodes. So
     is a behaviour's, if torch can trace it; else it is called as it is.
     All dimensions but the batch are those of the example. A value that depends on no column (position embeddings)
-    is repeated in every row, and its node reads the first column for the number of rows alone.
+    is repeated in every row, and its node reads the first column for the number of rows alone. A node's value has its
+    rows first, wherever they are in the module's: [positions, batch, ...] is [batch, positions, ...] of the node, and
+    so is [positions * batch, ...]. What gives the order of rows and positions is that rows do not interact.
 
-    The module runs as it stands, in training mode or not; it is left as it was found, hooks and buffers included.
+    The module runs as it stands, in training mode or not; it is left as it was found: hooks, buffers, attributes.
 
     Args:
         module: any module that `torch.export` takes and that treats the rows of a batch alike and independently.
@@ -63,8 +67,9 @@ def trace(
         tolerance: the largest difference allowed, relative to a value's largest magnitude. Differences are 0 as a rule.
 
     Raises:
-        TraceError: unknown paths or names, a submodule called never or several times, a value that is no tensor or
-            not batch first, a module that does not export, that is random or mixes rows, a graph that differs from it.
+        TraceError: unknown paths or names, a submodule called never or several times, a value that is no tensor, has no
+            row for each of the batch or that nothing reads, a module that does not export, that is random, keeps state,
+            loops over rows or mixes them, a graph that differs from it. What is wrong in the module is said first.
 
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
     >>> data = Dataset({"x": torch.randn(9, 3), "label": torch.arange(9) % 2})
@@ -87,13 +92,16 @@ def trace(
     rows = Rows(data, columns, next(t.device for t in (*module.parameters(), *module.buffers(), data[columns[0]])))
     some = rows.of(rows.for_export(check_rows))
     with left_as_found(module, rows.device):
-        recorded = subject.record(some)
-        program = subject.export(some)
-        nodes, constant = nodes_between_marks(program, subject.columns)
+        with causes_told(subject, some, tolerance, exported=False):
+            subject, recorded = subject.surveyed(some)
+            nodes, constant = nodes_between_marks(subject.export(some), subject.columns, subject.layouts)
         assert {node.name for node in nodes} == {*subject.cuts, output}
         on_top = tuple(open_behaviours(on_top, recorded | some))
         graph = Graph([*nodes, *on_top], columns, on_top[-1].name if on_top else output)
-        Trial(rows.of(max(2, check_rows)), tolerance, subject.advice).check(graph, subject.watch, constant)
+        with causes_told(subject, some, tolerance, exported=True):
+            Trial(rows.of(max(2, check_rows)), tolerance, subject.advice).check(graph, subject.watch, constant)
+    if faults := dead_faults(graph, subject.cuts, output):
+        raise TraceError(faults)
     set_checked(graph)
     return graph
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pscrub.errors import TraceError
 from pscrub.graph.cuts import input_of, output_of
@@ -86,21 +87,27 @@ def test_unknown_parameters_of_forward() -> None:
 
 
 def test_submodules_called_never_or_often() -> None:
-    attention = seeded(lambda: nn.MultiheadAttention(4, 2, batch_first=True))
-    module = Doing(lambda self, x: self.a(x[:, None], x[:, None], x[:, None])[0] + self.b(self.b(x)), a=attention)
-    module.b = nn.Linear(4, 4)
+    def direct(self: Any, x: Tensor) -> Tensor:
+        return functional.linear(x, self.out.weight)
+
+    parent = seeded(lambda: Doing(direct, out=nn.Linear(4, 4, bias=False)))
+    module = Doing(lambda self, x: self.a(x) + self.b(self.b(x)), a=parent, b=nn.Linear(4, 4))
     refused(
         module,
-        "node 'out': submodule 'a.out_proj' is never called in forward",
+        "node 'out': submodule 'a.out' is never called in forward",
+        "cut at its parent, or have it called there",
         "node 'twice': submodule 'b' is called 2 times; say which, as in output_of('b', call=0)",
         "node 'third': input_of('b', call=2), but the submodule is called 2 times: 0 to 1",
-        cuts={"out": "a.out_proj", "twice": "b", "third": input_of("b", call=2)},
+        cuts={"out": "a.out", "twice": "b", "third": input_of("b", call=2)},
     )
+    trace(module, X, cuts={"out": "a"})
+    parent.function = lambda self, x: self.out(x)
+    trace(module, X, cuts={"out": "a.out", "b": output_of("b", call=0)})
 
 
 def test_values_that_are_no_tensors_or_not_batch_first() -> None:
     pair = Doing(lambda self, x: ("text", x))
-    module = Doing(lambda self, x: self.b(self.a(x)[1].flatten()).view(-1, 4).sum(0), a=pair, b=nn.Identity())
+    module = Doing(lambda self, x: self.b(self.a(x)[1].mT).mT.sum(0), a=pair, b=nn.Identity())
     refused(
         module,
         "node 'text': output_of('a', index=0) is a str; expected a tensor",
@@ -108,10 +115,10 @@ def test_values_that_are_no_tensors_or_not_batch_first() -> None:
         "node 'word': input_of('a', index='word') is nothing; expected a tensor",
         cuts={"text": output_of("a", index=0), "none": output_of("a", index=2), "word": input_of("a", index="word")},
     )
-    error = refused(
-        module, "the value of 'b' has shape [4*batch]", "the value of 'output' has shape [4]", cuts={"b": "b"}
-    )
+    mean = Doing(lambda self, x: self.b(x.mean(0)).sum(0, keepdim=True), b=nn.Identity())
+    error = refused(mean, "the value of 'b' has shape [4]", "the value of 'output' has shape [1]", cuts={"b": "b"})
     assert len(error.faults) == 2
+    refused(module, "the value of 'output' has shape [4]; expected one a row, [batch, ...]", cuts={"b": "b"})
     refused(Doing(lambda self, x: x[x[:, 0] > 0]), "shape [(number that depends on the data), 4]")
     refused(Doing(lambda self, x: "text"), "the module returns a str, in which no tensor was found for 'output'")
 

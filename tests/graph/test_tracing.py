@@ -242,6 +242,7 @@ def test_elements_and_calls_are_chosen() -> None:
             "second": input_of("a", call=1),
             "unread": output_of("", index="unread"),
         },
+        behaviour=Node("f", ("output", "unread"), lambda output, unread: output.sum(1) + unread.sum(1)),
     )
     values = graph.run(graph.nodes, X)
     assert torch.equal(values["low"], X["x"][:, :2])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-ROWS, LENGTH, WORDS = 9, 6, 50
+from pscrub.graph.cuts import Cut, hook, input_of, output_of
+from tests.graph.plain_modules import LENGTH, PLAIN, WIDTH
+
+ROWS, WORDS = 9, 50
 TEXT: dict[str, Any] = {"vocab_size": WORDS, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 COMMON: dict[str, Any] = TEXT | {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24,
@@ -73,12 +75,19 @@ SOUND: dict[str, Any] = COMMON | {
     "num_conv_pos_embedding_groups": 2, "num_feat_extract_layers": 2,
 }  # fmt: skip
 CUTS = (
-    "q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "query", "key", "value", "query_key_value", "Wqkv",
-    "qkv_proj", "c_attn", "c_proj", "attn", "self_attn", "attention", "mlp", "fc1", "fc2", "dense", "gate",
-    "router", "mixer", "in_proj", "x_proj", "feed_forward", "ffn", "intermediate", "output", "layer", "q_lin",
-    "k_lin",
+    "q_proj", "k_proj", "v_proj", "query", "key", "value", "query_key_value", "Wqkv", "qkv_proj", "c_attn", "q", "k",
+    "v", "q_lin", "k_lin", "v_lin", "attn", "self_attn", "attention", "mixer", "in_proj", "x_proj", "SelfAttention",
+    "mlp", "fc1", "fc2", "dense", "feed_forward", "ffn", "intermediate", "output", "DenseReluDense", "gate", "router",
+    "experts", "shared_expert", "gate_proj", "up_proj", "lstm", "gru", "cell", "down", "inner", "in", "class",
+    "a-b c", "0:1",
 )  # fmt: skip
 """Submodules that are cut where a model has them: the last word of their path."""
+BEFORE = ("o_proj", "out_proj", "c_proj", "o", "out_lin", "Wo", "dense", "down_proj")
+"""The same, cut at what they read: z, before heads are put together, and what MLPs' hidden units give."""
+BLOCKS = ("h", "layers", "layer", "blocks", "block", "stages")
+"""Lists of blocks, each of which gives the residual stream."""
+NEEDS = {"einops": "einops", "bridge gpt2": "transformer_lens", "bridge llama": "transformer_lens"}
+"""What has to be there for a specimen besides what all of them need."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,6 @@ class Specimen:
 
     module: nn.Module
     columns: dict[str, Tensor]
-    cuts: dict[str, str] = field(default_factory=dict)
 
 
 class First(nn.Module):
@@ -99,6 +107,8 @@ class First(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         found = self.model(**{name: x if value is None else value for name, value in self.more.items()})
+        if isinstance(found, Tensor):
+            return found
         result: Tensor = found[0] if isinstance(found, tuple) else next(iter(found.values()))
         return result
 
@@ -133,6 +143,19 @@ def whisper() -> Specimen:
     return Specimen(First(encoder, {"input_features": None}), {"x": spectrogram})
 
 
+def bridge(kind: str, architecture: str) -> Specimen:
+    """TransformerLens's bridge over a model of Hugging Face."""
+    import transformers
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **CAUSAL[kind])
+    model = getattr(transformers, architecture)(config).eval()
+    return Specimen(
+        First(build_bridge_from_module(model, architecture, hf_config=config).eval(), {"input": None}), {"x": tokens()}
+    )
+
+
 def specimens() -> dict[str, Callable[[], Specimen]]:
     """How each is made."""
     made: dict[str, Callable[[], Specimen]] = {}
@@ -156,6 +179,8 @@ def specimens() -> dict[str, Callable[[], Specimen]]:
     sound = torch.randn(ROWS, 400, generator=torch.Generator().manual_seed(0))
     made["wav2vec2"] = lambda: hugging_face("wav2vec2", "AutoModel", SOUND, "input_values", sound)
     made["whisper's encoder"] = whisper
+    made["bridge gpt2"] = lambda: bridge("gpt2", "GPT2LMHeadModel")
+    made["bridge llama"] = lambda: bridge("llama", "LlamaForCausalLM")
     return made | {name: lambda n=name: plain(n) for name in PLAIN}
 
 
@@ -163,107 +188,39 @@ def plain(name: str) -> Specimen:
     """A module of torch's own parts."""
     torch.manual_seed(0)
     return Specimen(
-        PLAIN[name]().eval(), {"x": torch.randn(ROWS, LENGTH, 16, generator=torch.Generator().manual_seed(0))}
+        PLAIN[name]().eval(), {"x": torch.randn(ROWS, LENGTH, WIDTH, generator=torch.Generator().manual_seed(0))}
     )
 
 
-class Sequences(nn.Module):
-    """An LSTM and a GRU, one after the other, and their last states."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm, self.gru = nn.LSTM(16, 8, batch_first=True), nn.GRU(8, 8, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        found, (state, _) = self.lstm(x)
-        found, last = self.gru(found)
-        return found[:, -1] + state[0] + last[0]
-
-
-class Cell(nn.Module):
-    """An LSTM cell, unrolled."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cell, self.last = nn.LSTMCell(16, 8), nn.Linear(8, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = c = x[:, 0, :8] * 0
-        for i in range(LENGTH):
-            h, c = self.cell(x[:, i], (h, c))
-        found: Tensor = self.last(h)
-        return found
-
-
-class LengthFirst(nn.Module):
-    """Attention that has positions first inside."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention, self.mlp = nn.MultiheadAttention(16, 4), nn.Linear(16, 16)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = x.transpose(0, 1)
-        return self.mlp((y + self.attention(y, y, y, need_weights=False)[0]).transpose(0, 1))  # type: ignore[no-any-return]
-
-
-class Odd(nn.Module):
-    """Complex numbers, a Fourier transform, in-place operations, top-k, weight normalisation, half precision."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mlp = nn.utils.parametrizations.weight_norm(nn.Linear(16, 16))
-        self.low = nn.Linear(16, 16).to(torch.bfloat16)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = torch.fft.rfft(x, dim=-1).abs()
-        y = torch.view_as_real(torch.complex(y, y * 2)).sum(-1).topk(8, -1).values
-        z = self.mlp(x)
-        z += self.low(x.to(torch.bfloat16)).float()
-        z.relu_()
-        return z.mean(2) + y.sum(2)
-
-
-class Convolutions(nn.Module):
-    """A small U-Net with batch normalisation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.down = nn.Sequential(nn.Conv1d(16, 8, 3, padding=1), nn.BatchNorm1d(8), nn.ReLU())
-        self.inner, self.up = nn.Conv1d(8, 8, 2, 2), nn.ConvTranspose1d(8, 8, 2, 2)
-        self.last = nn.Conv1d(16, 4, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.down(x.transpose(1, 2))
-        found: Tensor = self.last(torch.cat([y, self.up(self.inner(y))], 1))
-        return found
-
-
-PLAIN: dict[str, Callable[[], nn.Module]] = {
-    "encoder layers": lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 4, 24, batch_first=True), 2),
-    "recurrent": Sequences,
-    "cell": Cell,
-    "length first": LengthFirst,
-    "odd": Odd,
-    "convolutions": Convolutions,
-}
-
-
-def find_cuts(specimen: Specimen) -> dict[str, str]:
-    """Node name -> path, of submodules that are called once and give a tensor with the batch first."""
-    found: dict[str, list[Any]] = {}
-    handles = []
+def find_cuts(specimen: Specimen) -> dict[str, Cut]:
+    """Node name -> what gives (or reads) a value of every row, in its second call if there are several, and matters."""
+    candidates: dict[str, Cut] = {}
     for path, module in specimen.module.named_modules():
-        if path.rpartition(".")[2] in CUTS:
-            note = lambda _, __, result, path=path: found.setdefault(path, []).append(result)  # noqa: E731
-            handles.append(module.register_forward_hook(note))
+        *_, parent, last = ["", *path.rpartition(".")[::2]]
+        name = path.replace(".", "_")
+        if last in CUTS or (last.isdigit() and parent.rpartition(".")[2] in BLOCKS):
+            candidates[name] = output_of(path)
+        if last in BEFORE:
+            candidates[f"{name}_before"] = input_of(path)
+        if isinstance(module, nn.LSTM | nn.GRU):
+            candidates[f"{name}_h"] = output_of(path, index=(1, 0) if isinstance(module, nn.LSTM) else 1)
+    values: dict[str, Any] = {}
     with torch.no_grad():
-        specimen.module(*specimen.columns.values())
-    for handle in handles:
-        handle.remove()
-    cuts = {}
-    for path, results in found.items():
-        first = next((leaf for leaf in tree_leaves(results[0]) if isinstance(leaf, Tensor)), None)
-        if len(results) == 1 and first is not None and first.shape[:1] == (ROWS,):
-            cuts[path.replace(".", "_")] = path
-    return cuts
+        with hook(specimen.module, candidates, lambda name, value: values.setdefault(name, value)) as calls:
+            plain = specimen.module(*specimen.columns.values())
+        found = {}
+        for name, cut in candidates.items():
+            value, cut = values.get(name), replace(cut, call=1) if calls[name] > 1 else cut
+            if (
+                not calls[name]
+                or not isinstance(value, Tensor)
+                or not (value.is_floating_point() or value.is_complex())
+            ):
+                continue
+            if all(size % ROWS for size in value.shape):
+                continue
+            noise = torch.randn(value.shape, dtype=torch.float32).to(value.dtype)
+            with hook(specimen.module, {name: cut}, lambda _, value, noise=noise: noise):
+                if not torch.equal(specimen.module(*specimen.columns.values()), plain):
+                    found[name] = cut
+    return found

@@ -11,18 +11,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 
 from pscrub.data.clusters import cluster
 from pscrub.data.dataset import Dataset
-from pscrub.data.numbers import check_finite, read_numbers
+from pscrub.data.numbers import check_finite, name_values, read_numbers
 from pscrub.data.partition import Partition
 from pscrub.errors import DatasetError
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-RANDOM = "random"
+RANDOM: Final = "random"
 Offset = float | Sequence[float] | Literal["random"]
 """By what share of a bin the edges of all bins are moved up, in [0, 1): one number, one for each entry, or "random"."""
 SLACK = 1e-9
@@ -52,8 +52,8 @@ class Bins:
         return False
 
     def on(self: B, values: Any) -> B:
-        """The same bins of other values (or of the same, computed already)."""
-        return replace(self, of=values)
+        """The same bins of other values (or of the same, computed already), under the same name."""
+        return replace(self, of=name_values(values, self.words))
 
     def values(self, data: Dataset) -> Array:
         """float64 [N, entries]: the values, each row's flattened.
@@ -75,6 +75,15 @@ class Edged(Bins):
     Rows are alike where every entry of theirs is in one bin. Of k bins an entry, d entries make up to k^d blocks: see
     how large blocks are (`Partition.sizes`), or take `Clusters`.
     """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What the bins are called, whatever the offset."""
+
+    @property
+    def __name__(self) -> str:
+        return self.name + _say_offset(self.edges)
 
     @property
     @abstractmethod
@@ -106,7 +115,7 @@ class Edged(Bins):
                 f"{self.words} has {positions.shape[1]} numbers a row; a random offset is for one: give one entry of "
                 "them (or a projection), or an offset that is fixed"
             )
-        return Placed(positions, self.edges, str(getattr(self, "__name__", self.words)))
+        return Placed(positions, self.edges, self.name)
 
     def __call__(self, data: Dataset) -> Partition:
         """The partition of D by the bins.
@@ -163,8 +172,9 @@ class Quantiles(Edged):
         _check_offset(self.offset)
 
     @property
-    def __name__(self) -> str:
-        return f"{self.words} in {self.bins} quantiles{_say_offset(self.offset)}"
+    def name(self) -> str:
+        """What the bins are called, whatever the offset."""
+        return f"{self.words} in {self.bins} quantiles"
 
     @property
     def edges(self) -> Offset:
@@ -215,8 +225,9 @@ class Rounding(Edged):
         _check_offset(self.offset)
 
     @property
-    def __name__(self) -> str:
-        return f"{self.words} rounded to {self.width:g}{_say_offset(self.offset)}"
+    def name(self) -> str:
+        """What the bins are called, whatever the offset."""
+        return f"{self.words} rounded to {self.width:g}"
 
     @property
     def edges(self) -> Offset:
@@ -231,10 +242,21 @@ class Rounding(Edged):
 
 @dataclass(frozen=True, eq=False)
 class Placed(Edged):
-    """Bins whose scale is known already: `of` holds positions [N, entries]. What `placed` gives; the rest as there."""
+    """Bins whose scale is known already: `of` holds positions [N, entries]. What `placed` gives.
+
+    Args:
+        of: positions [N, entries].
+        offset: see `Offset`.
+        title: what they are called.
+    """
 
     offset: Offset
-    __name__: str
+    title: str
+
+    @property
+    def name(self) -> str:
+        """What the bins are called, whatever the offset."""
+        return self.title
 
     @property
     def edges(self) -> Offset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -58,3 +59,13 @@ def check_finite(values: Array, what: str) -> Array:
             "for they go by rank"
         )
     return values
+
+
+def name_values(values: Any, name: str) -> Callable[[Dataset], Any]:
+    """Values under a name of their own: a feature, of whatever dataset they are asked for."""
+
+    def given(data: Dataset) -> Any:
+        return values
+
+    given.__name__ = name
+    return given

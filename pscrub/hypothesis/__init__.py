@@ -12,7 +12,7 @@ from pscrub.hypothesis.claim import EXACT, Claim
 from pscrub.hypothesis.hypothesis import Hypothesis, Sharing, drop_members
 from pscrub.hypothesis.isomorphism import make_isomorphic
 from pscrub.hypothesis.joins import join, join_graphs, permits, same_claims, signature
-from pscrub.hypothesis.mixtures import draw_offsets, fix_offsets, random_features
+from pscrub.hypothesis.mixtures import draw_offsets, fix_offsets, give_features, random_features
 from pscrub.hypothesis.study import Expected, Study
 from pscrub.hypothesis.tree import Site, Tree, draw_together, make_exact, refine, unroll
 
@@ -33,6 +33,7 @@ __all__ = [
     "draw_together",
     "drop_members",
     "fix_offsets",
+    "give_features",
     "join",
     "join_graphs",
     "make_exact",

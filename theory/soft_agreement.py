@@ -9,15 +9,15 @@ data by the algorithm at that offset. Then
   (c) a soft datum and its parent's have the law D(x) E[1(agree) D(y) / D(bin of x)]: symmetric, and 0 from d = 1 on;
   (d) the scrubbed inputs have no less entropy than at an offset on average.
 
-Argument. (a) is lemma_1.py, offset by offset. (b) The whole parts differ iff one of the numbers u, u + 1, ... lies between
-the positions (or on the greater), which for d < 1 has probability d. (c) is the draw within a block, averaged; each term
-is symmetric in x and y. (d) Entropy is concave.
-A kernel that takes near rows without such bins is another matter. Rows drawn by D times max(0, 1 - d), scaled to sum to 1
-for each parent's row, do not have law D. A kernel made to keep D (Metropolis') still does not keep what a node's inputs
-have to do with one another, as no bin is agreed on.
+Argument. (a) is lemma_1.py, offset by offset. (b) The whole parts differ iff one of the numbers u, u + 1, ... lies
+between the positions (or on the greater), which for d < 1 has probability d. (c) is the draw within a block, averaged;
+each term is symmetric in x and y. (d) Entropy is concave.
+A kernel that takes near rows without such bins is another matter. Rows drawn by D times max(0, 1 - d), scaled to sum to
+1 for each parent's row, do not have law D. A kernel made to keep D (Metropolis') still does not keep what a node's
+inputs have to do with one another, as no bin is agreed on.
 
-Routes. In rationals: U matters only through which positions' fractional parts it exceeds, so [0, 1) is cut there and the
-algorithm enumerated on each piece. The package: its own hypotheses at an offset within each piece.
+Routes. In rationals: U matters only through which positions' fractional parts it exceeds, so [0, 1) is cut there and
+the algorithm enumerated on each piece. The package: its own hypotheses at an offset within each piece.
 
 Planted faults. The two kernels, and an offset drawn anew for one site of a claim that has others; each where a
 calculation with the datum and its parent's alone says that it shows.

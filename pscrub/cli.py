@@ -191,8 +191,8 @@ def _ask(arguments: argparse.Namespace) -> int:
 
     console = Console()
     for table, lines in arguments.ask(load_study(arguments), arguments):
-        if arguments.markdown:
-            print(table.markdown())
+        if arguments.markdown or isinstance(table, str):
+            print(table if isinstance(table, str) else table.markdown())
         else:
             _print_table(console, table)
         for line in lines:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 AddOptions = Callable[[argparse.ArgumentParser], None]
 """What gives a command's parser its options."""
-Answer = tuple["Table", list[str]]
-"""A table and the lines under it."""
+Answer = tuple["Table | str", list[str]]
+"""A table (or one JSON document, to be printed as it is) and the lines under it."""
 
 
 def add_study_options(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +78,25 @@ def _add_ablations_options(parser: argparse.ArgumentParser) -> None:
     _add_options(parser)
 
 
+def _add_resolution_options(parser: argparse.ArgumentParser) -> None:
+    from pscrub.hypothesis.cutting import WAYS
+    from pscrub.questions.mixtures import OFFSETS
+    from pscrub.questions.resolution import BINS
+
+    parser.set_defaults(ask=_resolution)
+    about = "the claim, or its node, whose real values are cut (default: the one whose feature is bins)"
+    parser.add_argument("--claim", metavar="NAME", help=about)
+    about = f"numbers of bins, with commas (default: {','.join(map(str, BINS))}, as far as there are values)"
+    parser.add_argument("--bins", metavar="K,K,...", help=about)
+    parser.add_argument("--by", choices=WAYS, help="how to cut (default: as the claim's bins are, else by quantiles)")
+    about = f"also cut with random offsets, N of them (default: {OFFSETS})"
+    parser.add_argument("--offsets", type=int, nargs="?", const=OFFSETS, default=0, metavar="N", help=about)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the picture there, as SVG")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    _add_hypothesis_option(parser)
+    _add_options(parser)
+
+
 def _add_hypothesis_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hypothesis", metavar="NAME", help="one of the study's, or the start of its name")
 
@@ -94,6 +113,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 QUESTIONS: dict[str, tuple[str, AddOptions]] = {
     "adversary": ("look for claims whose join with a hypothesis moves its loss", _add_adversary_options),
     "frontier": ("loss recovered against the entropy of the scrubbed inputs, in bits", _add_frontier_options),
+    "resolution": ("loss recovered and bits against how finely a real value is cut into bins", _add_resolution_options),
     "sharing": ("each hypothesis under every way of sharing unimportant inputs", _add_sharing_options),
     "ablations": ("each hypothesis under resampling, mean and zero ablation", _add_ablations_options),
 }
@@ -141,6 +161,43 @@ def _frontier(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
         arguments.out.write_text(plots.svg(plots.plot_frontier(found), "frontier"), encoding="utf-8")
         lines.append(f"Picture: {arguments.out}")
     yield replace(found.table(), title=study.name), lines
+
+
+def _resolution(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
+    from pscrub.hypothesis.cutting import find_claim
+    from pscrub.questions.resolution import resolution_curve
+    from pscrub.report.document import dumps
+
+    chosen = []
+    for hypothesis in _choose(study, arguments.hypothesis):
+        try:
+            find_claim(hypothesis, arguments.claim)
+            chosen.append(hypothesis)
+        except HypothesisError:  # a study's others may have no such claim
+            if arguments.hypothesis:
+                raise
+    if not chosen:
+        wanted = "one claim whose feature is bins" if arguments.claim is None else f"one claim '{arguments.claim}'"
+        raise StudyError(f"no hypothesis of study '{study.name}' has {wanted}; name another with --claim")
+    try:
+        bins = None if arguments.bins is None else [int(k) for k in arguments.bins.split(",")]
+    except ValueError as error:
+        raise StudyError(f"--bins {arguments.bins}: expected whole numbers with commas, as 2,4,8") from error
+    found = []
+    for hypothesis in chosen:
+        about = {"by": arguments.by, "offsets": arguments.offsets, "labels": study.labels}
+        sample = {"draws": arguments.draws, "seed": arguments.seed, "level": arguments.level}
+        found.append(resolution_curve(hypothesis, arguments.claim, bins, **about, **sample))
+    if arguments.json:
+        yield dumps({"study": study.name, "seed": arguments.seed, "curves": [each.as_document() for each in found]}), []
+    else:
+        for each in found:
+            yield replace(each.table(), title=f"{each.hypothesis}, '{each.claim}' by {each.by}"), list(each.warnings)
+    if arguments.out is not None:
+        from pscrub.report import plots
+
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(plots.svg(plots.plot_resolution(found), "resolution"), encoding="utf-8")
 
 
 def _sharing(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:

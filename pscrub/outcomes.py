@@ -60,4 +60,6 @@ class Outcome(Enum):
     def wrap(self, method: str, **figures: Any) -> Said:
         """The message around another, `{method}` in its text, which keeps its own kind."""
         inner = Said.of(method)
-        return Said(self.text.format(method=inner, **figures), inner.kind, self.text.format(method=inner.brief))
+        return Said(
+            self.text.format(method=inner, **figures), inner.kind, self.text.format(method=inner.brief, **figures)
+        )

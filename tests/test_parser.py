@@ -56,6 +56,7 @@ OPTIONS = {
     "verify": "--draws --json --seed -P",
     "adversary": "--no-data --at --steps --per-bit --rows --hypothesis --draws --level --markdown --seed -P",
     "frontier": "--out --draws --level --markdown --seed -P",
+    "resolution": "--claim --bins --by --offsets --out --json --hypothesis --draws --level --markdown --seed -P",
     "sharing": "--hypothesis --draws --level --markdown --seed -P",
     "ablations": "--hypothesis --draws --level --markdown --seed -P",
 }

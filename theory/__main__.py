@@ -8,14 +8,23 @@ import time
 
 import torch
 
-from theory import closed_form, fun_fact_3, lemma_1, own_datum, product_reading, theorem_2, trace_entropy
+from theory import (
+    closed_form,
+    fun_fact_3,
+    lemma_1,
+    own_datum,
+    product_reading,
+    soft_agreement,
+    theorem_2,
+    trace_entropy,
+)
 from theory.brute import leaves, sites
 from theory.case import Case
 from theory.cases import cases, depth, read_twice
 from theory.routes import Tried
 from theory.table import table
 
-CLAIMS = (lemma_1, theorem_2, fun_fact_3, closed_form, trace_entropy, own_datum, product_reading)
+CLAIMS = (lemma_1, theorem_2, fun_fact_3, closed_form, trace_entropy, own_datum, product_reading, soft_agreement)
 NAMES = tuple(claim.__name__.rpartition(".")[2] for claim in CLAIMS)
 ENOUGH = 300
 """From so many cases on, a fault that was planted less than 20 times counts as a failure."""

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pscrub.errors import PscrubError
-from pscrub.graph.graph import Function, Node
+from pscrub.data.dataset import Dataset
+from pscrub.errors import GraphError, PscrubError
+from pscrub.graph.graph import Function, Graph, Node
 from pscrub.graph.ops import Reader, Sized, Slice, Whole, key_of
 
 CHECKED = "pscrub: rows apart"
@@ -68,6 +69,36 @@ class Running(Reader):
             raise
         except Exception as error:
             raise node.failure(values, error) from error
+
+
+def run_on_data(graph: Graph, data: Dataset, node: str, chunk: int = 1024) -> Tensor:
+    """The value [N, ...] of a node on every row of D, on the CPU: nothing is kept, and no more run than it takes.
+
+    Args:
+        graph: the graph.
+        data: D.
+        node: its name.
+        chunk: rows at a time.
+
+    Raises:
+        GraphError: an unknown name, a function that raised, or a value without a batch.
+
+    >>> double = Graph.of({"s": lambda x: 2 * x, "f": lambda s: s + 1}, inputs=["x"], output="f")
+    >>> run_on_data(double, Dataset({"x": torch.arange(3)}), "s")
+    tensor([0, 2, 4])
+    """
+    pieces = []
+    with torch.no_grad():
+        for start in range(0, data.n, chunk):
+            rows = {name: data[name][start : start + chunk].to(graph.device) for name in graph.inputs}
+            value = graph.run([node], rows)[node].cpu()
+            size = min(chunk, data.n - start)
+            if value.shape[:1] != (size,):
+                raise GraphError(
+                    f"node '{node}' has shape {list(value.shape)} on {size} rows; expected the batch first"
+                )
+            pieces.append(value)
+    return torch.cat(pieces)
 
 
 def is_checked(node: Node) -> bool:

@@ -3,7 +3,7 @@
 A `Claim` sits at a node of the graph: two inputs that agree on its feature are said to be interchangeable there. A
 `Hypothesis` is a root claim on a graph and a dataset; `unroll` treeifies it into sites, one for each datum that
 scrubbing draws. A `Study` is a ladder of hypotheses. Joins, isomorphic hypotheses, other behaviours and other ablations
-of the same claims are made here too.
+of the same claims are made here too, and what bins with random offsets stand for.
 """
 
 from pscrub.hypothesis.ablation import KINDS, RESAMPLING, Ablation
@@ -12,6 +12,7 @@ from pscrub.hypothesis.claim import EXACT, Claim
 from pscrub.hypothesis.hypothesis import Hypothesis, Sharing, drop_members
 from pscrub.hypothesis.isomorphism import make_isomorphic
 from pscrub.hypothesis.joins import join, join_graphs, permits, same_claims, signature
+from pscrub.hypothesis.mixtures import draw_offsets, fix_offsets, give_features, random_features
 from pscrub.hypothesis.study import Expected, Study
 from pscrub.hypothesis.tree import Site, Tree, draw_together, make_exact, refine, unroll
 
@@ -28,14 +29,18 @@ __all__ = [
     "Site",
     "Study",
     "Tree",
+    "draw_offsets",
     "draw_together",
     "drop_members",
+    "fix_offsets",
+    "give_features",
     "join",
     "join_graphs",
     "make_exact",
     "make_isomorphic",
     "output_distance",
     "permits",
+    "random_features",
     "refine",
     "restrict",
     "same_claims",

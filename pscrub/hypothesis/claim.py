@@ -20,8 +20,9 @@ class Claim:
     Args:
         at: the graph node or dataset column that the claim is about (its correspondence).
         feature: the claimed value on each row: values [N] or [N, k]; a function of the dataset that returns them; the
-            name of a column; a Partition; or "exact" (nothing but the row itself agrees). Left out, it is all that the
-            claims it reads determine, which only a claim that reads others can leave out.
+            name of a column; a Partition; bins of real values (`data.bins`); or "exact" (nothing but the row itself
+            agrees). Left out, it is all that the claims it reads determine, which only a claim that reads others can
+            leave out. Of real values hardly any two rows agree: a claim that is to swap them says bins.
         reads: the claims at the inputs that matter. Every other input of the node is unimportant. A claim that reads
             none is about the whole node, which is evaluated on one datum.
         name: its name in paths and tables; the graph node's by default.

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
+from pscrub.data.bins import Bins
 from pscrub.data.dataset import Dataset
 from pscrub.data.features import read_feature
 from pscrub.data.partition import Partition
-from pscrub.errors import DatasetError, GraphError, HypothesisError
+from pscrub.errors import DatasetError, GraphError, HypothesisError, close
 from pscrub.graph.equal import RewriteCheck, check_rewrites
 from pscrub.graph.graph import Graph
+from pscrub.graph.running import run_on_data
 from pscrub.hypothesis.claim import EXACT, Claim
 from pscrub.hypothesis.faults import find_edge_faults, find_naming_faults, find_sharing_faults, find_value_faults
 
@@ -126,6 +128,19 @@ class Hypothesis:
         outside = read - inside - {each.at for each in claim.reads}
         return tuple(name for name in (*self.graph.inputs, *self.graph.nodes) if name in outside)
 
+    def given(self, feature: Any) -> Any:
+        """A feature as the dataset alone can tell it: bins of a node's activations are given those on D.
+
+        Raises:
+            DatasetError: bins of what is neither a column nor a node.
+        """
+        if not isinstance(feature, Bins) or not isinstance(feature.of, str) or feature.of in self.data.columns:
+            return feature
+        if feature.of not in self.graph.nodes:
+            known = [*self.data.columns, *self.graph.nodes]
+            raise DatasetError(f"'{feature.of}' is neither a column nor a node of the graph{close(feature.of, known)}")
+        return feature.on(run_on_data(self.graph, self.data, feature.of))
+
     @cached_property
     def _partitions(self) -> tuple[dict[Claim, Partition], list[str]]:
         """The partitions of the claims whose features can be read, and the faults of the others."""
@@ -151,7 +166,7 @@ class Hypothesis:
             return Partition.trivial(data).refine(*(known[read] for read in claim.reads if read in known))
         if isinstance(feature, str):
             return Partition.finest(data) if feature == EXACT else read_feature(data, feature, f"column '{feature}'")
-        return read_feature(data, feature, f"feature '{claim.feature_name}'")
+        return read_feature(data, self.given(feature), f"feature '{claim.feature_name}'")
 
 
 def drop_members(hypothesis: Hypothesis) -> Hypothesis:

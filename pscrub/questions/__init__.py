@@ -1,8 +1,9 @@
 """What more can be asked of a hypothesis than its loss recovered.
 
 Side by side on common random numbers (`compare`, `ladder`); what each claim costs; other ablations and ways of sharing;
-how specific a hypothesis is; whole distributions; posteriors; worked examples held against their formulas; the theorems
-on a study's own data (`verify`); and an adversary that looks for claims left out.
+how specific a hypothesis is; real values at every resolution, and in bins with random offsets; whole distributions;
+posteriors; worked examples held against their formulas; the theorems on a study's own data (`verify`); and an adversary
+that looks for claims left out.
 """
 
 from pscrub.questions.ablations import compare_ablations
@@ -27,7 +28,9 @@ from pscrub.questions.distributions import (
     output_distances,
 )
 from pscrub.questions.goodness import NodeTest, entropy_from_draws, goodness_of_fit, independence_given_output
+from pscrub.questions.mixtures import Mixture, scrub_mixture
 from pscrub.questions.posterior import Posterior, bayesian_bootstrap
+from pscrub.questions.resolution import Resolution, resolution_curve
 from pscrub.questions.sharing import SharingTable, sharing_table
 from pscrub.questions.specificity import Frontier, frontier, order, orders
 from pscrub.questions.verification import StudyVerification, Verification, verify, verify_hypothesis
@@ -42,9 +45,11 @@ __all__ = [
     "Equivalence",
     "Frontier",
     "Losses",
+    "Mixture",
     "NodeTest",
     "OutputDistance",
     "Posterior",
+    "Resolution",
     "SharingTable",
     "StudyVerification",
     "Verification",
@@ -68,6 +73,8 @@ __all__ = [
     "order",
     "orders",
     "output_distances",
+    "resolution_curve",
+    "scrub_mixture",
     "sharing_table",
     "verify",
     "verify_hypothesis",

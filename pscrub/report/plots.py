@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
+from pscrub.questions.resolution import OWN, Resolution
 from pscrub.questions.specificity import Frontier
 from pscrub.report import figures
 from pscrub.result.result import ScrubResult, StudyResult
@@ -170,6 +171,40 @@ def plot_frontier(found: Frontier) -> Figure:
         if shown and max(r.bits for r in shown) > 8 * min(r.bits for r in shown):
             axes.set_xscale("log")
         figure.legend(loc="outside lower center", ncols=2, title="filled: on the frontier")
+    return figure
+
+
+def plot_resolution(found: Sequence[Resolution]) -> Figure:
+    """Loss recovered, and entropy of the scrubbed inputs, against the number of bins: a line for each hypothesis.
+
+    Hollow where a tenth of the draws or more give a row back to itself; dashed with random offsets.
+    """
+    names = [*dict.fromkeys(row.bins for each in found for row in each.rows)]
+    places = sorted(names, key=lambda k: math.inf if k is None else k)
+    with _figure(3.4 + 0.2 * len(found)) as figure:
+        left, right = figure.subplots(1, 2)
+        for i, each in enumerate(found):
+            colour = (BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK)[i % 7]
+            for random in (False, True):
+                rows = [row for row in each.rows if row.random is random and row.recovered is not None]
+                if not rows:
+                    continue
+                x = np.array([places.index(row.bins) for row in rows]) + (0.12 if random else 0.0)
+                scores = [row.recovered for row in rows if row.recovered is not None]
+                y = [score.value for score in scores]
+                half = [[s.value - s.low for s in scores], [s.high - s.value for s in scores]]
+                style, label = ("--", ", random offset") if random else ("-", "")
+                look: Any = {"color": colour, "ls": style, "lw": 1.4}
+                left.errorbar(x, y, yerr=half, capsize=2, **look)
+                right.plot(x, [row.bits for row in rows], label=_cut_short(each.hypothesis, 44) + label, **look)
+                for axes, heights in ((left, y), (right, [row.bits for row in rows])):
+                    for at, height, row in zip(x, heights, rows, strict=True):
+                        inside = "white" if row.own is not None and row.own > OWN else colour
+                        axes.plot([at], [height], MARKS[i % len(MARKS)], color=colour, mfc=inside, ms=4.5)
+        for axes, said in ((left, "loss recovered, %"), (right, "entropy of the scrubbed inputs, bits")):
+            axes.set(xticks=range(len(places)), xticklabels=["all" if k is None else str(k) for k in places])
+            axes.set(xlabel="bins", ylabel=said)
+        figure.legend(loc="outside lower center", ncols=2, title="hollow: 10 % of draws or more swap nothing")
     return figure
 
 

@@ -30,6 +30,7 @@ SHIPPED = {
     "cancellation": "worked.cancellation",
     "sin_cos": "worked.sin_cos",
     "specificity": "worked.specificity",
+    "real_values": "worked.real_values",
 }
 """Name of each shipped study -> its module below this one."""
 

@@ -46,6 +46,7 @@ PARAMETERS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "cancellation": {"largest": st.integers(1, 4), "tilt": real(-1, 1)},
     "sin_cos": {"points": st.integers(3, 20), "periods": st.integers(1, 3), "amplitude": real(0.1, 3)},
     "specificity": {"noise": st.integers(1, 5), "shortcut": real(-2, 2)},
+    "real_values": {"n": st.sampled_from([16, 32, 48]), "bins": st.sampled_from([1, 2, 4, 8, 16])},
 }
 each_example = pytest.mark.parametrize("name", PARAMETERS)
 

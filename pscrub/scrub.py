@@ -24,7 +24,7 @@ from pscrub.progress import Clock, Progress, add_seconds, quiet
 from pscrub.result.collect import collect_round, make_reference, sites_of
 from pscrub.result.conclude import Found, conclude, is_zero_one, say_kept
 from pscrub.result.draws import Draws, join_draws
-from pscrub.result.merging import tell_apart
+from pscrub.result.merging import check_one_baseline, tell_apart, tell_labels_apart
 from pscrub.result.provenance import law_hash
 from pscrub.result.result import ScrubResult, StudyResult
 from pscrub.result.rounds import Rounds
@@ -41,6 +41,7 @@ def scrub(
     level: float = 0.95,
     memory: int = MEMORY,
     chunk: int | None = None,
+    labels: str | Sequence[str] | None = None,
     randomised: Baseline | float | None = None,
     interval: str = "auto",
     bounds: tuple[float, float] | None = None,
@@ -65,6 +66,8 @@ def scrub(
         level: nominal coverage of intervals.
         memory: bytes for activations on D.
         chunk: draws evaluated at a time; by default what the memory allows.
+        labels: the column or columns that are labels, where the study does not say and its graphs do not tell, or in
+            place of what they say: E_randomised pairs outputs with labels of independent rows.
         randomised: the baseline, if not E_randomised as `measures.randomised_loss` computes it.
         interval: "auto" picks the interval that suits the losses and says so; or "t", "betting", "bernstein" or
             "sequence", see `estimate.choose`.
@@ -79,15 +82,22 @@ def scrub(
     Raises:
         HypothesisError: a hypothesis is not well formed, or its graph is not equal to f on D.
         GraphError: a node fails or is not pure (`check_purity`). Finished rounds go to `save` first.
-        StudyError: options that contradict one another, or `after` is of another study.
+        StudyError: options that contradict one another, labels that cannot be told, or `after` is of another study.
     """
     study, stop, asked = Study.of(study), Stop(draws, until_width), Interval(interval, level, bounds)
+    if labels is not None:
+        study = replace(study, labels=labels)
     if seed < 0:
         raise StudyError(f"seed is {seed}; expected 0 or more")
     given = Baseline.given(randomised)
     engine = Engine(study.hypotheses[0].data, device, memory, chunk, progress)
     earlier = {} if after is None else {result.hypothesis: result for result in after.results}
     found = StudyResult.begun(study.name, tuple(study.notes), seed, str(device), level)
+    told = study.label_columns if given is None or study.tells_labels else ()
+    if given is None:
+        found = replace(found, labels=told)
+        if after is not None and (faults := tell_labels_apart(after, found)):
+            raise StudyError(faults)
     clock = Clock()
 
     def so_far(cut_short: bool) -> StudyResult:
@@ -99,21 +109,23 @@ def scrub(
             found = replace(found, rewrites=study.check())
         for graph, hypotheses in itertools.groupby(study.hypotheses, key=lambda h: h.graph):
             trees = [unroll(hypothesis) for hypothesis in hypotheses]  # I^T
-            distances = OutputDistances(graph, study.labels) if study.by else None
+            distances = OutputDistances(graph, told or study.labels) if study.by else None
             with clock("activations on D"):  # with what baselines are made of, in one pass
                 on_data = engine.on_data(graph)
-                engine.foresee(trees, distances, folds_of_baselines(on_data, study.labels, given, seed))
+                engine.foresee(trees, distances, folds_of_baselines(on_data, told, given, seed))
             with clock("baselines"):  # E_model and E_randomised
-                against = Baselines.of(on_data, study.labels, given, seed, progress)
+                against = Baselines.of(on_data, told, given, seed, progress)
+                if found.results and given is None:
+                    check_one_baseline(on_data, against, found)
                 if not found.results:
-                    reference = make_reference(on_data, study.labels, study.by, against.randomised, seed, progress)
+                    reference = make_reference(on_data, told, study.by, against.randomised, seed, progress)
                     found = replace(found, reference=reference)
                     if after is not None and after.reference.data_hash != reference.data_hash:
                         raise StudyError("the earlier result is of other data than this study's")
             gradients = None
             if data_uncertainty:
                 with clock("uncertainty of the data"):
-                    gradients = Gradients.of(on_data, study.labels, seed, fixed=given is not None)
+                    gradients = Gradients.of(on_data, told, seed, fixed=given is not None)
             asked = replace(asked, zero_one=is_zero_one(found.reference))
             run = _Run(engine, against, asked, stop, seed, distances, gradients)
             for tree in trees:

@@ -111,6 +111,13 @@ def test_a_users_own_study_end_to_end(file: str, tmp_path: Path, capsys: pytest.
     assert table.count("\n| ") >= 3 and "| sign |" in table and "of 200 rows" in table
 
 
+def test_the_label_is_said_and_can_be_given(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", file, "--draws", "50", "--label", "label"]) == 0
+    assert "distinct labels (label: label)." in capsys.readouterr().out
+    assert "label 'lable' is not read by the output node" in refused(capsys, "run", file, "--label", "lable")
+    assert main(["frontier", file, "--draws", "50", "--label", "label"]) == 0
+
+
 def test_a_table_without_json(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", file, "--draws", "500"]) == 0
     out, err = capsys.readouterr()

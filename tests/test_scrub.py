@@ -333,6 +333,32 @@ def test_labels_of_the_study_are_those_broken_off() -> None:
     assert scrub(Study("s", [hypothesis], labels=["label"], notes=["n"]), draws=10).notes == ("n",)
 
 
+def test_the_labels_are_said_and_may_be_given() -> None:
+    hypothesis = hypotheses("real", UNIFORM)[1]
+    found = scrub(hypothesis, draws=10)
+    assert found.labels == ("label",) and repr(found).startswith("study, 95 % intervals, label: label\n")
+    assert scrub(hypothesis, draws=10, labels="label").results[0].randomised == found.results[0].randomised
+    assert scrub(hypothesis, draws=10, randomised=2.0).labels == ()
+    with pytest.raises(StudyError, match="label 'lable' is not read"):
+        scrub(hypothesis, draws=10, labels="lable")
+
+
+def test_graphs_written_apart_whose_randomised_losses_differ() -> None:
+    """Equal on D, where the label is 1 just where x is positive; off D they are not."""
+    data = Dataset({"x": X[:, 0], "label": (X[:, 0] > 0).long()})
+
+    def graph(loss: Any) -> Graph:
+        return Graph.of({"out": lambda x: (x > 0).double(), "f": loss}, ["x", "label"], "f")
+
+    graphs = graph(lambda out, label: (out - label).abs()), graph(lambda out, label: 2 * (out - label).abs())
+    pair = [Hypothesis(str(i), each, data, Claim("f", EXACT)) for i, each in enumerate(graphs)]
+    with pytest.raises(StudyError, match=r"equal on D, and their E_randomised are 0\.\d+ and [01]\.\d+ \(label: label"):
+        scrub(pair, draws=10)
+    rewritten = replace(graphs[0], "f", lambda out, label: 2 * (out - label).abs(), ["out", "label"])
+    one, other = scrub([pair[0], Hypothesis("1", rewritten, data, Claim("f", EXACT))], draws=10).results
+    assert one.randomised == other.randomised
+
+
 def test_phases_are_timed_and_rewrites_reported() -> None:
     graph = replace(GRAPH, "b", lambda x: x[:, 2] * x[:, 1], ["x"])
     result = scrub(Hypothesis("h", graph, UNIFORM, hypotheses("real", UNIFORM)[1].claim), draws=100)

@@ -81,7 +81,7 @@ class Gradients:
     weights: Tensor
 
     @classmethod
-    def of(cls, on_data: OnData, labels: Sequence[str] | None, seed: int, fixed: bool) -> Gradients:
+    def of(cls, on_data: OnData, labels: str | Sequence[str] | None, seed: int, fixed: bool) -> Gradients:
         """Those of a graph's baselines; labels and seed as in `randomised_loss`, `fixed` if E_randomised was given."""
         weights = on_data.data.weights
         model = exact_gradient(on_data.on_data(on_data.graph.output), weights)
@@ -109,7 +109,7 @@ def exact_gradient(f: Tensor, weights: Tensor) -> Tensor:
 
 
 def randomised_gradient(
-    on_data: OnData, labels: Sequence[str] | None = None, pairs: int = EXACT_PAIRS, seed: int = 0
+    on_data: OnData, labels: str | Sequence[str] | None = None, pairs: int = EXACT_PAIRS, seed: int = 0
 ) -> Tensor:
     """float64 [2, N]: d E_randomised / d log w of each row, as an output and as a label; see `randomised_loss`.
 

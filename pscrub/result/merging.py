@@ -6,10 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
+
 from pscrub.errors import StudyError
 from pscrub.estimate.baselines import Baseline, Baselines, Way
 from pscrub.estimate.estimate import Interval
 from pscrub.estimate.gradients import Population, pool_gradients
+from pscrub.evaluate.on_data import OnData
 from pscrub.outcomes import Said
 from pscrub.progress import add_seconds
 from pscrub.result.conclude import Found, conclude, is_zero_one
@@ -17,6 +20,8 @@ from pscrub.result.draws import join_draws
 from pscrub.result.result import ScrubResult, StudyResult
 from pscrub.result.warnings import OfTree
 
+TOLERANCE = 1e-4
+"""Relative difference up to which f of two graphs, or their E_randomised, are the same, as for rewrites of one."""
 KEPT = {each.value for each in OfTree}
 """Kinds of the warnings that a merge cannot find anew."""
 
@@ -32,11 +37,12 @@ def merge(a: StudyResult, b: StudyResult) -> StudyResult:
         b: another, on equal data, with equal laws for hypotheses of equal names. Those of only one are kept.
 
     Raises:
-        StudyError: with everything that shows that the two are not of one study, or share draws.
+        StudyError: with everything that shows that the two are not of one study (other data, laws, baselines or
+            labels), or share draws.
     """
     others = {each.hypothesis: each for each in b.results}
     shared = [(each, others[each.hypothesis]) for each in a.results if each.hypothesis in others]
-    faults = []
+    faults = tell_labels_apart(a, b)
     if a.reference.data_hash != b.reference.data_hash:
         faults.append(f"the results are on different data: {a.reference.data_hash} and {b.reference.data_hash}")
     if not shared:
@@ -55,7 +61,15 @@ def merge(a: StudyResult, b: StudyResult) -> StudyResult:
             f"Merged from runs of different versions: {_list_versions(a.versions)}; {_list_versions(b.versions)}.",
         )
     cut_short = any(each.cut_short for each in kept)
-    return replace(a, results=tuple(kept), seconds=seconds, notes=notes, cut_short=cut_short)
+    labels = a.labels or b.labels
+    return replace(a, results=tuple(kept), seconds=seconds, notes=notes, cut_short=cut_short, labels=labels)
+
+
+def tell_labels_apart(a: StudyResult, b: StudyResult) -> list[str]:
+    """What shows that the E_randomised of two results are about different labels; nothing where one does not say."""
+    if not (a.labels and b.labels) or sorted(a.labels) == sorted(b.labels):
+        return []
+    return [f"the labels are {', '.join(a.labels)} in one result and {', '.join(b.labels)} in the other"]
 
 
 def tell_apart(one: ScrubResult, law: str, against: Baselines) -> list[str]:
@@ -71,6 +85,33 @@ def tell_apart(one: ScrubResult, law: str, against: Baselines) -> list[str]:
         if not near and first.exact and second.exact and first.value == first.value:
             faults.append(f"'{name}': {what} is {first.value:.9g} in one and {second.value:.9g} in the other")
     return faults
+
+
+def check_one_baseline(on_data: OnData, against: Baselines, found: StudyResult) -> None:
+    """Nothing, if another graph of a study has the E_randomised of the first, or another f.
+
+    Graphs that are equal on D may differ off it, where outputs meet other rows' labels. Rewrites of one graph share its
+    E_randomised; of graphs that were written apart no one can say which is meant.
+
+    Args:
+        on_data: of the other graph.
+        against: its baselines.
+        found: what was found on the graphs before it.
+
+    Raises:
+        StudyError: f is the same on D, and E_randomised is not.
+    """
+    f, first = on_data.on_data(on_data.graph.output).double().cpu(), found.reference.losses
+    scale = max(1.0, float(first.abs().nan_to_num(0, 0, 0).max()))
+    before, now = found.results[0].randomised, against.randomised
+    near = math.isclose(before.value, now.value, rel_tol=TOLERANCE, abs_tol=TOLERANCE * scale)
+    if near or before.value != before.value or not torch.allclose(f, first, TOLERANCE, TOLERANCE * scale, True):
+        return
+    raise StudyError(
+        f"two graphs are equal on D, and their E_randomised are {before.value:.6g} and {now.value:.6g} "
+        f"({found.labelled}): off D, where outputs meet other rows' labels, they differ. Make one graph of the other "
+        "by a rewrite (`replace`), whose E_randomised is that of the graph that was begun with, or give its value"
+    )
 
 
 def _merge(one: ScrubResult, other: ScrubResult, study: StudyResult) -> ScrubResult:

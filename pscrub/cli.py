@@ -82,6 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
             interval=arguments.interval,
             bounds=arguments.bounds and tuple(arguments.bounds),
             data_uncertainty=arguments.data_uncertainty,
+            exact=not arguments.draws_only,
             progress=progress,
             each=bar.each,
             save=save,
@@ -312,6 +313,8 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
     stop.add_argument("--draws", type=int, help="draws of each hypothesis")
     about = f"draw until each interval is W points of loss recovered wide (default: {WIDTH:g})"
     stop.add_argument("--until-width", type=float, metavar="W", help=about)
+    about = "estimate from draws even where the exact law of f costs less than a round of them"
+    run.add_argument("--draws-only", action="store_true", help=about)
     about = "the kind of interval; auto picks what suits the losses, and says so (default: auto)"
     run.add_argument("--interval", choices=INTERVALS, default="auto", help=about)
     about = "the least and greatest f there can be, for betting and bernstein (0/1 losses are recognised)"

@@ -191,7 +191,7 @@ def cost_claims(result: StudyResult, study: Study, draws: int, tell: Callable[[s
     done = list(result.results)
     try:
         for i, (each, hypothesis) in enumerate(zip(done, study.hypotheses, strict=True)):
-            if not each.scrubbed.exact:
+            if each.draws.rounds:  # else nothing can be swapped
                 costs = claim_costs(
                     hypothesis,
                     draws=draws,

@@ -92,6 +92,19 @@ class Gradients:
         """All three, with E_scrubbed's, float64 [2, N]."""
         return (scrubbed, self.model, self.randomised), self.weights
 
+    def of_draws(
+        self, scores: Scores, earlier: tuple[Sequence[Tensor] | Tensor, int] | None = None
+    ) -> Population | None:
+        """All three, E_scrubbed's from draws, and from those of an earlier run; None if there are neither.
+
+        Args:
+            scores: of the draws of this run.
+            earlier: E_scrubbed's gradient in the run that this one goes on from, and its draws.
+        """
+        made: list[tuple[Sequence[Tensor] | Tensor, int]] = [] if earlier is None else [earlier]
+        made += [(scores.gradient(), scores.draws)] if scores.draws else []
+        return self.beside(pool_gradients(*zip(*made, strict=True))) if made else None
+
 
 def exact_gradient(f: Tensor, weights: Tensor) -> Tensor:
     """float64 [2, N]: d E_D[f] / d log w of each row, w_k (f_k - E_D[f]), twice (there is no noise).

@@ -65,6 +65,21 @@ def merge(a: StudyResult, b: StudyResult) -> StudyResult:
     return replace(a, results=tuple(kept), seconds=seconds, notes=notes, cut_short=cut_short, labels=labels)
 
 
+def check_continued(found: StudyResult, after: StudyResult | None) -> None:
+    """Nothing, if a run can go on from an earlier result, as far as data and labels tell.
+
+    Raises:
+        StudyError: it is of other data, or its E_randomised of other labels.
+    """
+    if after is None:
+        return
+    faults = tell_labels_apart(after, found)
+    if after.reference.data_hash != found.reference.data_hash:
+        faults.append("the earlier result is of other data than this study's")
+    if faults:
+        raise StudyError(faults)
+
+
 def tell_labels_apart(a: StudyResult, b: StudyResult) -> list[str]:
     """What shows that the E_randomised of two results are about different labels; nothing where one does not say."""
     if not (a.labels and b.labels) or sorted(a.labels) == sorted(b.labels):
@@ -101,6 +116,8 @@ def check_one_baseline(on_data: OnData, against: Baselines, found: StudyResult) 
     Raises:
         StudyError: f is the same on D, and E_randomised is not.
     """
+    if not found.results or not found.labels:  # nothing before it, or a baseline that was given
+        return
     f, first = on_data.on_data(on_data.graph.output).double().cpu(), found.reference.losses
     scale = max(1.0, float(first.abs().nan_to_num(0, 0, 0).max()))
     before, now = found.results[0].randomised, against.randomised
@@ -115,15 +132,17 @@ def check_one_baseline(on_data: OnData, against: Baselines, found: StudyResult) 
 
 
 def _merge(one: ScrubResult, other: ScrubResult, study: StudyResult) -> ScrubResult:
-    if one.scrubbed.exact or other.scrubbed.exact:
+    if not (one.draws.rounds or other.draws.rounds):  # nothing can be swapped
         return one
     population: Population | None = None
     if one.data is not None and other.data is not None:
         halves = [each.data.gradients[0] for each in (one, other) if each.data is not None]
-        gradient = pool_gradients(halves, (one.scrubbed.draws, other.scrubbed.draws))
+        gradient = pool_gradients(halves, (len(one.draws.losses), len(other.draws.losses)))
         population = ((gradient, *one.data.gradients[1:]), study.reference.weights)
     found = Found(
         join_draws((one.draws, other.draws)),
+        # What either read off the law is exact for both; draws, forced or not, then only add to the picture.
+        exact=next((each.scrubbed for each in (one, other) if each.scrubbed.exact), None),
         rule="width" if "width" in (one.stopping, other.stopping) else "draws",
         seconds=add_seconds(one.seconds, other.seconds),
         cut_short=one.cut_short or other.cut_short,

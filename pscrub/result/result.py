@@ -74,7 +74,7 @@ class ScrubResult(Equal):
             _loss(self.model.value),
             _loss(self.randomised.value) + ("" if self.randomised.exact else f" ± {1.96 * self.randomised.se:.2g}"),
             _loss(self.scrubbed.value),
-            "undefined" if score is None else f"{score.value:.2f}",
+            "undefined" if score is None else f"{score.value:z.2f}",
             "" if score is None else score.ends(".2f"),
             "exact" if self.scrubbed.exact else f"{self.scrubbed.draws:,}" + (" (cut short)" if self.cut_short else ""),
         )

@@ -244,7 +244,8 @@ class _Bar:
     def each(self, result: ScrubResult) -> None:
         self.done += 1
         name, *_, recovered, interval, draws = result.cells
-        line = f"{self.done}/{self.total}  {name}: {recovered} % recovered {interval}, {draws} draws"
+        drawn = "" if result.scrubbed.exact else f", {draws} draws"
+        line = f"{self.done}/{self.total}  {name}: {recovered} % recovered {interval}{drawn}"
         self.console.print(line, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
     def __enter__(self) -> _Bar:

@@ -152,6 +152,9 @@ def test_what_is_cheap_is_exact(file: str, capsys: pytest.CaptureFixture[str]) -
     assert main(["run", file, "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["rows"]
     assert row["high"] == row["low"] and row["draws"] == 0 and row["method"].startswith("exact: the law of f (")
+    assert main(["run", file]) == 0
+    out, err = capsys.readouterr()
+    assert "All is exact: there is no uncertainty of draws" in out and err.endswith("% recovered exact\n")
 
 
 def test_parameters_take_the_type_of_their_annotation(file: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ class Line(Outcome):
         "of draws",
         "Intervals are for the uncertainty of the draws: D, its weights and the model are held fixed.",
     )
+    EXACT = "exact", "All is exact: there is no uncertainty of draws, D, its weights and the model being held fixed."
     OF_DATA = (
         "of data",
         "{hypothesis}, uncertainty of {what} (D a sample of a population): recovered {recovered}, E_scrubbed "
@@ -69,7 +70,8 @@ def below(result: StudyResult) -> list[Said]:
         first = result.results[0]
         labels = f" ({result.labelled})" if result.labels else ""
         said.append(Line.BASELINES.say(model=first.model.method, randomised=first.randomised.method, labels=labels))
-    said.append(Line.OF_DRAWS.say())
+    exact = all(each.scrubbed.exact and each.randomised.exact for each in result.results)
+    said.append(Line.EXACT.say() if result.results and exact else Line.OF_DRAWS.say())
     said += [line for each in result.results for line in _tell_of_data(each)]
     if result.rewrites:
         changed = max(check.difference for check in result.rewrites)

@@ -82,6 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
             interval=arguments.interval,
             bounds=arguments.bounds and tuple(arguments.bounds),
             data_uncertainty=arguments.data_uncertainty,
+            exact=not arguments.draws_only,
             progress=progress,
             each=bar.each,
             save=save,
@@ -243,7 +244,8 @@ class _Bar:
     def each(self, result: ScrubResult) -> None:
         self.done += 1
         name, *_, recovered, interval, draws = result.cells
-        line = f"{self.done}/{self.total}  {name}: {recovered} % recovered {interval}, {draws} draws"
+        drawn = "" if result.scrubbed.exact else f", {draws} draws"
+        line = f"{self.done}/{self.total}  {name}: {recovered} % recovered {interval}{drawn}"
         self.console.print(line, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
     def __enter__(self) -> _Bar:
@@ -312,6 +314,8 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
     stop.add_argument("--draws", type=int, help="draws of each hypothesis")
     about = f"draw until each interval is W points of loss recovered wide (default: {WIDTH:g})"
     stop.add_argument("--until-width", type=float, metavar="W", help=about)
+    about = "estimate from draws even where the exact law of f costs less than a round of them"
+    run.add_argument("--draws-only", action="store_true", help=about)
     about = "the kind of interval; auto picks what suits the losses, and says so (default: auto)"
     run.add_argument("--interval", choices=INTERVALS, default="auto", help=about)
     about = "the least and greatest f there can be, for betting and bernstein (0/1 losses are recognised)"

@@ -32,10 +32,12 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-P", action="append", default=[], dest="parameters", metavar="NAME=VALUE", help="a study's parameter"
     )
+    about = "a column that is a label, where the study does not say (may be given several times)"
+    parser.add_argument("--label", action="append", dest="labels", metavar="COLUMN", help=about)
 
 
 def load_study(arguments: argparse.Namespace) -> Study:
-    """The study that the arguments name, made with the parameters that they give.
+    """The study that the arguments name, made with the parameters (and labels) that they give.
 
     Raises:
         StudyError: as `pscrub.studies.load`, and a parameter that is not written name=value.
@@ -46,7 +48,8 @@ def load_study(arguments: argparse.Namespace) -> Study:
         if not equals or not name:
             raise StudyError(f"-P {text}: expected name=value")
         pairs[name] = value
-    return load(arguments.study, pairs)
+    study = load(arguments.study, pairs)
+    return study if arguments.labels is None else replace(study, labels=arguments.labels)
 
 
 def _add_adversary_options(parser: argparse.ArgumentParser) -> None:
@@ -245,7 +248,7 @@ def cost_claims(result: StudyResult, study: Study, draws: int, tell: Callable[[s
     done = list(result.results)
     try:
         for i, (each, hypothesis) in enumerate(zip(done, study.hypotheses, strict=True)):
-            if not each.scrubbed.exact:
+            if each.draws.rounds:  # else nothing can be swapped
                 costs = claim_costs(
                     hypothesis,
                     draws=draws,

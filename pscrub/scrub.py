@@ -11,8 +11,8 @@ import torch
 from pscrub.errors import GraphError, StudyError, reword
 from pscrub.estimate.baselines import Baseline, Baselines, folds_of_baselines
 from pscrub.estimate.distances import OutputDistances
-from pscrub.estimate.estimate import Estimate, Interval, Method, exact_estimate
-from pscrub.estimate.gradients import Gradients, Population, Scores, exact_gradient, pool_gradients
+from pscrub.estimate.estimate import Interval
+from pscrub.estimate.gradients import Gradients, Scores
 from pscrub.estimate.stopping import Stop
 from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.engine import Engine
@@ -24,7 +24,8 @@ from pscrub.progress import Clock, Progress, add_seconds, quiet
 from pscrub.result.collect import collect_round, make_reference, sites_of
 from pscrub.result.conclude import Found, conclude, is_zero_one, say_kept
 from pscrub.result.draws import Draws, join_draws
-from pscrub.result.merging import tell_apart
+from pscrub.result.exactly import enumerate_law, without_draws
+from pscrub.result.merging import check_continued, check_one_baseline, tell_apart
 from pscrub.result.provenance import law_hash
 from pscrub.result.result import ScrubResult, StudyResult
 from pscrub.result.rounds import Rounds
@@ -41,6 +42,8 @@ def scrub(
     level: float = 0.95,
     memory: int = MEMORY,
     chunk: int | None = None,
+    labels: str | Sequence[str] | None = None,
+    exact: bool = True,
     randomised: Baseline | float | None = None,
     interval: str = "auto",
     bounds: tuple[float, float] | None = None,
@@ -56,6 +59,9 @@ def scrub(
     Hypotheses of one call share seeds: their draws are common random numbers, not independent. An interrupt
     (Ctrl-C) ends the run with the estimates so far, marked as cut short.
 
+    Where the law of f takes no more evaluations than the first round of draws (`law.list_within`), E_scrubbed is exact
+    for this D and the method says so; the draws are made all the same (`enumerate_law` says why).
+
     Args:
         study: a study, a hypothesis, or several on one dataset.
         draws: draws of each hypothesis (rounded up to pairs). Without it, drawing goes on until `until_width`.
@@ -65,6 +71,8 @@ def scrub(
         level: nominal coverage of intervals.
         memory: bytes for activations on D.
         chunk: draws evaluated at a time; by default what the memory allows.
+        labels: the columns that are labels, which E_randomised breaks from outputs, in place of what the study says.
+        exact: answer exactly where that is cheap; False forces estimates from draws.
         randomised: the baseline, if not E_randomised as `measures.randomised_loss` computes it.
         interval: "auto" picks the interval that suits the losses and says so; or "t", "betting", "bernstein" or
             "sequence", see `estimate.choose`.
@@ -79,15 +87,18 @@ def scrub(
     Raises:
         HypothesisError: a hypothesis is not well formed, or its graph is not equal to f on D.
         GraphError: a node fails or is not pure (`check_purity`). Finished rounds go to `save` first.
-        StudyError: options that contradict one another, or `after` is of another study.
+        StudyError: options that contradict one another, labels that cannot be told, or `after` is of another study.
     """
     study, stop, asked = Study.of(study), Stop(draws, until_width), Interval(interval, level, bounds)
+    study = study if labels is None else replace(study, labels=labels)
     if seed < 0:
         raise StudyError(f"seed is {seed}; expected 0 or more")
     given = Baseline.given(randomised)
     engine = Engine(study.hypotheses[0].data, device, memory, chunk, progress)
     earlier = {} if after is None else {result.hypothesis: result for result in after.results}
     found = StudyResult.begun(study.name, tuple(study.notes), seed, str(device), level)
+    told = study.label_columns if given is None or study.tells_labels else ()
+    found = replace(found, labels=told if given is None else ())
     clock = Clock()
 
     def so_far(cut_short: bool) -> StudyResult:
@@ -99,23 +110,23 @@ def scrub(
             found = replace(found, rewrites=study.check())
         for graph, hypotheses in itertools.groupby(study.hypotheses, key=lambda h: h.graph):
             trees = [unroll(hypothesis) for hypothesis in hypotheses]  # I^T
-            distances = OutputDistances(graph, study.labels) if study.by else None
+            distances = OutputDistances(graph, told or study.labels) if study.by else None
             with clock("activations on D"):  # with what baselines are made of, in one pass
                 on_data = engine.on_data(graph)
-                engine.foresee(trees, distances, folds_of_baselines(on_data, study.labels, given, seed))
+                engine.foresee(trees, distances, folds_of_baselines(on_data, told, given, seed))
             with clock("baselines"):  # E_model and E_randomised
-                against = Baselines.of(on_data, study.labels, given, seed, progress)
+                against = Baselines.of(on_data, told, given, seed, progress)
+                check_one_baseline(on_data, against, found)
                 if not found.results:
-                    reference = make_reference(on_data, study.labels, study.by, against.randomised, seed, progress)
+                    reference = make_reference(on_data, told, study.by, against.randomised, seed, progress)
                     found = replace(found, reference=reference)
-                    if after is not None and after.reference.data_hash != reference.data_hash:
-                        raise StudyError("the earlier result is of other data than this study's")
+                    check_continued(found, after)
             gradients = None
             if data_uncertainty:
                 with clock("uncertainty of the data"):
-                    gradients = Gradients.of(on_data, study.labels, seed, fixed=given is not None)
+                    gradients = Gradients.of(on_data, told, seed, fixed=given is not None)
             asked = replace(asked, zero_one=is_zero_one(found.reference))
-            run = _Run(engine, against, asked, stop, seed, distances, gradients)
+            run = _Run(engine, against, asked, stop, seed, distances, gradients, exact)
             for tree in trees:
                 result, stopped = run.scrub(tree, earlier.get(tree.hypothesis.name))
                 found = replace(found, results=(*found.results, result))
@@ -143,6 +154,7 @@ class _Run:
     seed: int
     distances: OutputDistances | None
     gradients: Gradients | None
+    exact: bool
 
     def scrub(self, tree: Tree, before: ScrubResult | None) -> tuple[ScrubResult, BaseException | None]:
         """The result of one hypothesis, gone on from an earlier one, of the rounds before what stopped it, if any."""
@@ -150,14 +162,16 @@ class _Run:
         warnings = tuple(warn_of_tree(tree))
         if tree.is_determined:
             with clock("evaluation"):
-                exact, population = self._exactly(tree)
-            found = Found(Draws(sites=kept), exact, "draws", clock.seconds, warnings=warnings, population=population)
+                own, population = without_draws(tree, self.engine, self.gradients, self.interval.level)
+            found = Found(Draws(sites=kept), own, "draws", clock.seconds, warnings=warnings, population=population)
             return conclude(name, law, found, self.against, self.interval), None
         if before is not None and (faults := tell_apart(before, law, self.against)):
             raise StudyError(faults)
         made = [] if before is None else [before.draws]
-        rounds, scores = Rounds(self.stop, self.seed, made, self.against, self.interval), Scores(tree)
-        stopped: BaseException | None = None
+        with clock("exact law"):
+            exact = enumerate_law(tree, self.engine, self.stop, self.interval) if self.exact else None
+        rounds = Rounds(self.stop, self.seed, made, self.against, self.interval, one=exact is not None)
+        scores, stopped = Scores(tree), None
         try:
             for each in rounds:
                 with clock("drawing"):  # scrubbed inputs from their law
@@ -174,24 +188,9 @@ class _Run:
             stopped = error
         rule = "width" if "width" in (self.stop.rule, before and before.stopping) else "draws"
         warnings += rounds.warnings
-        population = self._pooled(scores, before)
-        found = Found(join_draws(made), None, rule, clock.seconds, stopped is not None, warnings, population)
+        earlier = (
+            None if before is None or before.data is None else (before.data.gradients[0], len(before.draws.losses))
+        )
+        population = None if self.gradients is None else self.gradients.of_draws(scores, earlier)
+        found = Found(join_draws(made), exact, rule, clock.seconds, stopped is not None, warnings, population)
         return conclude(name, law, found, self.against, self.interval), stopped
-
-    def _exactly(self, tree: Tree) -> tuple[Estimate, Population | None]:
-        data = tree.hypothesis.data
-        f = self.engine.f(tree, dict.fromkeys(tree.sites, torch.arange(data.n)))
-        value = float(torch.where(data.weights > 0, data.weights * f, 0.0).sum())
-        estimate = exact_estimate(value, self.interval.level, Method.NOTHING_SWAPPED.say())
-        own = None if self.gradients is None else self.gradients.beside(exact_gradient(f, data.weights))
-        return estimate, own
-
-    def _pooled(self, scores: Scores, before: ScrubResult | None) -> Population | None:
-        """What the data's uncertainty is made from, over the draws of this run and of the one that it goes on from."""
-        if self.gradients is None or not scores.draws:
-            return None
-        gradient = scores.gradient()
-        if before is not None and before.data is not None:
-            pair, draws = (before.data.gradients[0], gradient), (before.scrubbed.draws, scores.draws)
-            gradient = pool_gradients(pair, draws)
-        return self.gradients.beside(gradient)

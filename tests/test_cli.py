@@ -92,7 +92,8 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 def test_a_users_own_study_end_to_end(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "made" / "here"
-    assert main(["run", file, "--draws", "2000", "--json", "--out", str(folder), "-P", "both=yes", "--seed", "3"]) == 0
+    options = ["--draws", "2000", "--draws-only", "--json", "--out", str(folder), "-P", "both=yes", "--seed", "3"]
+    assert main(["run", file, *options]) == 0
     out, err = capsys.readouterr()
     document = json.loads(out)  # one document and nothing else
     assert [row["hypothesis"] for row in document["rows"]] == ["sign", "nothing"]
@@ -109,6 +110,13 @@ def test_a_users_own_study_end_to_end(file: str, tmp_path: Path, capsys: pytest.
     assert json.loads((folder / "result.json").read_text()) == document
     table = (folder / "table.md").read_text()
     assert table.count("\n| ") >= 3 and "| sign |" in table and "of 200 rows" in table
+
+
+def test_the_label_is_said_and_can_be_given(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", file, "--draws", "50", "--label", "label"]) == 0
+    assert "distinct labels (label: label)." in capsys.readouterr().out
+    assert "label 'lable' is not read by the output node" in refused(capsys, "run", file, "--label", "lable")
+    assert main(["frontier", file, "--draws", "50", "--label", "label"]) == 0
 
 
 def test_a_table_without_json(file: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,9 +143,18 @@ def test_the_same_seed_prints_the_same_numbers(file: str, capsys: pytest.Capture
 
 
 def test_until_width(file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", file, "--until-width", "3", "--json"]) == 0
+    assert main(["run", file, "--until-width", "3", "--json", "--draws-only"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["rows"]
-    assert row["high"] - row["low"] <= 3 and row["draws"] >= ROUND
+    assert 0 < row["high"] - row["low"] <= 3 and row["draws"] >= ROUND
+
+
+def test_what_is_cheap_is_exact(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", file, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["high"] == row["low"] and row["draws"] == 0 and row["method"].startswith("exact: the law of f (")
+    assert main(["run", file]) == 0
+    out, err = capsys.readouterr()
+    assert "All is exact: there is no uncertainty of draws" in out and err.endswith("% recovered exact\n")
 
 
 def test_parameters_take_the_type_of_their_annotation(file: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +203,7 @@ def test_an_interrupt_prints_the_estimates_so_far(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(cli._Bar, "progress", interrupt)
-    assert main(["run", file, "--draws", str(4 * ROUND), "--json", "-P", "both=1"]) == 130
+    assert main(["run", file, "--draws", str(4 * ROUND), "--draws-only", "--json", "-P", "both=1"]) == 130
     document = json.loads(capsys.readouterr().out)
     (row,) = document["rows"]
     assert document["cut_short"] and row["cut_short"] and row["draws"] == 2 * ROUND

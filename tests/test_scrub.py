@@ -107,7 +107,9 @@ def test_everything_exact_is_the_model(data: Dataset, sharing: Any) -> None:
 @each_sharing
 def test_the_trivial_hypothesis_is_the_randomised_loss(data: Dataset, sharing: Any) -> None:
     trivial = drop_members(Hypothesis("trivial", GRAPH, data, Claim("f", reads=[Claim("label", "label")]), sharing))
-    (result,) = scrub(trivial, draws=20_000, seed=1).results
+    (exact,) = scrub(trivial, draws=20_000, seed=1).results
+    assert exact.scrubbed.exact and exact.scrubbed.value == pytest.approx(exact.randomised.value, rel=1e-12)
+    (result,) = scrub(trivial, draws=20_000, seed=1, exact=False).results
     assert result.randomised.exact and result.scrubbed.df > 1000
     assert abs(result.scrubbed.value - result.randomised.value) <= Z * result.scrubbed.se
     assert result.recovered is not None and abs(result.recovered.value) <= Z * result.recovered.se
@@ -145,11 +147,15 @@ def numbers(result: ScrubResult) -> list[float]:
 @each_sharing
 def test_a_seed_gives_the_same_numbers_whatever_the_chunk_and_memory(sharing: Any) -> None:
     study = hypotheses("real", WEIGHTED, sharing)
-    first = scrub(study, draws=3000, seed=5)
-    for other in (scrub(study, draws=3000, seed=5, chunk=77), scrub(study, draws=3000, seed=5, memory=0)):
-        for one, two in zip(first.results, other.results, strict=True):
+
+    def run(**options: Any) -> tuple[ScrubResult, ...]:
+        return scrub(study, draws=3000, exact=False, **options).results
+
+    first = run(seed=5)
+    for other in (run(seed=5, chunk=77), run(seed=5, memory=0)):
+        for one, two in zip(first, other, strict=True):
             assert numbers(two) == pytest.approx(numbers(one), rel=1e-12)
-    for one, two in zip(first.results, scrub(study, draws=3000, seed=6).results, strict=True):
+    for one, two in zip(first, run(seed=6), strict=True):
         assert one.scrubbed.value != two.scrubbed.value
 
 
@@ -197,12 +203,18 @@ def test_an_interrupt_gives_the_estimate_so_far(until_width: float | None) -> No
     seen: list[ScrubResult] = []
     # A round is one chunk here: the interrupt comes as the third round is done and not yet counted.
     result = scrub(
-        study, draws=draws, until_width=until_width, chunk=ROUND, progress=Interrupt("draws", 3), each=seen.append
+        study,
+        draws=draws,
+        until_width=until_width,
+        chunk=ROUND,
+        exact=False,
+        progress=Interrupt("draws", 3),
+        each=seen.append,
     )
     assert result.cut_short and [r.hypothesis for r in result.results] == [study[0].name]
     (part,) = result.results
     assert part.cut_short and part.scrubbed.draws == 2 * ROUND and seen == [part]
-    whole = scrub(study[0], draws=2 * ROUND).results[0]
+    whole = scrub(study[0], draws=2 * ROUND, exact=False).results[0]
     assert part.scrubbed.value == pytest.approx(whole.scrubbed.value, rel=1e-12)
     assert part.scrubbed.width >= whole.scrubbed.width * (1 - 1e-12)
     assert not whole.cut_short
@@ -212,7 +224,7 @@ def test_an_interrupt_keeps_the_hypotheses_that_are_done() -> None:
     study = hypotheses("real", UNIFORM)[:3]
     result = scrub(study, draws=1000, chunk=1000, progress=Interrupt("draws", 2))
     assert result.cut_short and [r.cut_short for r in result.results] == [False]
-    assert result.results[0].scrubbed.draws == 1000
+    assert len(result.results[0].draws.losses) == 1000
     nothing = scrub(study, draws=1000, progress=Interrupt("activations on D", 1))
     assert nothing.cut_short and nothing.results == ()
 
@@ -221,7 +233,8 @@ def test_an_interrupt_keeps_the_hypotheses_that_are_done() -> None:
 
 
 def warnings_of(claim: Claim, graph: Graph = GRAPH, data: Dataset = UNIFORM, **options: Any) -> str:
-    return "\n".join(scrub(Hypothesis("h", graph, data, claim), **({"draws": 4000} | options)).results[0].warnings)
+    given = {"draws": 4000, "exact": False} | options
+    return "\n".join(scrub(Hypothesis("h", graph, data, claim), **given).results[0].warnings)
 
 
 @pytest.mark.parametrize("rows", [torch.arange(N), np.arange(N), np.arange(N).astype(str), list(range(N)), "index"])
@@ -240,7 +253,7 @@ def test_baselines_that_coincide() -> None:
     graph = Graph(graph.nodes.values(), graph.inputs, graph.output)  # another model: no rewrite to check
     claim = Claim("f", reads=[Claim("logit", LABEL)])
     for options in ({"draws": 400}, {"until_width": 1.0}):
-        (result,) = scrub(Hypothesis("h", graph, UNIFORM, claim), **options).results  # type: ignore[arg-type]
+        (result,) = scrub(Hypothesis("h", graph, UNIFORM, claim), exact=False, **options).results  # type: ignore
         assert result.recovered is None and math.isfinite(result.scrubbed.value)
         assert any(w.startswith("baselines coincide") and "undefined" in w for w in result.warnings)
     assert result.scrubbed.draws == ROUND and any("no width can be reached" in w for w in result.warnings)
@@ -333,6 +346,32 @@ def test_labels_of_the_study_are_those_broken_off() -> None:
     assert scrub(Study("s", [hypothesis], labels=["label"], notes=["n"]), draws=10).notes == ("n",)
 
 
+def test_the_labels_are_said_and_may_be_given() -> None:
+    hypothesis = hypotheses("real", UNIFORM)[1]
+    found = scrub(hypothesis, draws=10)
+    assert found.labels == ("label",) and repr(found).startswith("study, 95 % intervals, label: label\n")
+    assert scrub(hypothesis, draws=10, labels="label").results[0].randomised == found.results[0].randomised
+    assert scrub(hypothesis, draws=10, randomised=2.0).labels == ()
+    with pytest.raises(StudyError, match="label 'lable' is not read"):
+        scrub(hypothesis, draws=10, labels="lable")
+
+
+def test_graphs_written_apart_whose_randomised_losses_differ() -> None:
+    """Equal on D, where the label is 1 just where x is positive; off D they are not."""
+    data = Dataset({"x": X[:, 0], "label": (X[:, 0] > 0).long()})
+
+    def graph(loss: Any) -> Graph:
+        return Graph.of({"out": lambda x: (x > 0).double(), "f": loss}, ["x", "label"], "f")
+
+    graphs = graph(lambda out, label: (out - label).abs()), graph(lambda out, label: 2 * (out - label).abs())
+    pair = [Hypothesis(str(i), each, data, Claim("f", EXACT)) for i, each in enumerate(graphs)]
+    with pytest.raises(StudyError, match=r"equal on D, and their E_randomised are 0\.\d+ and [01]\.\d+ \(label: label"):
+        scrub(pair, draws=10)
+    rewritten = replace(graphs[0], "f", lambda out, label: 2 * (out - label).abs(), ["out", "label"])
+    one, other = scrub([pair[0], Hypothesis("1", rewritten, data, Claim("f", EXACT))], draws=10).results
+    assert one.randomised == other.randomised
+
+
 def test_phases_are_timed_and_rewrites_reported() -> None:
     graph = replace(GRAPH, "b", lambda x: x[:, 2] * x[:, 1], ["x"])
     result = scrub(Hypothesis("h", graph, UNIFORM, hypotheses("real", UNIFORM)[1].claim), draws=100)
@@ -365,7 +404,7 @@ def failing(after: int) -> list[Hypothesis]:
 
 def fail(after: int, **options: Any) -> GraphError:
     with pytest.raises(GraphError) as caught:
-        scrub(failing(after), draws=3 * ROUND, chunk=ROUND, **options)
+        scrub(failing(after), draws=3 * ROUND, chunk=ROUND, exact=False, **options)
     error = caught.value
     assert type(error.__cause__) is ValueError and str(error.__cause__).startswith("boom")
     return error
@@ -384,12 +423,12 @@ def calls_until(hypothesis: int, rounds: int) -> int:
     nodes = [n if n.name != "f" else Node("f", n.inputs, boom) for n in GRAPH.nodes.values()]
     graph = Graph(nodes, GRAPH.inputs, "f")
     all_of = [Hypothesis(name, graph, UNIFORM, claim) for name, claim in claims("real")]
-    scrub(all_of, draws=3 * ROUND, chunk=ROUND, each=lambda _: seen.append(-1 - boom.left))
+    scrub(all_of, draws=3 * ROUND, chunk=ROUND, exact=False, each=lambda _: seen.append(-1 - boom.left))
     return seen[hypothesis] - 3 + rounds  # a call a round, the last three
 
 
 def test_a_failing_node_costs_no_finished_round() -> None:
-    whole = scrub(hypotheses("real", UNIFORM), draws=3 * ROUND, chunk=ROUND).results
+    whole = scrub(hypotheses("real", UNIFORM), draws=3 * ROUND, chunk=ROUND, exact=False).results
     saved: list[StudyResult] = []
     error = fail(calls_until(1, 2) + 1, save=saved.append)
     assert error.faults[0].startswith("hypothesis 'parts': node 'f' fails on ")
@@ -401,7 +440,7 @@ def test_a_failing_node_costs_no_finished_round() -> None:
     assert torch.equal(torch.as_tensor(first.draws.losses), torch.as_tensor(whole[0].draws.losses))
     assert second.scrubbed.draws == 2 * ROUND
     # From there it goes on, and comes out as if nothing had happened.
-    (again,) = scrub(hypotheses("real", UNIFORM)[1:2], draws=ROUND, after=saved[-1]).results
+    (again,) = scrub(hypotheses("real", UNIFORM)[1:2], draws=ROUND, after=saved[-1], exact=False).results
     assert again.scrubbed.value == pytest.approx(whole[1].scrubbed.value, rel=1e-12)
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pscrub.errors import StudyError, close
 from pscrub.estimate.pairs import Pairs, Sample
 from pscrub.evaluate.compute import Fold
 from pscrub.evaluate.on_data import OnData
@@ -78,7 +77,7 @@ def model_loss(on_data: OnData, progress: Progress = quiet) -> Baseline:
 
 def randomised_loss(
     on_data: OnData,
-    labels: Sequence[str] | None = None,
+    labels: str | Sequence[str] | None = None,
     pairs: int = EXACT_PAIRS,
     seed: int = 0,
     progress: Progress = quiet,
@@ -92,15 +91,15 @@ def randomised_loss(
 
     Args:
         on_data: of the graph whose output node is the loss.
-        labels: the columns that are labels; by default the columns that the output node reads itself.
+        labels: the columns that are labels; by default as `tell_labels` finds them in the graph that was begun with.
         pairs: largest number of evaluations of f.
         seed: for sampled pairs.
         progress: told of rows done.
 
     Raises:
-        StudyError: the output node reads no column, or no other node, so that there is nothing to break apart.
+        StudyError: the labels cannot be told, or there is no output to break them from (`tell_labels`).
     """
-    pairs_of, data = _pairs(on_data, labels), on_data.data
+    pairs_of, data = Pairs.of(on_data, labels), on_data.data
     if pairs_of.count > pairs:
         f = pairs_of.f(sample_of(pairs, seed))
         return Baseline(
@@ -111,7 +110,7 @@ def randomised_loss(
 
 
 def folds_of_baselines(
-    on_data: OnData, labels: Sequence[str] | None = None, given: Baseline | float | None = None, seed: int = 0
+    on_data: OnData, labels: str | Sequence[str] | None = None, given: Baseline | float | None = None, seed: int = 0
 ) -> list[Fold]:
     """What `Baselines.of` and `randomised_sample` will ask of pairs, to be made while D passes; none if it is given.
 
@@ -120,7 +119,7 @@ def folds_of_baselines(
     """
     if given is not None:
         return []
-    pairs = _pairs(on_data, labels)
+    pairs = Pairs.of(on_data, labels)
     exactly, shown = pairs.count <= EXACT_PAIRS, (SHOWN, (seed, 2))
     return pairs.folds(exactly, [shown] if exactly else [sample_of(EXACT_PAIRS, seed), shown])
 
@@ -128,20 +127,6 @@ def folds_of_baselines(
 def sample_of(pairs: int, seed: int) -> Sample:
     """The sample where all pairs would be more than so many."""
     return pairs // SAMPLED, (seed, 1)
-
-
-def _pairs(on_data: OnData, labels: Sequence[str] | None) -> Pairs:
-    pairs, graph = Pairs.of(on_data, labels), on_data.graph
-    reads = graph.reads(graph.output)
-    for name in pairs.labels:
-        if name not in reads:
-            raise StudyError(f"label '{name}' is not read by the output node '{graph.output}'{close(name, reads)}")
-    if not pairs.labels or not pairs.outputs:
-        raise StudyError(
-            f"the randomised loss needs an output node that reads a label column and a model's output; "
-            f"'{graph.output}' reads {', '.join(reads)}. Name the labels, or give the baseline's value"
-        )
-    return pairs
 
 
 @dataclass(frozen=True)
@@ -160,7 +145,7 @@ class Baselines:
     def of(
         cls,
         on_data: OnData,
-        labels: Sequence[str] | None = None,
+        labels: str | Sequence[str] | None = None,
         given: Baseline | float | None = None,
         seed: int = 0,
         progress: Progress = quiet,
@@ -173,7 +158,7 @@ class Baselines:
         return cls(model, randomised)
 
 
-def randomised_sample(on_data: OnData, labels: Sequence[str] | None, seed: int) -> Tensor:
+def randomised_sample(on_data: OnData, labels: str | Sequence[str] | None, seed: int) -> Tensor:
     """float64 [SHOWN]: f on sampled pairs of an output and an independent label, to see how it is spread.
 
     Args:

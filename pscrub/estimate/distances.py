@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pscrub.graph.graph import Graph
+from pscrub.graph.labels import compared_outputs
 from pscrub.graph.losses import divergence, flipped, squared_error
 
 
@@ -23,8 +24,8 @@ class OutputDistances:
         labels: the columns that are labels, as in `randomised_loss`.
     """
 
-    def __init__(self, graph: Graph, labels: Sequence[str] | None = None) -> None:
-        self.names = tuple(name for name in graph.outputs(labels) if name in graph.nodes)
+    def __init__(self, graph: Graph, labels: str | Sequence[str] | None = None) -> None:
+        self.names = tuple(name for name in compared_outputs(graph, labels) if name in graph.nodes)
         self._seen: list[dict[str, Tensor]] = []
 
     def see(self, made: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

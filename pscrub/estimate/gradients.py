@@ -81,7 +81,7 @@ class Gradients:
     weights: Tensor
 
     @classmethod
-    def of(cls, on_data: OnData, labels: Sequence[str] | None, seed: int, fixed: bool) -> Gradients:
+    def of(cls, on_data: OnData, labels: str | Sequence[str] | None, seed: int, fixed: bool) -> Gradients:
         """Those of a graph's baselines; labels and seed as in `randomised_loss`, `fixed` if E_randomised was given."""
         weights = on_data.data.weights
         model = exact_gradient(on_data.on_data(on_data.graph.output), weights)
@@ -91,6 +91,19 @@ class Gradients:
     def beside(self, scrubbed: Tensor) -> Population:
         """All three, with E_scrubbed's, float64 [2, N]."""
         return (scrubbed, self.model, self.randomised), self.weights
+
+    def of_draws(
+        self, scores: Scores, earlier: tuple[Sequence[Tensor] | Tensor, int] | None = None
+    ) -> Population | None:
+        """All three, E_scrubbed's from draws, and from those of an earlier run; None if there are neither.
+
+        Args:
+            scores: of the draws of this run.
+            earlier: E_scrubbed's gradient in the run that this one goes on from, and its draws.
+        """
+        made: list[tuple[Sequence[Tensor] | Tensor, int]] = [] if earlier is None else [earlier]
+        made += [(scores.gradient(), scores.draws)] if scores.draws else []
+        return self.beside(pool_gradients(*zip(*made, strict=True))) if made else None
 
 
 def exact_gradient(f: Tensor, weights: Tensor) -> Tensor:
@@ -109,7 +122,7 @@ def exact_gradient(f: Tensor, weights: Tensor) -> Tensor:
 
 
 def randomised_gradient(
-    on_data: OnData, labels: Sequence[str] | None = None, pairs: int = EXACT_PAIRS, seed: int = 0
+    on_data: OnData, labels: str | Sequence[str] | None = None, pairs: int = EXACT_PAIRS, seed: int = 0
 ) -> Tensor:
     """float64 [2, N]: d E_randomised / d log w of each row, as an output and as a label; see `randomised_loss`.
 

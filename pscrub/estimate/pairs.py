@@ -14,6 +14,7 @@ from pscrub.data.partition import Partition
 from pscrub.evaluate.compute import Fold, Instruction
 from pscrub.evaluate.on_data import OnData
 from pscrub.evaluate.plan import Plan
+from pscrub.graph.labels import Labels, tell_labels
 from pscrub.progress import Progress, quiet
 
 OUTPUT, LABEL = "output", "label"
@@ -36,25 +37,31 @@ class Pairs:
     what the label enters. It is made while D passes, and not kept: `folds` says what to look at in a pass that is made
     anyhow; without that a pass is made when something is asked for. What was found is remembered.
 
+    What is paired is what f's node reads in the graph that was begun with (`tell_labels`), whatever the graph that is
+    scrubbed was rewritten into.
+
     Args:
-        on_data: values on D of the graph whose output node is the loss.
-        labels: the columns that are labels.
-        outputs: what else the output node reads.
+        on_data: values on D of the graph whose output node is the loss, or of a rewrite of it.
+        told: labels and outputs.
     """
 
     on_data: OnData
-    labels: tuple[str, ...]
-    outputs: tuple[str, ...]
+    told: Labels
     _sums: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _table: list[Tensor] = field(default_factory=list)
     _samples: dict[Sample, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, on_data: OnData, labels: Sequence[str] | None = None) -> Pairs:
-        """The pairs of a graph, the same ones whenever they are asked for; labels as in `Graph.labels`."""
-        key = "pairs", on_data.graph.labels(labels)
+    def of(cls, on_data: OnData, labels: str | Sequence[str] | None = None) -> Pairs:
+        """The pairs of a graph, the same ones whenever they are asked for.
+
+        Raises:
+            StudyError: the labels cannot be told (`tell_labels`).
+        """
+        told = tell_labels(on_data.graph, labels)
+        key = "pairs", told
         if key not in on_data.found:
-            on_data.found[key] = cls(on_data, key[1], on_data.graph.outputs(labels))
+            on_data.found[key] = cls(on_data, told)
         pairs: Pairs = on_data.found[key]
         return pairs
 
@@ -62,7 +69,7 @@ class Pairs:
     def partition(self) -> Partition:
         """Of D by the labels together, bit by bit."""
         data = self.on_data.data
-        flat = [data[name].reshape(data.n, -1) for name in self.labels]
+        flat = [data[name].reshape(data.n, -1) for name in self.told.columns]
         return Partition.trivial(data).refine(*(Partition.of(column, data, "label") for column in flat))
 
     @cached_property
@@ -196,11 +203,12 @@ class Pairs:
 
     @cached_property
     def _plan(self) -> Plan:
-        values, output = self.on_data.values, self.on_data.graph.output
-        made = {name: values.pure(values.on_data(name), OUTPUT) for name in self.outputs}
-        made |= {name: values.pure(values.on_data(name), LABEL) for name in self.labels}
-        root = values.run([output], made)[output]
-        return Plan(values, root, made, {OUTPUT: OUTPUT, LABEL: LABEL}, (output,), OUTPUT)
+        values, graph = self.on_data.values, self.on_data.graph.original
+        on_data = values.run([*self.told.outputs, *self.told.reads], dict(self.on_data.columns), graph)
+        made = {name: values.pure(on_data[name], OUTPUT) for name in self.told.outputs}
+        made |= {name: values.pure(on_data[name], LABEL) for name in self.told.reads}
+        root = values.run([graph.output], dict(made), graph)[graph.output]
+        return Plan(values, root, made, {OUTPUT: OUTPUT, LABEL: LABEL}, (graph.output,), OUTPUT)
 
     @cached_property
     def _whole(self) -> _Way:

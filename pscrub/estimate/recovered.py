@@ -41,6 +41,7 @@ def loss_recovered(scrubbed: Estimate, against: Baselines) -> Estimate | None:
     ratio = top / bottom
     if model.exact and randomised.exact:
         ends = sorted(100 * (end - randomised.value) / bottom for end in (scrubbed.low, scrubbed.high))
+        ends = [100 * ratio] * 2 if scrubbed.exact else ends  # of width zero, to the last digit
         method = Scale.EXACT_BASELINES.wrap(scrubbed.method)
     else:
         # Half the interval's width in standard errors: t's quantile, or more where the interval is wider.

@@ -49,6 +49,11 @@ class OnData:
         if faults:
             raise GraphError(faults)
 
+    @property
+    def columns(self) -> dict[str, int]:
+        """Column -> its number."""
+        return {name: self.values.on_data(name) for name in self.graph.inputs}
+
     def keep(self, names: Iterable[str], progress: Progress = quiet) -> None:
         """Compute named values on D in one pass and keep them, as many as the budget holds.
 

@@ -131,11 +131,14 @@ class Values(Reader):
             self._opened[key] = super().through(fn, values), fn
         return self._opened[key][0]
 
-    def run(self, names: Iterable[str], given: dict[str, int]) -> dict[str, int]:
-        """Name -> number, as `Graph.run` has name -> value; what is made on the way is added to `given`."""
-        wanted = list(names)
-        for name in self.graph.order(wanted, given):
-            node = self.graph.nodes[name]
+    def run(self, names: Iterable[str], given: dict[str, int], graph: Graph | None = None) -> dict[str, int]:
+        """Name -> number, as `Graph.run` has name -> value; what is made on the way is added to `given`.
+
+        Of the graph's own nodes, or of those of another that reads the same columns.
+        """
+        wanted, graph = list(names), graph or self.graph
+        for name in graph.order(wanted, given):
+            node = graph.nodes[name]
             given[name] = self.through(node.fn, [given[each] for each in node.inputs])
         return given
 

@@ -8,6 +8,7 @@ here knows about partitions.
 from pscrub.graph.cuts import Cut, input_of, output_of
 from pscrub.graph.equal import Difference, RewriteCheck, check_rewrites, equal_on
 from pscrub.graph.graph import Function, Graph, Node, Rewrite
+from pscrub.graph.labels import Labels, tell_labels
 from pscrub.graph.losses import accuracy, correlation, divergence, flipped, squared_error
 from pscrub.graph.once import Traced, trace_all
 from pscrub.graph.rewrites import inline, own_copy, replace, split, with_estimate
@@ -19,6 +20,7 @@ __all__ = [
     "Difference",
     "Function",
     "Graph",
+    "Labels",
     "Node",
     "Rewrite",
     "RewriteCheck",
@@ -38,6 +40,7 @@ __all__ = [
     "replace",
     "split",
     "squared_error",
+    "tell_labels",
     "trace",
     "trace_all",
     "with_estimate",

@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -205,14 +205,13 @@ class Graph:
                         stack.append(read)
         return seen
 
-    def labels(self, given: Sequence[str] | None = None) -> tuple[str, ...]:
-        """The columns that are labels: those given; by default all that the output node reads itself."""
-        return tuple(n for n in self.reads(self.output) if n in self.inputs) if given is None else tuple(given)
-
-    def outputs(self, labels: Sequence[str] | None = None) -> tuple[str, ...]:
-        """What the output node reads besides labels, as `labels` finds them: the model's outputs."""
-        known = self.labels(labels)
-        return tuple(name for name in self.reads(self.output) if name not in known)
+    @property
+    def original(self) -> Graph:
+        """The graph that this one was rewritten from, however often; itself if it was not."""
+        graph = self
+        while graph.rewrite is not None:
+            graph = graph.rewrite.before
+        return graph
 
     @property
     def device(self) -> torch.device:
@@ -225,12 +224,21 @@ class Graph:
         modules = [node.fn for node in self.nodes.values() if isinstance(node.fn, nn.Module)]
         if all(p.device == torch.empty(0, device=device).device for fn in modules for p in fn.parameters()):
             return self
-        memo: dict[int, object] = {}  # one copy of a parameter, however many functions hold it
-        moved = [
-            Node(n.name, n.inputs, copy.deepcopy(n.fn, memo).to(device), n.view) if isinstance(n.fn, nn.Module) else n
-            for n in self.nodes.values()
-        ]
-        return Graph(moved, self.inputs, self.output, self.rewrite)
+        # One copy of a parameter, however many functions hold it, in this graph and in those that it was made from.
+        memo: dict[int, object] = {}
+        chain, moved = [self], list[Graph]()
+        while chain[-1].rewrite is not None:
+            chain.append(chain[-1].rewrite.before)
+        for graph in reversed(chain):
+            nodes = [
+                Node(n.name, n.inputs, copy.deepcopy(n.fn, memo).to(device), n.view)
+                if isinstance(n.fn, nn.Module)
+                else n
+                for n in graph.nodes.values()
+            ]
+            rewrite = None if graph.rewrite is None else replace(graph.rewrite, before=moved[-1])
+            moved.append(Graph(nodes, graph.inputs, graph.output, rewrite))
+        return moved[-1]
 
 
 def _say_failure(what: str, names: Sequence[str], values: Sequence[Any], error: Exception) -> str:

@@ -41,6 +41,13 @@ class Opened(nn.Module):
         return result
 
 
+class Same(Opened):
+    """A copy of a value, which is that value."""
+
+    def open(self, values: Sequence[Any], through: Callable[[Function, Sequence[Any]], Any]) -> Any:
+        return values[0]
+
+
 @dataclass(frozen=True)
 class Slice:
     """Some indices of a value along an axis, the axis kept.

@@ -10,7 +10,7 @@ import torch
 
 from pscrub.errors import GraphError, close
 from pscrub.graph.graph import Function, Graph, Node, Rewrite
-from pscrub.graph.ops import Opened, Sized, Slice, Whole
+from pscrub.graph.ops import Opened, Same, Sized, Slice, Whole
 
 Part = int | slice | Sequence[int]
 
@@ -126,7 +126,7 @@ def own_copy(graph: Graph, node: str, copies: Mapping[str, Iterable[str]]) -> Gr
     >>> own_copy(g, "h", {"h for a": ["a"]}).nodes["a"].inputs
     ('h for a',)
     """
-    column = Node(node, (node,), lambda value: value, view=True)
+    column = Node(node, (node,), Same(), view=True)
     old = column if graph.known(node) in graph.inputs else graph.nodes[node]
     named: dict[str, str] = {}
     for name, readers in copies.items():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pscrub.errors import HypothesisError, close
 from pscrub.graph.graph import Graph, Node
+from pscrub.graph.labels import compared_outputs
 from pscrub.graph.losses import divergence, flipped, squared_error
 from pscrub.hypothesis.claim import EXACT, Claim
 from pscrub.hypothesis.hypothesis import Hypothesis, drop_members
@@ -23,7 +24,7 @@ DISTANCES: Mapping[str, Distance] = {"squared error": squared_error, "KL": diver
 
 
 def output_distance(
-    hypothesis: Hypothesis, distance: str | Distance = "squared error", labels: Sequence[str] | None = None
+    hypothesis: Hypothesis, distance: str | Distance = "squared error", labels: str | Sequence[str] | None = None
 ) -> Hypothesis:
     """The hypothesis whose f is the distance of the scrubbed output from the model's own on the root's datum.
 
@@ -58,7 +59,7 @@ def output_distance(
     between = DISTANCES[distance] if isinstance(distance, str) else distance
     graph = hypothesis.graph
     reads = graph.reads(graph.output)
-    outputs = graph.outputs(labels)
+    outputs = compared_outputs(graph, labels)
     if not outputs:
         raise HypothesisError(
             f"the output node '{graph.output}' reads {', '.join(reads)}, labels all: no output to compare"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pscrub.errors import HypothesisError, StudyError, close
 from pscrub.graph.equal import RewriteCheck, check_rewrites
+from pscrub.graph.labels import name_labels, tell_labels
 from pscrub.hypothesis.ablation import RESAMPLING, Ablation
 from pscrub.hypothesis.hypothesis import Hypothesis
 
@@ -41,8 +43,8 @@ class Study:
         name: the study's name.
         hypotheses: in the order of the table, their names distinct, all on one dataset and one behaviour f.
         summary: one line for `pscrub list`.
-        labels: the columns that are labels, broken from the output in the randomised loss; by default the columns
-            that the graph's output node reads itself.
+        labels: the column or columns that are labels, broken from the output in the randomised loss; by default as
+            they are told from the graphs (`tell_labels`), and asked for where they cannot be.
         notes: printed under the table.
         by: columns [N] of the dataset by whose values the report breaks losses and output distances down.
         features: name -> feature (see `data.features.read_features`) that `pscrub adversary` tries to claim.
@@ -55,7 +57,7 @@ class Study:
     name: str
     hypotheses: Sequence[Hypothesis]
     summary: str = ""
-    labels: Sequence[str] | None = None
+    labels: str | Sequence[str] | None = None
     notes: Sequence[str] = ()
     by: Sequence[str] = ()
     expected: Sequence[Expected] = ()
@@ -63,6 +65,8 @@ class Study:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hypotheses", tuple(self.hypotheses))
+        if self.labels is not None:
+            object.__setattr__(self, "labels", name_labels(self.labels))
         names = [h.name for h in self.hypotheses]
         faults = [f"study '{self.name}' has two hypotheses named '{n}'" for n in set(names) if names.count(n) > 1]
         for other in (h for h in self.hypotheses[1:] if h.data is not self.hypotheses[0].data):
@@ -85,6 +89,37 @@ class Study:
         if isinstance(study, Study):
             return study
         return cls(name, (study,) if isinstance(study, Hypothesis) else study)
+
+    @cached_property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns that are labels: those named, or those that its graphs tell, as far as they do.
+
+        Raises:
+            StudyError: no graph tells, or two tell different ones.
+        """
+        if self.labels is not None:
+            return tuple(self.labels)
+        told: dict[tuple[str, ...], str] = {}
+        faults: dict[str, None] = {}
+        for graph, name in {h.graph.original: h.name for h in reversed(self.hypotheses)}.items():
+            try:
+                told[tell_labels(graph).columns] = name
+            except StudyError as error:
+                faults |= dict.fromkeys(error.faults)
+        if not told:
+            raise StudyError(faults)
+        if len(told) > 1:
+            said = "; ".join(f"by that of '{name}' {', '.join(columns)}" for columns, name in told.items())
+            raise StudyError(f"study '{self.name}': its graphs tell different labels, {said}. Name them: labels=...")
+        return next(iter(told))
+
+    @property
+    def tells_labels(self) -> bool:
+        """Whether its labels are named, or told by its graphs."""
+        try:
+            return bool(self.label_columns)
+        except StudyError:
+            return False
 
     def check(self) -> tuple[RewriteCheck, ...]:
         """How far each rewrite of each graph changed f on D, once every hypothesis is found to be well formed.
@@ -116,6 +151,8 @@ class Study:
                 *(f"  {name}: {n:,} claim{'s' * (n != 1)}" for name, n in counts.items()),
                 *([f"  and {more:,} more"] if more > 0 else []),
                 f"  on {first.data}",
-                f"  labels: {', '.join(first.graph.labels(self.labels)) or 'none'}",
+                f"  labels: {', '.join(self.label_columns) or 'none'}"
+                if self.tells_labels or self.labels is not None
+                else "  labels: cannot be told",
             ]
         )

@@ -22,7 +22,7 @@ from pscrub.law.exact import (
     pass_on,
 )
 from pscrub.law.maxent import Certificate, NotSolved, Solution, certificate, certify, perturb, solve_conic, solve_newton
-from pscrub.law.of_f import law_of_f, scrubbed_expectation
+from pscrub.law.of_f import Listed, law_of_f, list_within, scrubbed_expectation
 
 __all__ = [
     "Certificate",
@@ -33,6 +33,7 @@ __all__ = [
     "EntropyRow",
     "Law",
     "LemmaRow",
+    "Listed",
     "NotSolved",
     "Solution",
     "TooManyCells",
@@ -52,6 +53,7 @@ __all__ = [
     "leaves_of",
     "lemma_1",
     "list_constraints",
+    "list_within",
     "log_prob",
     "log_prob_by_summation",
     "minimal_cuts",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pscrub.errors import HypothesisError
+from pscrub.errors import GraphError, HypothesisError
 from pscrub.hypothesis.ablation import RESAMPLING, Ablation, replacements
 from pscrub.hypothesis.tree import Site, Tree
 from pscrub.law.exact import CELLS, match
@@ -20,6 +20,14 @@ from pscrub.law.wires import inputs_partition
 
 ROWS = 1024
 """Rows of D that the graph is run on at a time."""
+CHUNK = 2**22
+"""Bytes of values that the graph is run on at a time."""
+HELD = 2**27
+"""Bytes of one node's values, or of what it reads, past which `list_within` leaves a law to draws."""
+CALL = 64
+"""Evaluations of a node that calling it once, on however few values, is counted as."""
+Read = Callable[[Sequence[str], Tensor], Mapping[str, Tensor]]
+"""Names and rows of D, int64, -> name -> value [rows, ...] of a graph node there."""
 SETTINGS = 10_000
 """Most values of shared unimportant draws, all together, to be conditioned on one by one."""
 
@@ -46,15 +54,9 @@ def law_of_f(tree: Tree, limit: int = CELLS, ablation: Ablation = RESAMPLING) ->
     >>> law_of_f(unroll(Hypothesis("s matters", graph, data, Claim("f", reads=[Claim("s", lambda d: d["x"] % 2)]))))
     {0.0: 0.75, 1.0: 0.125, 2.0: 0.125}
     """
-    messages = _Messages(tree, limit, ablation)
     law: dict[float, float] = {}
-    # P(f = v) = sum over settings of the shared draws, and over blocks b of the output, of P(setting) P(b) P(v | b).
-    for setting, p in messages.list_settings():
-        root = messages.pass_to_root(setting)
-        weight = root.p * tree.sites[tree.root].partition.block_weights[root.block] * p
-        for value, mass in zip(
-            root.values[tree.hypothesis.graph.output][root.value].tolist(), weight.tolist(), strict=True
-        ):
+    for values, masses in _Messages(tree, limit, ablation).list_law():
+        for value, mass in zip(values.tolist(), masses.tolist(), strict=True):
             law[value] = law.get(value, 0.0) + mass
     return dict(sorted(law.items()))
 
@@ -71,6 +73,51 @@ def scrubbed_expectation(tree: Tree, limit: int = CELLS, ablation: Ablation = RE
         HypothesisError: as for `law_of_f`.
     """
     return math.fsum(value * p for value, p in law_of_f(tree, limit, ablation).items())
+
+
+@dataclass(frozen=True)
+class Listed:
+    """E_scrubbed from the law of f.
+
+    Args:
+        value: the expectation of f.
+        evaluations: of f, or of nodes on the way to it, that it took.
+        values: how many different values f takes.
+    """
+
+    value: float
+    evaluations: int
+    values: int
+
+
+def list_within(tree: Tree, most: int, read: Read | None = None) -> Listed | None:
+    """E_scrubbed from the law of f, if that takes at most so many evaluations of f; None if it takes more.
+
+    What is counted is what is run: each leaf on every row of D that can be drawn, each node that reads others on each
+    distinct tuple of values that it reads, once for each setting of shared draws, and CALL for calling it at all. It
+    ends as soon as the count goes past `most` (or values past HELD), and begins only if the leaves stay within it. So
+    an answer never costs more than `most` draws would, nor does finding out that there is none. Times are not looked
+    at: whether a result is exact depends on the hypothesis and the data alone.
+
+    Args:
+        tree: the treeified hypothesis.
+        most: evaluations.
+        read: names and rows of D, int64, -> the values [rows, ...] of graph nodes there; by default the graph is run.
+    """
+    rows, inner = int((tree.hypothesis.data.weights > 0).sum()), len(tree.sites) - len(tree.leaves)
+    if rows * len(tree.leaves) + CALL * inner > most:
+        return None
+    try:
+        messages = _Messages(tree, most, RESAMPLING, read, most)
+        found = [*messages.list_law()]
+    except (HypothesisError, GraphError):  # what fails on values that draws may never give is left to them
+        return None
+    values, mass = (torch.cat(column) for column in zip(*found, strict=True))
+    possible = mass > 0
+    total = float((values[possible] * mass[possible]).sum())
+    if math.isfinite(total):  # nothing is lost where terms cancel
+        total = math.fsum((values[possible] * mass[possible]).tolist())
+    return Listed(total, messages.budget.spent, len(values[possible].unique()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +146,28 @@ Setting = Mapping[str, int]
 """Path of a shared draw -> place of its value."""
 
 
+class _Budget:
+    """Evaluations that may be spent, and how many were."""
+
+    def __init__(self, most: float) -> None:
+        self.most, self.spent = most, 0
+
+    def spend(self, evaluations: int) -> None:
+        self.spent += evaluations
+        if self.spent > self.most:
+            raise HypothesisError(f"no exact law of f in {self.most:,} evaluations")
+
+    def hold(self, size: int, rows: int) -> None:
+        """Told of values that are to be held at once: bytes a row, and rows."""
+        if self.most < math.inf and size * rows > HELD:
+            raise HypothesisError(f"no exact law of f in {HELD:,} bytes")
+
+
 class _Messages:
-    def __init__(self, tree: Tree, limit: int, ablation: Ablation) -> None:
-        self.tree, self.limit = tree, limit
+    def __init__(
+        self, tree: Tree, limit: int, ablation: Ablation, read: Read | None = None, most: float = math.inf
+    ) -> None:
+        self.tree, self.limit, self.read, self.budget = tree, limit, read or self._run, _Budget(most)
         self.rows = (tree.hypothesis.data.weights > 0).nonzero().flatten()
         every = torch.arange(tree.hypothesis.data.n)
         self.replaced = replacements(tree, ablation, lambda name: self._run([name], every)[name])
@@ -111,6 +177,15 @@ class _Messages:
         readers = Counter(path for site in tree.sites.values() for path in set((site.given or {}).values()))
         self.shared = tuple(path for path in tree.leaves if readers[path] > 1)
         self.below = self._find_shared_below()
+
+    def list_law(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Values of f with their probabilities, float64 [values] both, for each setting of the shared draws."""
+        tree = self.tree
+        # P(f = v) = sum over settings of the shared draws, and blocks b of the output, of P(setting) P(b) P(v | b).
+        for setting, p in self.list_settings():
+            root = self.pass_to_root(setting)
+            weight = root.p * tree.sites[tree.root].partition.block_weights[root.block] * p
+            yield root.values[tree.hypothesis.graph.output][root.value].double(), weight
 
     def list_settings(self) -> Iterator[tuple[Setting, float]]:
         """Each value of the shared draws with its probability."""
@@ -160,7 +235,9 @@ class _Messages:
     def _read_leaf(self, site: Site) -> _Message:
         data, replaced = self.tree.hypothesis.data, self.replaced.get(site.path)
         if replaced is None:
-            columns = self._run(self.tree.source(site.path), self.rows)
+            self.budget.spend(len(self.rows))
+            columns = self.read(self.tree.source(site.path), self.rows)
+            self.budget.hold(sum(column[:1].nbytes for column in columns.values()), len(self.rows))
         else:
             columns = {name: replaced.of(name, self.rows) for name in replaced.values}
         value, first = _tell_apart(list(columns.values()))
@@ -202,9 +279,12 @@ class _Messages:
             places = {name: place[cell] for name, place in places.items()} | {path: message.value[k]}
         # G is run once on each tuple of values that is read, not once for each x that it may come with.
         code, first = _tell_apart(list(places.values()))
+        self.budget.spend(CALL + len(first))
+        self.budget.hold(sum(m.values[n][:1].nbytes for m in messages.values() for n in m.values), len(first))
         given = {name: messages[path].values[name][places[path][first]] for name, path in site.given.items()}
         pieces = []
-        for some in torch.arange(len(first)).split(ROWS * 16):
+        size = sum(value.nbytes for value in given.values()) // max(len(first), 1)
+        for some in torch.arange(len(first)).split(max(min(ROWS * 16, CHUNK // max(size, 1)), 16)):
             with torch.no_grad():
                 pieces.append(graph.run([claim.at], {name: value[some] for name, value in given.items()})[claim.at])
         value, kept = _tell_apart([torch.cat(pieces)])

@@ -26,7 +26,7 @@ def compare_ablations(
     *,
     kinds: Sequence[Kind] = KINDS,
     claimed: Collection[str] | Literal["all"] = (),
-    labels: Sequence[str] | None = None,
+    labels: str | Sequence[str] | None = None,
     device: torch.device | str = "cpu",
     memory: int = MEMORY,
     randomised: Baseline | float | None = None,

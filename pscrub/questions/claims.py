@@ -58,7 +58,7 @@ def claim_costs(
     seed: int = 0,
     level: float = 0.95,
     family: Family = "max-t",
-    labels: Sequence[str] | None = None,
+    labels: str | Sequence[str] | None = None,
     device: torch.device | str = "cpu",
     memory: int = MEMORY,
     chunk: int | None = None,

@@ -52,7 +52,7 @@ class Sample:
 
     draws: int
     seed: int = 0
-    labels: Sequence[str] | None = None
+    labels: str | Sequence[str] | None = None
     randomised: Baseline | None = None
 
     def __post_init__(self) -> None:

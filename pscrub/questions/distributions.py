@@ -184,7 +184,7 @@ def output_distances(
     draws: int = 8192,
     seed: int = 0,
     *,
-    labels: Sequence[str] | None = None,
+    labels: str | Sequence[str] | None = None,
     level: float = 0.95,
     device: torch.device | str = "cpu",
     memory: int = MEMORY,

@@ -102,7 +102,7 @@ def sharing_table(
     level: float = 0.95,
     family: Family = "max-t",
     large: float = LARGE,
-    labels: Sequence[str] | None = None,
+    labels: str | Sequence[str] | None = None,
     device: torch.device | str = "cpu",
     memory: int = MEMORY,
     progress: Progress = quiet,

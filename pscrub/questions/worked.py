@@ -9,7 +9,7 @@ from typing import Any
 from scipy import stats
 
 from pscrub.errors import HypothesisError
-from pscrub.estimate.estimate import Estimate, mean_of_pairs
+from pscrub.estimate.estimate import Estimate, choose, mean_of_pairs
 from pscrub.evaluate.engine import Engine
 from pscrub.hypothesis.ablation import Ablation
 from pscrub.hypothesis.hypothesis import Hypothesis
@@ -17,7 +17,7 @@ from pscrub.hypothesis.study import E_SCRUBBED, Expected, Study
 from pscrub.hypothesis.tree import unroll
 from pscrub.law.drawing import draw
 from pscrub.law.of_f import scrubbed_expectation
-from pscrub.result.result import StudyResult
+from pscrub.result.result import ScrubResult, StudyResult
 from pscrub.result.table import Table
 
 DRAWS = 16_384
@@ -102,12 +102,13 @@ def agreements(
 
     Args:
         study: a worked example.
-        result: of the study: its E_scrubbed are taken, not measured again.
+        result: of the study: its E_scrubbed are taken, not measured again; of one that was read off the law of f, what
+            its draws say, as enumeration is the other route.
         draws: of each other figure (rounded up to pairs).
         seed: names the draws.
         level: nominal coverage of the intervals.
     """
-    held = {} if result is None else {each.hypothesis: each.scrubbed for each in result.results}
+    held = {} if result is None else {each.hypothesis: _drawn(each, level) for each in result.results}
     return tuple(_agreement(study, each, held, draws, seed, level) for each in study.expected)
 
 
@@ -124,6 +125,10 @@ def enumerate_exactly(hypothesis: Hypothesis, ablation: Ablation) -> float | Non
         return scrubbed_expectation(unroll(hypothesis), ablation=ablation)
     except HypothesisError:
         return None
+
+
+def _drawn(each: ScrubResult, level: float) -> Estimate:
+    return choose(each.draws.losses, level) if each.scrubbed.exact and each.draws.rounds else each.scrubbed
 
 
 def _agreement(

@@ -55,6 +55,7 @@ def document(record: StudyResult | StudyVerification, found: Sequence[Agreement]
         "seed": record.seed,
         "device": record.device,
         "level": record.level,
+        "labels": list(record.labels),
         "interval": "uncertainty of the draws; D, its weights and the model held fixed",
         "cut_short": record.cut_short,
         "rows": rows(record, found),

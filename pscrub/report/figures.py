@@ -28,7 +28,7 @@ def convergence_figures(each: ScrubResult, level: float) -> list[Values]:
 
     Within the first round pairs are taken in random order, and the interval also holds what the pairs left out could
     have changed (strata are not all there); after it whole rounds are added. These are t intervals; the last is the
-    result's own.
+    result's own, unless that is exact.
     """
     if not each.draws.rounds:
         return []
@@ -132,7 +132,8 @@ def _within(f: Tensor, level: float) -> list[tuple[int, float, float, float]]:
 def _by_rounds(draws: Draws, level: float, final: Estimate) -> list[tuple[int, float, float, float]]:
     ends = np.cumsum([r.size for r in draws.rounds]).tolist()
     kept = ends if len(ends) <= 32 else [ends[i] for i in np.unique(np.linspace(0, len(ends) - 1, 32).astype(int))]
-    estimates = [*(mean_of_pairs(draws.losses[:end], level) for end in kept[:-1]), final]
+    estimates = [mean_of_pairs(draws.losses[:end], level) for end in (kept if final.exact else kept[:-1])]
+    estimates += [] if final.exact else [final]
     return [(e.draws, e.value, e.low, e.high) for e in estimates]
 
 

@@ -136,7 +136,9 @@ def _headline(result: StudyResult, document: Any) -> str:
 def _section_plots(result: StudyResult) -> Iterable[str]:
     if any(each.recovered is not None for each in result.results):
         yield _show_figure(
-            plots.forest(result), "Loss recovered by hypothesis", "Bar: interval. Diamond: exact, no draws."
+            plots.forest(result),
+            "Loss recovered by hypothesis",
+            "Bar: interval. Diamond: exact, without error of draws.",
         )
     if any(each.draws.rounds for each in result.results):
         yield "<h2>Convergence</h2>"
@@ -144,7 +146,7 @@ def _section_plots(result: StudyResult) -> Iterable[str]:
             plots.convergence(result),
             "Intervals as draws came in",
             "Line and blue band: estimate and t interval of the draws so far (a random part of the first round, then "
-            "whole rounds). Orange: the final interval. The blue band should narrow into the orange one.",
+            "whole rounds). Orange: the final interval, or the exact value. The blue band should narrow into it.",
         )
         yield "<h2>How f is spread</h2>"
         yield _show_figure(

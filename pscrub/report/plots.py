@@ -92,6 +92,8 @@ def convergence(result: StudyResult) -> Figure:
         n = [point["draws"] for point in points]
         value, low, high = ([point[name] for point in points] for name in names)
         axes.axhspan(final.low, final.high, color=ORANGE, alpha=0.35, lw=0)
+        if final.exact:
+            axes.axhline(final.value, color=ORANGE, lw=1.2)
         axes.fill_between(n, low, high, color=BLUE, alpha=0.25, lw=0)
         axes.plot(n, value, "o-", color=BLUE, ms=2.5, lw=1.2)
         axes.set_xscale("log")

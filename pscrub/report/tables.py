@@ -16,11 +16,12 @@ class Line(Outcome):
 
     CUT_SHORT = "cut short", "The run was cut short: these are the estimates so far."
     WARNING = "warning", "Warning, {hypothesis}: {warning}"
-    BASELINES = "baselines", "E_model: {model}. E_randomised: {randomised}."
+    BASELINES = "baselines", "E_model: {model}. E_randomised: {randomised}{labels}."
     OF_DRAWS = (
         "of draws",
         "Intervals are for the uncertainty of the draws: D, its weights and the model are held fixed.",
     )
+    EXACT = "exact", "All is exact: there is no uncertainty of draws, D, its weights and the model being held fixed."
     OF_DATA = (
         "of data",
         "{hypothesis}, uncertainty of {what} (D a sample of a population): recovered {recovered}, E_scrubbed "
@@ -67,8 +68,10 @@ def below(result: StudyResult) -> list[Said]:
         said += [Line.WARNING.say(hypothesis=each.hypothesis, warning=warning) for warning in each.warnings]
     if result.results:
         first = result.results[0]
-        said.append(Line.BASELINES.say(model=first.model.method, randomised=first.randomised.method))
-    said.append(Line.OF_DRAWS.say())
+        labels = f" ({result.labelled})" if result.labels else ""
+        said.append(Line.BASELINES.say(model=first.model.method, randomised=first.randomised.method, labels=labels))
+    exact = all(each.scrubbed.exact and each.randomised.exact for each in result.results)
+    said.append(Line.EXACT.say() if result.results and exact else Line.OF_DRAWS.say())
     said += [line for each in result.results for line in _tell_of_data(each)]
     if result.rewrites:
         changed = max(check.difference for check in result.rewrites)

@@ -67,7 +67,7 @@ def collect_round(
 
 def make_reference(
     on_data: OnData,
-    labels: Sequence[str] | None,
+    labels: str | Sequence[str] | None,
     by: Sequence[str],
     baseline: Baseline,
     seed: int,
@@ -76,7 +76,7 @@ def make_reference(
     """f on D, under the baseline, and D by the columns named."""
     data = on_data.data
     losses = on_data.on_data(on_data.graph.output, progress).double().cpu()
-    given = baseline.kind == Way.GIVEN.value
+    given = baseline.kind == Way.GIVEN.value or not labels
     randomised = torch.empty(0, dtype=torch.float64) if given else randomised_sample(on_data, labels, seed)
     return Reference(data_hash(data), data.weights, losses, randomised, tuple(_groups(data, name) for name in by))
 

@@ -6,10 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
+
 from pscrub.errors import StudyError
 from pscrub.estimate.baselines import Baseline, Baselines, Way
 from pscrub.estimate.estimate import Interval
 from pscrub.estimate.gradients import Population, pool_gradients
+from pscrub.evaluate.on_data import OnData
 from pscrub.outcomes import Said
 from pscrub.progress import add_seconds
 from pscrub.result.conclude import Found, conclude, is_zero_one
@@ -17,6 +20,8 @@ from pscrub.result.draws import join_draws
 from pscrub.result.result import ScrubResult, StudyResult
 from pscrub.result.warnings import OfTree
 
+TOLERANCE = 1e-4
+"""Relative difference up to which f of two graphs, or their E_randomised, are the same, as for rewrites of one."""
 KEPT = {each.value for each in OfTree}
 """Kinds of the warnings that a merge cannot find anew."""
 
@@ -32,11 +37,12 @@ def merge(a: StudyResult, b: StudyResult) -> StudyResult:
         b: another, on equal data, with equal laws for hypotheses of equal names. Those of only one are kept.
 
     Raises:
-        StudyError: with everything that shows that the two are not of one study, or share draws.
+        StudyError: with everything that shows that the two are not of one study (other data, laws, baselines or
+            labels), or share draws.
     """
     others = {each.hypothesis: each for each in b.results}
     shared = [(each, others[each.hypothesis]) for each in a.results if each.hypothesis in others]
-    faults = []
+    faults = tell_labels_apart(a, b)
     if a.reference.data_hash != b.reference.data_hash:
         faults.append(f"the results are on different data: {a.reference.data_hash} and {b.reference.data_hash}")
     if not shared:
@@ -55,7 +61,30 @@ def merge(a: StudyResult, b: StudyResult) -> StudyResult:
             f"Merged from runs of different versions: {_list_versions(a.versions)}; {_list_versions(b.versions)}.",
         )
     cut_short = any(each.cut_short for each in kept)
-    return replace(a, results=tuple(kept), seconds=seconds, notes=notes, cut_short=cut_short)
+    labels = a.labels or b.labels
+    return replace(a, results=tuple(kept), seconds=seconds, notes=notes, cut_short=cut_short, labels=labels)
+
+
+def check_continued(found: StudyResult, after: StudyResult | None) -> None:
+    """Nothing, if a run can go on from an earlier result, as far as data and labels tell.
+
+    Raises:
+        StudyError: it is of other data, or its E_randomised of other labels.
+    """
+    if after is None:
+        return
+    faults = tell_labels_apart(after, found)
+    if after.reference.data_hash != found.reference.data_hash:
+        faults.append("the earlier result is of other data than this study's")
+    if faults:
+        raise StudyError(faults)
+
+
+def tell_labels_apart(a: StudyResult, b: StudyResult) -> list[str]:
+    """What shows that the E_randomised of two results are about different labels; nothing where one does not say."""
+    if not (a.labels and b.labels) or sorted(a.labels) == sorted(b.labels):
+        return []
+    return [f"the labels are {', '.join(a.labels)} in one result and {', '.join(b.labels)} in the other"]
 
 
 def tell_apart(one: ScrubResult, law: str, against: Baselines) -> list[str]:
@@ -73,16 +102,47 @@ def tell_apart(one: ScrubResult, law: str, against: Baselines) -> list[str]:
     return faults
 
 
+def check_one_baseline(on_data: OnData, against: Baselines, found: StudyResult) -> None:
+    """Nothing, if another graph of a study has the E_randomised of the first, or another f.
+
+    Graphs that are equal on D may differ off it, where outputs meet other rows' labels. Rewrites of one graph share its
+    E_randomised; of graphs that were written apart no one can say which is meant.
+
+    Args:
+        on_data: of the other graph.
+        against: its baselines.
+        found: what was found on the graphs before it.
+
+    Raises:
+        StudyError: f is the same on D, and E_randomised is not.
+    """
+    if not found.results or not found.labels:  # nothing before it, or a baseline that was given
+        return
+    f, first = on_data.on_data(on_data.graph.output).double().cpu(), found.reference.losses
+    scale = max(1.0, float(first.abs().nan_to_num(0, 0, 0).max()))
+    before, now = found.results[0].randomised, against.randomised
+    near = math.isclose(before.value, now.value, rel_tol=TOLERANCE, abs_tol=TOLERANCE * scale)
+    if near or before.value != before.value or not torch.allclose(f, first, TOLERANCE, TOLERANCE * scale, True):
+        return
+    raise StudyError(
+        f"two graphs are equal on D, and their E_randomised are {before.value:.6g} and {now.value:.6g} "
+        f"({found.labelled}): off D, where outputs meet other rows' labels, they differ. Make one graph of the other "
+        "by a rewrite (`replace`), whose E_randomised is that of the graph that was begun with, or give its value"
+    )
+
+
 def _merge(one: ScrubResult, other: ScrubResult, study: StudyResult) -> ScrubResult:
-    if one.scrubbed.exact or other.scrubbed.exact:
+    if not (one.draws.rounds or other.draws.rounds):  # nothing can be swapped
         return one
     population: Population | None = None
     if one.data is not None and other.data is not None:
         halves = [each.data.gradients[0] for each in (one, other) if each.data is not None]
-        gradient = pool_gradients(halves, (one.scrubbed.draws, other.scrubbed.draws))
+        gradient = pool_gradients(halves, (len(one.draws.losses), len(other.draws.losses)))
         population = ((gradient, *one.data.gradients[1:]), study.reference.weights)
     found = Found(
         join_draws((one.draws, other.draws)),
+        # What either read off the law is exact for both; draws, forced or not, then only add to the picture.
+        exact=next((each.scrubbed for each in (one, other) if each.scrubbed.exact), None),
         rule="width" if "width" in (one.stopping, other.stopping) else "draws",
         seconds=add_seconds(one.seconds, other.seconds),
         cut_short=one.cut_short or other.cut_short,

@@ -74,7 +74,7 @@ class ScrubResult(Equal):
             _loss(self.model.value),
             _loss(self.randomised.value) + ("" if self.randomised.exact else f" ± {1.96 * self.randomised.se:.2g}"),
             _loss(self.scrubbed.value),
-            "undefined" if score is None else f"{score.value:.2f}",
+            "undefined" if score is None else f"{score.value:z.2f}",
             "" if score is None else score.ends(".2f"),
             "exact" if self.scrubbed.exact else f"{self.scrubbed.draws:,}" + (" (cut short)" if self.cut_short else ""),
         )
@@ -156,6 +156,7 @@ class StudyResult(Equal):
         reference: f on D and under the baseline, groups, the hash of D.
         versions: of pscrub, Python and the libraries.
         started: when, in ISO 8601 and UTC.
+        labels: the columns that E_randomised breaks from the output; none if it was given, or the file does not say.
     """
 
     study: str
@@ -170,6 +171,7 @@ class StudyResult(Equal):
     reference: Reference = field(default_factory=Reference)
     versions: Mapping[str, str] = field(default_factory=dict)
     started: str = ""
+    labels: tuple[str, ...] = ()
 
     @classmethod
     def begun(cls, study: str, notes: tuple[str, ...], seed: int, device: str, level: float) -> StudyResult:
@@ -197,10 +199,16 @@ class StudyResult(Equal):
 
     def __repr__(self) -> str:
         name = f"{self.study}, {100 * self.level:g} % intervals" + (", cut short" if self.cut_short else "")
+        name += f", {self.labelled}" * bool(self.labels)
         return "\n".join([name, self.table.text(), *self._warnings])
 
     def _repr_html_(self) -> str:
         return self.table.html() + _paragraphs(self._warnings)
+
+    @property
+    def labelled(self) -> str:
+        """What the labels are, to be read: "label: y"; "" if it is not known."""
+        return f"label{'s' * (len(self.labels) > 1)}: {', '.join(self.labels)}" if self.labels else ""
 
     @property
     def table(self) -> Table:

@@ -24,14 +24,29 @@ class Rounds:
         made: the draws so far; the caller adds to it.
         against: the baselines, which say how wide a point of loss recovered is.
         interval: which is asked for.
+        one: no interval has to narrow, as E_scrubbed is known without draws: if no number is asked for, one round.
     """
 
-    def __init__(self, stop: Stop, seed: int, made: Sequence[Draws], against: Baselines, interval: Interval) -> None:
+    def __init__(
+        self,
+        stop: Stop,
+        seed: int,
+        made: Sequence[Draws],
+        against: Baselines,
+        interval: Interval,
+        one: bool = False,
+    ) -> None:
+        self.one = one
         self.stop, self.seed, self.made, self.against, self.interval = stop, seed, made, against, interval
         self.warnings: tuple[Said, ...] = ()
 
     def __iter__(self) -> Iterator[Round]:
-        sizes = self._until_narrow() if self.stop.draws is None else sizes_of_rounds(self.stop.draws)
+        if self.stop.draws is not None:
+            sizes = sizes_of_rounds(self.stop.draws)
+        elif self.one:
+            sizes = iter([] if self.made else [stopping.ROUND])
+        else:
+            sizes = self._until_narrow()
         for size in sizes:
             own = (r.index for each in self.made for r in each.rounds if r.seed == self.seed)
             yield Round(self.seed, 1 + max(own, default=-1), size)

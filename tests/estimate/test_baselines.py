@@ -17,6 +17,7 @@ GENERATOR = torch.Generator().manual_seed(2)
 X = torch.randn(N, 3, generator=GENERATOR, dtype=torch.float64)
 LABEL = torch.randint(4, (N,), generator=GENERATOR)
 SHIFT = torch.randint(2, (N, 2), generator=GENERATOR)
+BOTH = ("label", "shift")
 WEIGHTS = [None, torch.arange(N) % 5]
 
 
@@ -35,14 +36,14 @@ def activations(weights: Any = None, x: Tensor = X, **kwargs: Any) -> OnData:
     return OnData(GRAPH, Dataset({"x": x, "label": LABEL, "shift": SHIFT}, weights), **kwargs)
 
 
-def by_pairs(a: OnData, labels: tuple[str, ...] = ("label", "shift")) -> float:
+def by_pairs(a: OnData, labels: tuple[str, ...] = BOTH) -> float:
     """The randomised loss as N x N evaluations of f, one after another."""
     out, p = X.sum(1), a.data.weights
     total = 0.0
     for i in range(N):
         for j in range(N):
             if p[i] > 0 and p[j] > 0:
-                rows = {name: [j] if name in labels else [i] for name in ("label", "shift")}
+                rows = {name: [j] if name in labels else [i] for name in BOTH}
                 total += float(p[i] * p[j] * loss(out[[i]], LABEL[rows["label"]], SHIFT[rows["shift"]])[0])
     return total
 
@@ -60,7 +61,7 @@ def test_the_models_loss_is_the_weighted_mean(weights: Any, memory: int) -> None
 @pytest.mark.parametrize("memory", [0, 2**20])
 def test_the_randomised_loss_is_exact_over_all_pairs(weights: Any, memory: int) -> None:
     a = activations(weights, memory=memory)
-    found = randomised_loss(a)
+    found = randomised_loss(a, BOTH)
     assert found.exact and found.se == 0
     assert found.value == pytest.approx(by_pairs(a), rel=1e-12)
     assert found.value != pytest.approx(model_loss(a).value, rel=1e-3)
@@ -68,7 +69,7 @@ def test_the_randomised_loss_is_exact_over_all_pairs(weights: Any, memory: int) 
 
 def test_only_the_labels_named_are_broken_off() -> None:
     a = activations(WEIGHTS[1])
-    both, one = randomised_loss(a), randomised_loss(a, labels=["label"])
+    both, one = randomised_loss(a, BOTH), randomised_loss(a, labels=["label"])
     assert one.value == pytest.approx(by_pairs(a, ("label",)), rel=1e-12)
     assert one.value != pytest.approx(both.value, rel=1e-6)
     assert "4 distinct labels" in one.method
@@ -79,8 +80,8 @@ def test_rows_of_weight_zero_may_hold_nan() -> None:
     x[weights == 0] = math.nan
     a, clean = activations(weights, x), activations(weights)
     assert model_loss(a).value == pytest.approx(model_loss(clean).value, rel=1e-12)
-    assert randomised_loss(a).value == pytest.approx(randomised_loss(clean).value, rel=1e-12)
-    sampled = randomised_loss(a, pairs=100)
+    assert randomised_loss(a, BOTH).value == pytest.approx(randomised_loss(clean, BOTH).value, rel=1e-12)
+    sampled = randomised_loss(a, BOTH, pairs=100)
     assert math.isfinite(sampled.value) and not sampled.exact
 
 
@@ -88,19 +89,19 @@ def test_a_nan_that_can_be_drawn_is_not_hidden() -> None:
     x = X.clone()
     x[3] = math.nan
     assert math.isnan(model_loss(activations(None, x)).value)
-    assert math.isnan(randomised_loss(activations(None, x)).value)
+    assert math.isnan(randomised_loss(activations(None, x), BOTH).value)
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_sampled_pairs_agree_within_their_error(weights: Any) -> None:
     a = activations(weights)
-    exact = randomised_loss(a).value
-    found = {seed: randomised_loss(a, pairs=N, seed=seed) for seed in (0, 1)}
-    assert found[0] == randomised_loss(a, pairs=N, seed=0) and found[0].value != found[1].value
+    exact = randomised_loss(a, BOTH).value
+    found = {seed: randomised_loss(a, BOTH, pairs=N, seed=seed) for seed in (0, 1)}
+    assert found[0] == randomised_loss(a, BOTH, pairs=N, seed=0) and found[0].value != found[1].value
     for seed, each in found.items():
         assert not each.exact and each.draws > 0 and each.se > 0, seed
         assert f"{each.draws:,} sampled pairs" in each.method
-    many = randomised_loss(_few_labels_is_too_many(a), pairs=99_999)
+    many = randomised_loss(_few_labels_is_too_many(a), BOTH, pairs=99_999)
     assert many.draws >= 4_000
     assert abs(many.value - exact) <= Z * many.se
     assert many.se < 0.1 * exact
@@ -115,7 +116,7 @@ def _few_labels_is_too_many(a: OnData) -> OnData:
 def test_repeated_rows_change_no_baseline() -> None:
     a = activations(WEIGHTS[1])
     twice = OnData(GRAPH, a.data.take(torch.arange(N).repeat(2)))
-    assert randomised_loss(twice).value == pytest.approx(randomised_loss(a).value, rel=1e-12)
+    assert randomised_loss(twice, BOTH).value == pytest.approx(randomised_loss(a, BOTH).value, rel=1e-12)
 
 
 def test_a_loss_without_labels_or_without_outputs() -> None:

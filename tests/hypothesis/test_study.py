@@ -6,7 +6,20 @@ from typing import Any
 import pytest
 import torch
 
-from pscrub import EXACT, Claim, Dataset, Graph, GraphError, Hypothesis, HypothesisError, Study, scrub, with_estimate
+from pscrub import (
+    EXACT,
+    Claim,
+    Dataset,
+    Graph,
+    GraphError,
+    Hypothesis,
+    HypothesisError,
+    Study,
+    StudyError,
+    inline,
+    scrub,
+    with_estimate,
+)
 from pscrub.graph.rewrites import replace
 from pscrub.hypothesis import hypothesis as home
 
@@ -128,3 +141,30 @@ def test_a_study_is_shown_in_a_few_lines() -> None:
 def test_a_long_study_is_cut_and_one_with_faults_is_shown_all_the_same() -> None:
     shown = repr(Study("long", [hypothesis(f"h{k}", torch.zeros(3)) for k in range(1002)])).splitlines()
     assert len(shown) == 12 and shown[8] == "  h7: 3 claims" and shown[9] == "  and 994 more"
+
+
+# Labels
+
+
+def test_a_label_is_named_or_told_by_the_graphs() -> None:
+    assert Study("s", [hypothesis("a")]).label_columns == ("y",)
+    assert Study("s", [hypothesis("a")], labels="y").labels == ("y",)
+    assert Study("s", [hypothesis("a")], labels="y").label_columns == ("y",)
+    inlined = inline(inline(GRAPH, "s"), "t")
+    whole = Hypothesis("whole", inlined, DATA, Claim("f", EXACT))
+    assert inlined.reads("f") == ("x", "y") and Study("s", [whole]).label_columns == ("y",)
+    # Written so, it does not say; beside a graph that does, it need not.
+    mute = Hypothesis("mute", Graph(inlined.nodes.values(), ["x", "y"], "f"), DATA, Claim("f", EXACT))
+    with pytest.raises(StudyError, match=r"'f' reads x, y\. Name the labels"):
+        _ = Study("s", [mute]).label_columns
+    assert repr(Study("s", [mute])).endswith("labels: cannot be told")
+    assert Study("s", [mute, hypothesis("a")]).label_columns == ("y",)
+
+
+def test_graphs_that_tell_different_labels() -> None:
+    graph = Graph.of({"g": lambda y: y // 1, "f": lambda g, x: (x % 2 + x // 2 - g) ** 2.0}, ["x", "y"], "f")
+    other = Hypothesis("other", graph, DATA, Claim("f", EXACT))
+    study = Study("s", [hypothesis("a"), other])
+    with pytest.raises(StudyError, match="tell different labels, by that of 'other' x; by that of 'a' y"):
+        scrub(study, draws=10)
+    assert scrub(study, draws=10, labels="y").labels == ("y",)

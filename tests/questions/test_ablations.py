@@ -127,8 +127,8 @@ def test_an_integer_has_no_mean() -> None:
     graph = Graph.of({"h": lambda token: 2.0 * token, "f": lambda token, h, y: token + h - y}, ["token", "y"], "f")
     h = Hypothesis("h", graph, data, Claim("f", reads=[Claim("y", "exact")]))
     with pytest.raises(HypothesisError, match=r"mean ablation of 'token' at 'f/~': its values are torch\.int64"):
-        compare_ablations(h, 10)
-    assert compare_ablations(h, 10, kinds=("resampling", "zero")).f.shape == (2, 10)
+        compare_ablations(h, 10, labels="y")
+    assert compare_ablations(h, 10, kinds=("resampling", "zero"), labels="y").f.shape == (2, 10)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,8 @@ def test_superposition_gives_away_that_the_halves_are_one_datum():
 
 def test_the_approved_hypothesis_gives_away_the_setting():
     study = hash_game.study()
-    found = adversary(study.hypotheses[1], {"setting": "hard"}, draws=4096, family="sidak", steps=1)
+    labels = study.labels
+    found = adversary(study.hypotheses[1], {"setting": "hard"}, draws=4096, family="sidak", steps=1, labels=labels)
     assert found.found and found.chosen[0].feature == "setting" and "found a missing claim: setting" in found.verdict
     model = scrubbed_expectation(unroll(study.hypotheses[2]))
     assert scrubbed_expectation(unroll(found.joined)) == pytest.approx(model, abs=1e-12)
@@ -137,7 +138,7 @@ def test_per_bit_prefers_claims_that_forbid_little():
     )
     offers = {"a": "a", "b": "b"}
     first = [
-        adversary(h, offers, from_data=False, draws=512, steps=1, nodes=["h"], per_bit=per_bit).chosen[0].feature
+        adversary(h, offers, from_data=False, draws=512, steps=1, nodes=["h"], per_bit=per_bit, labels=("a", "b"))
         for per_bit in (False, True)
     ]
-    assert first == ["b", "a"]
+    assert [found.chosen[0].feature for found in first] == ["b", "a"]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pscrub import StudyError
 from pscrub.cli import main
+from pscrub.estimate import choose
 from pscrub.hypothesis.study import Expected, Study
 from pscrub.hypothesis.tree import unroll
 from pscrub.law.of_f import law_of_f, scrubbed_expectation
@@ -170,8 +171,11 @@ def test_what_is_printed_and_written() -> None:
     assert len(table(result).head) == 7
     assert len(figures_table(found).rows) == 8
     assert result_as_markdown(result, found).count("\n| ") == 4 + 1 + 2 + 8
-    # The study's own draws are what its E_scrubbed is compared with.
-    assert found[2].measured == result.results[2].scrubbed
+    # The study's own draws are what its E_scrubbed is compared with, if that was read off the law too.
+    exact = result.results[2]
+    assert exact.scrubbed.exact and found[2].measured == choose(exact.draws.losses) and found[2].measured.draws == 512
+    drawn = scrub(study, draws=512, exact=False)
+    assert agreements(study, drawn, 512)[2].measured == drawn.results[2].scrubbed
 
 
 def test_run_prints_both_and_a_parameter_changes_both(capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,7 +119,7 @@ def adversary(
     seed: int = 0,
     level: float = 0.95,
     family: Family = "max-t",
-    labels: Sequence[str] | None = None,
+    labels: str | Sequence[str] | None = None,
     device: torch.device | str = "cpu",
     memory: int = MEMORY,
     randomised: Baseline | float | None = None,

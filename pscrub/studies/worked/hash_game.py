@@ -88,7 +88,8 @@ def study(
         f"f is a reward. The false claim moves it from {model:.6g} to {scrubbed:.6g}; joined with the setting to "
         f"{model:.6g} again.",
     )
-    return Study("hash_game", [exact, false, joined, nothing], __doc__.split("\n")[0], notes=notes, expected=expected)
+    hypotheses, summary = [exact, false, joined, nothing], __doc__.split("\n")[0]
+    return Study("hash_game", hypotheses, summary, labels=("bit", "hard"), notes=notes, expected=expected)
 
 
 def games(numbers: int, skill: float) -> Dataset:

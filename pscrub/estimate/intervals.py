@@ -153,7 +153,7 @@ def betting_ends(
     span, n = bounds[1] - bounds[0], f.shape[-1]
     flat = ((f - bounds[0]) / span).reshape(-1, n)
     if binary and best is None:
-        ends = np.array([_binary(round(float(x.sum())), n, level) for x in flat])
+        ends = np.array([share_ends(round(float(x.sum())), n, level) for x in flat])
     else:
         ends = np.array([(_lower(x, level, best or n), 1 - _lower(1 - x, level, best or n)) for x in flat])
     ends = bounds[0] + span * ends.reshape(*value.shape, 2)
@@ -182,23 +182,26 @@ def _t_quantile(q: float, df: Array) -> Array:
 
 
 @lru_cache(maxsize=4096)
-def _binary(ones: int, n: int, level: float) -> tuple[float, float]:
+def share_ends(ones: int, n: int, level: float) -> tuple[float, float]:
+    """The ends of n KL(ones / n || m) <= log(2 / (1 - level)).
+
+    The upper end is that of the others from below: near 1 a float has no room for what is left to 1.
+    """
+    return _least(ones, n, level), 1 - _least(n - ones, n, level)
+
+
+def _least(ones: int, n: int, level: float) -> float:
     budget = math.log(2 / (1 - level)) / n
-    share = ones / n
+    if ones in (0, n):
+        return math.exp(-budget) if ones else 0.0
+    share, rest = ones / n, (n - ones) / n
 
-    def excess(m: float) -> float:
-        hit = share * math.log(share / m) if ones else 0.0
-        miss = (1 - share) * math.log((1 - share) / (1 - m)) if ones < n else 0.0
-        return hit + miss - budget
+    def excess(fall: float) -> float:  # at m = share exp(-fall)
+        return share * fall + rest * math.log(rest / (1 - share * math.exp(-fall))) - budget
 
-    tiny = 1e-12 / n
-    low = float(optimize.brentq(excess, tiny * share, share, xtol=1e-15)) if 0 < ones < n else 0.0
-    high = float(optimize.brentq(excess, share, 1 - tiny * (1 - share), xtol=1e-15)) if 0 < ones < n else 1.0
-    if ones == 0:
-        high = -math.expm1(-budget)
-    if ones == n:
-        low = math.exp(-budget)
-    return low, high
+    # rest log(rest / (1 - m)) >= rest log(rest) >= -share: from there down it is too much.
+    fall = optimize.brentq(excess, 0.0, budget / share + 1, xtol=1e-14) if excess(0.0) < 0 else 0.0
+    return share * math.exp(-float(fall))
 
 
 def log_capital(values: Array, counts: Array | None, m: float, level: float, n: int) -> Array:

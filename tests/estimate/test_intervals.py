@@ -19,6 +19,7 @@ from pscrub.estimate.intervals import (
     log_capital,
     sequence_ends,
     sequence_factor,
+    share_ends,
     t_ends,
 )
 from tests.false_alarm import PER_CHECK
@@ -55,6 +56,24 @@ def test_the_binary_interval_is_the_one_of_relative_entropy() -> None:
         assert 200 * kl == pytest.approx(math.log(40), rel=1e-6)
     every = betting_ends(np.ones(200), LEVEL, (0, 1), binary=True)
     assert every.high == 1 and float(every.low) == pytest.approx(0.025 ** (1 / 200))
+
+
+@pytest.mark.parametrize("n", [2, 10, 1000, 16_384, 10**7])
+def test_every_count_of_0s_and_1s_has_its_interval(n: int) -> None:
+    """Ends are the roots, and those of the others turned round, however near 0 or 1 and at whatever level."""
+    counts = {k for few in (0, 1, 2, 5, n // 3, n // 2) for k in (few, n - few) if 0 <= few <= n}
+    for ones in counts:
+        for level in (1e-6, 0.5, 0.95, 0.999, 1 - 1e-12):
+            low, high = share_ends(ones, n, level)
+            low_of_others = share_ends(n - ones, n, level)[0]
+            assert 0 <= low <= ones / n <= high <= 1 and high == 1 - low_of_others
+            if 0 < ones:
+                share, rest = ones / n, 1 - ones / n
+                kl = share * math.log(share / low) + (rest * math.log(rest / (1 - low)) if ones < n else 0)
+                assert n * kl == pytest.approx(math.log(2 / (1 - level)), rel=1e-3, abs=1e-5), (ones, level)
+    nearly = torch.ones(16_384, dtype=torch.float64)
+    nearly[::3277] = 0
+    assert choose(nearly).interval == "betting" and 0.999 < choose(nearly).low < choose(nearly).high < 1
 
 
 def test_the_bets_win_at_the_ends() -> None:

@@ -22,9 +22,11 @@ from pscrub.estimate.intervals import (
     share_ends,
     t_ends,
 )
+from pscrub.estimate.known import Known
 from tests.false_alarm import PER_CHECK
 
 LEVEL = 0.95
+ZERO_ONE = Known.of(torch.ones(2, dtype=torch.float64) / 2, torch.tensor([0.0, 1.0]), torch.empty(0))
 KINDS = ("t", "betting", "bernstein", "sequence")
 
 
@@ -67,7 +69,7 @@ def test_every_count_of_0s_and_1s_has_its_interval(n: int) -> None:
             low, high = share_ends(ones, n, level)
             low_of_others = share_ends(n - ones, n, level)[0]
             assert 0 <= low <= ones / n <= high <= 1 and high == 1 - low_of_others
-            if 0 < ones:
+            if ones > 0:
                 share, rest = ones / n, 1 - ones / n
                 kl = share * math.log(share / low) + (rest * math.log(rest / (1 - low)) if ones < n else 0)
                 assert n * kl == pytest.approx(math.log(2 / (1 - level)), rel=1e-3, abs=1e-5), (ones, level)
@@ -185,9 +187,10 @@ def test_the_default_picks_by_what_the_loss_is_and_says_why() -> None:
     assert choose(few).method.startswith("t,") and choose(few, bounds=(0, 1)).method.startswith("betting")
     many = torch.rand(4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert choose(many, bounds=(0, 1)).method.startswith("t,")
-    # Events that were not seen: no width is claimed only where nothing is known of the loss.
+    # Events that were not seen: no width is claimed, whatever is known of the loss.
     none = rare(0) * 0
-    assert choose(none).width == 0 and choose(none, zero_one=True).high == pytest.approx(1 - 0.025 ** (1 / 1000))
+    assert choose(none).interval == "no interval" and choose(none).width == math.inf
+    assert choose(none, known=ZERO_ONE).high == pytest.approx(1 - 0.025 ** (1 / 1000))
     assert choose(none, bounds=(0, 1)).width > 0
     for name, start in (
         ("t", "t,"),
@@ -253,20 +256,24 @@ def test_a_run_of_rare_errors_is_betted_on_and_says_so() -> None:
     assert found.scrubbed.method.startswith("betting") and found.interval == "auto"
     assert any(w.startswith("rare events") or w.startswith("no variation") for w in found.warnings)
     (asked,) = scrub(hypothesis, draws=2000, randomised=0.5, interval="t").results
-    assert asked.scrubbed.method.startswith("t, within root strata (asked for)")
+    assert asked.scrubbed.interval == "betting" and "instead of t" in asked.scrubbed.method  # no width is no interval
     (given,) = scrub(hypothesis, draws=2000, randomised=0.5, interval="bernstein", bounds=(0, 1)).results
-    assert given.scrubbed.method.startswith("empirical Bernstein") and given.scrubbed.width > asked.scrubbed.width
+    assert given.scrubbed.method.startswith("empirical Bernstein") and given.scrubbed.width > found.scrubbed.width
     with pytest.raises(StudyError, match="unknown interval"):
         scrub(hypothesis, interval="normal")
 
 
 def test_a_loss_that_happens_to_be_0_is_not_taken_for_0_or_1() -> None:
-    """Squared error, 0 on D and on every draw, and 4 under the baseline: no bounds are known."""
+    """Squared error, 0 on D and on every draw, and 4 under the baseline: the pairs say what it can be."""
     data = Dataset({"x": X, "y": 2 * (X % 2)})
     graph = Graph.of({"out": lambda x: 2 * (x % 2), "f": lambda out, y: (out - y) ** 2.0}, ["x", "y"], "f")
     claims = [Claim("out", lambda d: d["x"] % 2), Claim("y", "exact")]
     (found,) = scrub(Hypothesis("parity", graph, data, Claim("f", reads=claims)), draws=200).results
-    assert found.scrubbed.method.startswith("t,") and any(w.startswith("no variation") for w in found.warnings)
+    assert found.scrubbed.method.startswith("betting, for losses in [0, 4] (picked: losses of two values")
+    assert any(w.startswith("no variation") for w in found.warnings)
+    (given,) = scrub(Hypothesis("parity", graph, data, Claim("f", reads=claims)), draws=200, randomised=2.0).results
+    assert given.scrubbed.interval == "no interval" and given.recovered is not None  # nothing says what it can be
+    assert (given.recovered.low, given.recovered.high) == (-math.inf, math.inf)
     same = Graph.of({"out": lambda x: x % 2, "f": lambda out, y: (out != y).double()}, ["x", "y"], "f")
     data = Dataset({"x": X, "y": X % 2})
     (found,) = scrub(Hypothesis("parity", same, data, Claim("f", reads=claims)), draws=200).results

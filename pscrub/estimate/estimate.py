@@ -204,9 +204,10 @@ def choose(
 
 def _bounded(f: Tensor, level: float, name: str, picked: Pick, why: Said, best: int) -> Estimate:
     """The interval that needs the loss's bounds."""
-    array, n, known = f.double().numpy(), len(f), picked.bounds
+    n, known = len(f), picked.bounds
     if known is None:
         raise StudyError(f"a {name} interval needs the loss's bounds, and f is not 0/1; give bounds=(least, greatest)")
+    array = f.double().clamp(*known).numpy()  # of rounding: what is farther out has no bounds
     if name == "sequence":
         made = intervals.betting_ends(array, level, known, picked.binary, best)
         why = Why.ASKED_AND.say(reason=picked.reason)

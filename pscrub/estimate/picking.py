@@ -15,8 +15,8 @@ from pscrub.outcomes import Outcome, Said
 
 RARE = 100
 """Draws of the rarer of two losses, or degrees of freedom of the error, below which a bounded loss is betted on."""
-CONCENTRATED = 30
-"""Degrees of freedom below which an error rests on few draws of many, and a loss of seen range is betted on."""
+SPREAD = 0.1
+"""Degrees of freedom a draw below which fewer than RARE of them rest on few draws of many."""
 HIDDEN = 0.25
 """Share of the draws' variance that values known and not drawn may add before t is not trusted."""
 FLAT = 1e-9
@@ -105,7 +105,7 @@ def pick_interval(f: Tensor, t: Ends, level: float, bounds: tuple[float, float] 
         said = reason.say(rarer=rarer, draws=len(f))
         return Pick("betting" if rarer < RARE else "t", said, ends, binary=True)
     seen = known.bounds
-    soft = seen if seen is not None and seen[0] <= float(f.min()) and float(f.max()) <= seen[1] else None
+    soft = seen if seen is not None and _keeps(f, seen) else None
     if bounds is not None:
         if is_flat(f, bounds):
             return Pick(_betting(f, se), Reason.NO_VARIATION.say(), bounds)
@@ -118,7 +118,7 @@ def pick_interval(f: Tensor, t: Ends, level: float, bounds: tuple[float, float] 
         if usual and len(f) - usual < RARE:
             events = Said(Reason.EVENTS.say(others=len(f) - usual, draws=len(f)), brief="")
             return Pick("betting", Reason.FEW_EVENTS.say(events=events), soft)
-        if df < min(CONCENTRATED, len(f) / 10):
+        if df < min(RARE, SPREAD * len(f)):
             return Pick(_betting(f, se), Reason.FEW_PAIRS.say(freedom=freedom), soft)
     known_range = bounds or soft
     if known_range is not None and hidden(f, se, float(t.high - t.low) / 2, level, known):
@@ -134,6 +134,12 @@ def is_flat(f: Tensor, bounds: tuple[float, float] | None = None) -> bool:
     """Whether f did not vary within pairs, but for rounding: of its range, or of its size where none is known."""
     span = float(f.abs().max()) if bounds is None else bounds[1] - bounds[0]
     return float((f[::2] - f[1::2]).abs().max()) <= FLAT * span
+
+
+def _keeps(f: Tensor, bounds: tuple[float, float]) -> bool:
+    """Whether f lies between the bounds, but for rounding."""
+    slack = FLAT * (bounds[1] - bounds[0])
+    return bounds[0] - slack <= float(f.min()) and float(f.max()) <= bounds[1] + slack
 
 
 def hidden(f: Tensor, se: float, half: float, level: float, known: Known) -> bool:

@@ -101,13 +101,13 @@ def ratio(scrubbed: Limits, model: Limits, randomised: Limits) -> tuple[float, f
     bottom = model.value - randomised.value
     middle = (scrubbed.value - randomised.value) / bottom
 
-    def excess(r: float) -> float:
-        """How much farther 0 is than the end on its side."""
+    def excess(r: float, side: float) -> float:
+        """How much farther 0 is than the end towards it, for r on that side of the middle."""
         terms = (1.0, scrubbed), (-r, model), (r - 1.0, randomised)
         value = sum(factor * each.value for factor, each in terms)
         squares = 0.0
         for factor, each in terms:
-            below = (factor > 0) == (value > 0)
+            below = (factor > 0) == (side * bottom < 0)
             squares += (factor * (each.value - each.low if below else each.high - each.value)) ** 2
         return abs(value) - math.sqrt(squares)
 
@@ -115,13 +115,13 @@ def ratio(scrubbed: Limits, model: Limits, randomised: Limits) -> tuple[float, f
     ends = []
     for side in (-1.0, 1.0):
         step = 1e-9 * scale
-        while step < FAR * scale and not excess(middle + side * step) > 0:
+        while step < FAR * scale and not excess(middle + side * step, side) > 0:
             step *= 2
         if step >= FAR * scale:
             return None
         root = 0.0  # exact terms may be apart by rounding
-        if excess(middle) < 0:
-            root = float(optimize.brentq(lambda x, s=side: excess(middle + s * x), 0.0, step, xtol=1e-15 * scale))
+        if excess(middle, side) < 0:
+            root = float(optimize.brentq(lambda x, s=side: excess(middle + s * x, s), 0.0, step, xtol=1e-15 * scale))
         ends.append(middle + side * root)
     return ends[0], ends[1]
 

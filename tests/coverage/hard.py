@@ -127,12 +127,10 @@ def study(name: str) -> Hypothesis:
         columns = {"s": [0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 3.0], "h": [0.0, 1.0] * 3 + [0.0], "y": [0.0, 0, 3, 3, 1, 1, 8]}
         weights, graph, reads = None, BLIND, [Claim("out", "s"), Claim("y", "exact")]
     elif name == "rare pairs":
-        # 0/1: wrong only where one of two rows' outputs meets one row's label, each of 63 rows.
-        row = torch.arange(63)
-        graph = Graph.of({"out": lambda x: x, "f": lambda out, y: 1.0 * ((out < 2) & (y == 2))}, ["x", "y"], "f")
-        data = Dataset(
-            {"x": torch.where(row == 2, 3, row), "y": torch.where(row == 0, 2, torch.where(row == 2, 99, row))}
-        )
+        # 0/1: 1 only where one of 20 rows' outputs meets one row's label, each of 200 rows.
+        row = torch.arange(200)
+        graph = Graph.of({"out": lambda x: x, "f": lambda out, y: 1.0 * ((out < 20) & (y == 0))}, ["x", "y"], "f")
+        data = Dataset({"x": row, "y": row})
         return Hypothesis(name, graph, data, Claim("f", reads=[Claim("y", "exact")]))
     else:
         s, h = rng.integers(0, 4, 60), rng.integers(0, 2, 60)

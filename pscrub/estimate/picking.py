@@ -15,8 +15,8 @@ from pscrub.outcomes import Outcome, Said
 
 RARE = 100
 """Draws of the rarer of two losses, or degrees of freedom of the error, below which a bounded loss is betted on."""
-SPREAD = 0.1
-"""Degrees of freedom a draw below which fewer than RARE of them rest on few draws of many."""
+CONCENTRATED = 30
+"""Degrees of freedom below which an error rests on few draws of many, and a loss of seen range is betted on."""
 HIDDEN = 0.25
 """Share of the draws' variance that values known and not drawn may add before t is not trusted."""
 FLAT = 1e-9
@@ -118,7 +118,7 @@ def pick_interval(f: Tensor, t: Ends, level: float, bounds: tuple[float, float] 
         if usual and len(f) - usual < RARE:
             events = Said(Reason.EVENTS.say(others=len(f) - usual, draws=len(f)), brief="")
             return Pick("betting", Reason.FEW_EVENTS.say(events=events), soft)
-        if df < min(RARE, SPREAD * len(f)):
+        if df < min(CONCENTRATED, len(f) / 10):
             return Pick(_betting(f, se), Reason.FEW_PAIRS.say(freedom=freedom), soft)
     known_range = bounds or soft
     if known_range is not None and hidden(f, se, float(t.high - t.low) / 2, level, known):

@@ -257,6 +257,7 @@ def cost_claims(result: StudyResult, study: Study, draws: int, tell: Callable[[s
                     labels=study.labels,
                     device=result.device,
                     randomised=each.randomised,
+                    known=result.reference.known,
                 )
                 done[i] = replace(each, claims=tuple(cost.as_row() for cost in costs))
                 tell(f"{each.hypothesis}: {len(costs)} claims")

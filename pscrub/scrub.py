@@ -22,7 +22,7 @@ from pscrub.hypothesis.tree import Tree, unroll
 from pscrub.law.drawing import draw
 from pscrub.progress import Clock, Progress, add_seconds, quiet
 from pscrub.result.collect import collect_round, make_reference, sites_of
-from pscrub.result.conclude import Found, conclude, is_zero_one, say_kept
+from pscrub.result.conclude import Found, conclude, say_kept
 from pscrub.result.draws import Draws, join_draws
 from pscrub.result.exactly import enumerate_law, without_draws
 from pscrub.result.merging import check_continued, check_one_baseline, tell_apart
@@ -125,7 +125,7 @@ def scrub(
             if data_uncertainty:
                 with clock("uncertainty of the data"):
                     gradients = Gradients.of(on_data, told, seed, fixed=given is not None)
-            asked = replace(asked, zero_one=is_zero_one(found.reference))
+            asked = replace(asked, known=found.reference.known)
             run = _Run(engine, against, asked, stop, seed, distances, gradients, exact)
             for tree in trees:
                 result, stopped = run.scrub(tree, earlier.get(tree.hypothesis.name))

@@ -125,7 +125,7 @@ def everything() -> dict[str, Any]:
             found[f"page of {name}"] = page.count("<p"), page.count("<tr"), page.count("data-value"), page.count("<h2")
     h = study().hypotheses[1]
     found["verify"] = numbers(json.loads(dumps(document(verify(study(), draws=300)))))
-    found["costs"] = [cost.as_row() for cost in claim_costs(h, draws=200)]
+    found["costs"] = numbers([cost.as_row() for cost in claim_costs(h, draws=200)])
     losses = draw_losses(study(), draws=200)
     found["compare"] = compare(losses, "empty", "twice").difference.low
     found["adversary"] = adversary(h, {"x": "x"}, from_data=False, draws=128, steps=1).confirmed.value

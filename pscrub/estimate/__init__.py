@@ -10,6 +10,7 @@ from pscrub.estimate.distances import OutputDistances
 from pscrub.estimate.estimate import INTERVALS, Estimate, Interval, choose, exact_estimate, mean_of_pairs
 from pscrub.estimate.gradients import exact_gradient
 from pscrub.estimate.intervals import simultaneous_level
+from pscrub.estimate.known import Known
 from pscrub.estimate.population import DataUncertainty, bootstrap, data_uncertainty
 from pscrub.estimate.recovered import loss_recovered, points_recovered
 
@@ -20,6 +21,7 @@ __all__ = [
     "DataUncertainty",
     "Estimate",
     "Interval",
+    "Known",
     "OutputDistances",
     "bootstrap",
     "choose",

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pscrub.estimate.known import Known, Seen
+from pscrub.estimate.limits import Limits, Sampled
 from pscrub.estimate.pairs import Pairs, Sample
 from pscrub.evaluate.compute import Fold
 from pscrub.evaluate.on_data import OnData
@@ -41,12 +43,14 @@ class Baseline:
         se: its standard error; 0.0 if exact.
         draws: pairs sampled; 0 if exact.
         method: how it was computed.
+        sampled: what is known of the sample, if it is one: its interval is made from that.
     """
 
     value: float
     se: float
     draws: int
     method: str
+    sampled: Sampled | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", Said.of(self.method))
@@ -65,6 +69,13 @@ class Baseline:
     def exact(self) -> bool:
         """Whether the value has no sampling error."""
         return self.draws == 0
+
+    def limits(self, level: float) -> Limits:
+        """Its value with the ends of its interval: with bounds where the sample is rare events (`Sampled.limits`)."""
+        if self.exact:
+            return Limits(self.value, self.value, self.value)
+        sampled = Sampled() if self.sampled is None else self.sampled
+        return sampled.limits(self.value, self.se, self.draws, level)
 
 
 def model_loss(on_data: OnData, progress: Progress = quiet) -> Baseline:
@@ -102,9 +113,10 @@ def randomised_loss(
     pairs_of, data = Pairs.of(on_data, labels), on_data.data
     if pairs_of.count > pairs:
         f = pairs_of.f(sample_of(pairs, seed))
-        return Baseline(
-            float(f.mean()), float(f.std()) / math.sqrt(len(f)), len(f), Way.SAMPLED_PAIRS.say(pairs=len(f))
-        )
+        own = Seen.of(on_data.on_data(on_data.graph.output, progress).double().cpu()[data.weights > 0])
+        method = Way.SAMPLED_PAIRS.say(pairs=len(f))
+        se = float(f.std()) / math.sqrt(len(f))
+        return Baseline(float(f.mean()), se, len(f), method, Sampled.of(f, own.join(Seen.of(f, len(f)))))
     total = float((data.weights * pairs_of.sums(progress)[0]).sum())
     return Baseline(total, 0.0, 0, Way.ALL_PAIRS.say(rows=data.n, labels=len(pairs_of.distinct[0])))
 
@@ -156,6 +168,26 @@ class Baselines:
         if randomised is None:
             randomised = randomised_loss(on_data, labels, seed=seed, progress=progress)
         return cls(model, randomised)
+
+
+def what_is_known(
+    on_data: OnData, labels: str | Sequence[str] | None, seed: int, given: bool, progress: Progress = quiet
+) -> Known:
+    """What f is on D and on pairs: on all of them that baselines were made from, once these are made.
+
+    Args:
+        on_data: of the graph whose output node is the loss.
+        labels: the columns that are labels, as in `randomised_loss`.
+        seed: names the pairs by which a report shows how f is spread.
+        given: E_randomised was given, so that pairs are not looked at.
+        progress: told of rows done.
+    """
+    weights = on_data.data.weights
+    losses = on_data.on_data(on_data.graph.output, progress).double().cpu()
+    if given:
+        return Known.of(weights, losses, torch.empty(0, dtype=torch.float64))
+    randomised = randomised_sample(on_data, labels, seed)
+    return Known.of(weights, losses, randomised, Pairs.of(on_data, labels).seen)
 
 
 def randomised_sample(on_data: OnData, labels: str | Sequence[str] | None, seed: int) -> Tensor:

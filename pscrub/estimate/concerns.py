@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from pscrub.estimate.estimate import RARE, Estimate
+from pscrub.estimate.estimate import Estimate, mean_of_pairs
+from pscrub.estimate.known import Known
+from pscrub.estimate.picking import RARE, hidden, is_flat
 from pscrub.outcomes import Outcome, Said
 
 FEW = 30
@@ -34,27 +36,37 @@ class Concern(Outcome):
         "rare pairs",
         "rare events: {half:,} of {pairs:,} pairs of draws make up half of the squared error",
     )
+    NOT_DRAWN = (
+        "outliers not drawn",
+        "outliers not drawn: f reaches from {least:.4g} to {greatest:.4g} on D and on the pairs of E_randomised, and "
+        "from {low:.4g} to {high:.4g} on {draws:,} draws; a few more that far out would move the mean by more than t "
+        "allows for",
+    )
 
 
-def find_concerns(f: Tensor, estimate: Estimate) -> Iterator[Said]:
+def find_concerns(f: Tensor, estimate: Estimate, known: Known | None = None) -> Iterator[Said]:
     """What to know about an estimate's draws before believing its interval, each beginning with its name.
 
-    The names: "non-finite loss", "no variation", "too few draws", "rare events".
+    The names: "non-finite loss", "no variation", "too few draws", "rare events", "outliers not drawn".
 
     Args:
         f: float64 [2 P], pair by pair.
         estimate: of their mean.
+        known: what f was seen to be elsewhere.
     """
     bad = int((~f.isfinite()).sum())
     if bad:
         yield Concern.NOT_FINITE.say(value=estimate.value, bad=bad, draws=len(f))
         return
     v = (f.double().reshape(-1, 2).diff().squeeze(1) / 2).square()
-    if not bool(v.any()):
+    if is_flat(f, None if known is None else known.bounds):
         yield Concern.NO_VARIATION.say(draws=len(f))
         return
     if estimate.df < FEW:
         yield Concern.TOO_FEW.say(df=estimate.df, draws=len(f))
+    if known is not None and _beyond(f, estimate, known):
+        ends = {"least": known.seen.least, "greatest": known.seen.greatest, "low": float(f.min())}
+        yield Concern.NOT_DRAWN.say(**ends, high=float(f.max()), draws=len(f))
     values, counts = f.unique(return_counts=True)
     if len(values) <= 5 and len(f) - int(counts.max()) < RARE:
         others = len(f) - int(counts.max())
@@ -64,3 +76,9 @@ def find_concerns(f: Tensor, estimate: Estimate) -> Iterator[Said]:
         half = int((heaviest < heaviest[-1] / 2).sum()) + 1
         if half <= len(v) / 100 or (half <= 2 and len(v) >= 20):
             yield Concern.RARE_PAIRS.say(half=half, pairs=len(v))
+
+
+def _beyond(f: Tensor, estimate: Estimate, known: Known) -> bool:
+    """Whether values are known that lie beyond all draws, so far that as many as may go unseen would matter."""
+    t = mean_of_pairs(f, estimate.level)
+    return hidden(f, t.se, t.width / 2, estimate.level, known)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 from pscrub.errors import StudyError, close
 from pscrub.estimate import intervals
+from pscrub.estimate.known import Known
+from pscrub.estimate.picking import Pick, is_flat, pick_interval
 from pscrub.outcomes import Outcome, Said
 
 Kind = Literal["auto", "t", "betting", "bernstein", "sequence"]
 INTERVALS: tuple[str, ...] = get_args(Kind)
-RARE = 100
-"""Draws of the rarer of two losses, or degrees of freedom of the error, below which a bounded loss is betted on."""
 BEST = 2**16
 """Draws at which a confidence sequence is narrowest, if nothing better is known."""
 
@@ -29,6 +28,7 @@ class Method(Outcome):
     BERNSTEIN = "bernstein", "empirical Bernstein, for losses in [{least:g}, {greatest:g}]{why}"
     SEQUENCE = "sequence", "confidence sequence, within root strata, narrowest at {best:,} draws{why}"
     BETTING_SEQUENCE = "betting sequence", "confidence sequence by betting, suited to {best:,} draws{why}"
+    NONE = "no interval", "no interval{why}"
     TWO_STAGE = "two-stage", "{method}, two-stage"
     NOTHING_SWAPPED = "nothing swapped", "exact: nothing can be swapped"
     LISTED = "law of f", "exact: the law of f ({values:,} values) in {evaluations:,} evaluations"
@@ -41,19 +41,7 @@ class Why(Outcome):
     ASKED = "asked for", " (asked for)"
     ASKED_AND = "asked for, and", " (asked for; {reason})"
     PICKED = "picked", " (picked: {reason})"
-    INSTEAD = "instead", " (instead of {interval}: losses are not finite)"
-
-
-class Reason(Outcome):
-    """What suits an interval to the losses."""
-
-    NOT_FINITE = "losses not finite", "losses are not finite, so no interval means anything"
-    NO_BOUNDS = "no bounds", "the loss has no known bounds{freedom}"
-    FREEDOM = "freedom", "; {df:,.0f} degrees of freedom"
-    NO_VARIATION = "f did not vary", "f did not vary within pairs"
-    ZERO_ONE = "0/1 losses", "0/1 losses, {rarer:,} of the rarer in {draws:,} draws"
-    UNSURE = "few degrees of freedom", "bounded losses, whose error rests on {df:.0f} degrees of freedom"
-    SURE = "degrees of freedom", "{df:,.0f} degrees of freedom"
+    INSTEAD = "instead", " (instead of {interval}: {reason})"
 
 
 @dataclass(frozen=True)
@@ -64,7 +52,7 @@ class Interval:
         kind: "auto" picks what suits the losses; or "t", "betting", "bernstein" or "sequence", see `choose`.
         level: nominal coverage.
         bounds: the least and greatest loss there can be, if known.
-        zero_one: f takes the values 0 and 1, and no other, on D and under the baseline.
+        known: what f was seen to be on D and on the pairs of E_randomised.
 
     Raises:
         StudyError: a level that is none, an unknown kind, bounds that are not finite or not in order.
@@ -73,7 +61,7 @@ class Interval:
     kind: str = "auto"
     level: float = 0.95
     bounds: tuple[float, float] | None = None
-    zero_one: bool = False
+    known: Known = field(default_factory=Known)
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:
@@ -146,6 +134,7 @@ def mean_of_pairs(f: Tensor, level: float = 0.95) -> Estimate:
         f: float64 [2 P], pair by pair.
         level: nominal coverage.
 
+    >>> import torch
     >>> e = mean_of_pairs(torch.tensor([1.0, 3.0, 2.0, 4.0, 0.0, 1.0], dtype=torch.float64))
     >>> round(e.value, 4), round(e.se, 4), e.draws
     (1.8333, 0.5, 6)
@@ -159,14 +148,15 @@ def choose(
     interval: str = "auto",
     bounds: tuple[float, float] | None = None,
     best: int = BEST,
-    zero_one: bool = False,
+    known: Known | None = None,
 ) -> Estimate:
     """The mean of f with the interval that suits it; the method says which was taken, and why.
 
     Of itself ("auto"): t within root strata, unless the loss is bounded (0/1 losses are recognised) and the normal law
-    is not to be trusted: fewer than RARE draws of the rarer of two losses, or an error that rests on fewer than RARE
-    degrees of freedom. Then a betting interval, which covers whatever the losses are. A confidence sequence is made by
-    betting in the same cases.
+    is not to be trusted, see `picking.pick_interval`. Then a betting interval, which covers whatever the losses are, or
+    the empirical-Bernstein one where strata differ much. A confidence sequence is made by betting in the same cases.
+    Draws that do not vary within pairs have an interval without ends, unless bounds are given or f is known to vary:
+    rare values may have been missed.
 
     Args:
         f: float64 [2 P], pair by pair.
@@ -174,49 +164,58 @@ def choose(
         interval: "auto", "t", "betting", "bernstein" or "sequence".
         bounds: the least and greatest loss there can be, if known; (0, 1) where f takes these two values and no other.
         best: draws at which a confidence sequence is to be narrowest; fixed before drawing.
-        zero_one: f is known to be 0/1 (on D and under the baseline), so that draws of all 0 (or all 1) are taken for a
-            rare event's that was not seen.
+        known: what f was seen to be elsewhere: draws of all 0 are then taken for a rare event's that was not seen.
 
     Raises:
         StudyError: an unknown interval, bounds that f does not keep, or an interval that needs bounds without any.
 
+    >>> import torch
     >>> rare = torch.zeros(1000, dtype=torch.float64); rare[::200] = 1
     >>> choose(rare).method
     'betting, for losses in [0, 1] (picked: 0/1 losses, 5 of the rarer in 1,000 draws)'
     >>> choose(rare, interval="t").method
     't, within root strata (asked for)'
+    >>> choose(0 * rare).ends(), choose(0 * rare, bounds=(0, 1)).ends()
+    ('[-inf, inf]', '[0, 0.003719]')
     """
     _check(interval, bounds)
     finite = bool(f.isfinite().all())
-    seen, ends = set(f.unique().tolist()), {0.0, 1.0} if bounds is None else set(map(float, bounds))
-    binary = finite and (seen == ends or (zero_one and seen <= ends))
     if bounds is not None and not bool(((f >= bounds[0]) & (f <= bounds[1]) | ~f.isfinite()).all()):
         raise StudyError(
             f"losses from {float(f.min()):g} to {float(f.max()):g} were drawn outside the bounds "
             f"{bounds[0]:g} and {bounds[1]:g}; give bounds that f keeps on every input, or none"
         )
-    known = bounds if bounds is not None else (0.0, 1.0) if binary else None
-    array, n = f.double().numpy(), len(f)
-    t = intervals.t_ends(array, level)
+    t = intervals.t_ends(f.double().numpy(), level)
+    picked = pick_interval(f, t, level, bounds, Known() if known is None else known)
     name, why = interval, Why.ASKED.say()
-    picked, reason = _pick(f, float(t.df), float(t.se), known, binary)
     if interval == "auto":
-        name, why = picked, Why.PICKED.say(reason=reason)
-    elif not finite:
-        name, why = "t", Why.INSTEAD.say(interval=interval)
+        name, why = picked.name, Why.PICKED.say(reason=picked.reason)
+    elif not finite or (is_flat(f) and (interval == "t" or (interval == "sequence" and picked.name == "none"))):
+        name, why = picked.name, Why.INSTEAD.say(interval=interval, reason=picked.reason)
     if name == "t":
-        return _estimate(t, level, n, Method.T.say(why=why))
-    if name == "sequence" and picked == "betting" and known is not None:
-        made = intervals.betting_ends(array, level, known, binary, best)
-        why = Why.ASKED_AND.say(reason=reason)
-        return _estimate(made, level, n, Method.BETTING_SEQUENCE.say(best=best, why=why))
-    if name == "sequence":
-        return _estimate(intervals.sequence_ends(array, level, best), level, n, Method.SEQUENCE.say(best=best, why=why))
+        return _estimate(t, level, len(f), Method.T.say(why=why))
+    if name == "none":
+        value = float(t.value)
+        return Estimate(value, -math.inf, math.inf, level, 0.0, float(t.df), len(f), Method.NONE.say(why=why))
+    if name == "sequence" and picked.name == "t":
+        ends = intervals.sequence_ends(f.double().numpy(), level, best)
+        return _estimate(ends, level, len(f), Method.SEQUENCE.say(best=best, why=why))
+    return _bounded(f, level, name, picked, why, best)
+
+
+def _bounded(f: Tensor, level: float, name: str, picked: Pick, why: Said, best: int) -> Estimate:
+    """The interval that needs the loss's bounds."""
+    n, known = len(f), picked.bounds
     if known is None:
         raise StudyError(f"a {name} interval needs the loss's bounds, and f is not 0/1; give bounds=(least, greatest)")
+    array = f.double().clamp(*known).numpy()  # of rounding: what is farther out has no bounds
+    if name == "sequence":
+        made = intervals.betting_ends(array, level, known, picked.binary, best)
+        why = Why.ASKED_AND.say(reason=picked.reason)
+        return _estimate(made, level, n, Method.BETTING_SEQUENCE.say(best=best, why=why))
     about = {"least": known[0], "greatest": known[1], "why": why}
     if name == "betting":
-        made = intervals.betting_ends(array, level, known, binary)
+        made = intervals.betting_ends(array, level, known, picked.binary)
         return _estimate(made, level, n, Method.BETTING.say(**about))
     return _estimate(intervals.bernstein_ends(array, level, known), level, n, Method.BERNSTEIN.say(**about))
 
@@ -230,25 +229,6 @@ def widen(estimate: Estimate, half: float, method: str) -> Estimate:
 def _estimate(ends: intervals.Ends, level: float, draws: int, method: Said) -> Estimate:
     value, low, high, se, df = (float(x) for x in (ends.value, ends.low, ends.high, ends.se, ends.df))
     return Estimate(value, low, high, level, se, df, draws, method)
-
-
-def _pick(
-    f: Tensor, df: float, se: float, known: tuple[float, float] | None, binary: bool
-) -> tuple[Literal["t", "betting"], Said]:
-    """Which interval suits, and why."""
-    if not bool(f.isfinite().all()):
-        return "t", Reason.NOT_FINITE.say()
-    if known is None and not se:
-        return "t", Reason.NO_VARIATION.say()
-    if known is None:
-        freedom = Said(Reason.FREEDOM.say(df=df), brief="")  # each row's own, which a summary of rows leaves out
-        return "t", Reason.NO_BOUNDS.say(freedom=freedom)
-    if binary:
-        rarer = int(torch.minimum((f == known[0]).sum(), (f == known[1]).sum()))
-        return "betting" if rarer < RARE else "t", Reason.ZERO_ONE.say(rarer=rarer, draws=len(f))
-    if df < RARE or not se:
-        return "betting", Reason.UNSURE.say(df=df)
-    return "t", Reason.SURE.say(df=df)
 
 
 def _check(interval: str, bounds: tuple[float, float] | None) -> None:

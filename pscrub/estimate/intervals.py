@@ -23,6 +23,8 @@ FULL = 0.99
 """Largest share of the capital that a bet may lose."""
 BLOCK = 8
 """Factors multiplied before a logarithm is taken."""
+GRID = 2048
+"""Values to which many different losses are brought for betting."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,22 @@ def bernstein_ends(f: Array, level: float, bounds: tuple[float, float]) -> Ends:
     (0.4954, 0.5046)
     """
     value, se, df = _moments(f)
-    span, n = bounds[1] - bounds[0], f.shape[-1]
+    return Ends(value, *bernstein_of_moments(value, se, f.shape[-1], level, bounds), se, df)
+
+
+def bernstein_of_moments(
+    value: Array | float, se: Array | float, n: int, level: float, bounds: tuple[float, float]
+) -> tuple[Array, Array]:
+    """The ends of `bernstein_ends` from the mean of n losses and its standard error.
+
+    With the usual standard error of independent and identical losses they are those of Maurer and Pontil, theorem 4.
+    """
+    span = bounds[1] - bounds[0]
     budget = math.log(3 / (1 - level))
-    v = se**2 * n / span**2  # mean (a - b)^2 / 2
+    v = np.asarray(se) ** 2 * n / span**2  # mean (a - b)^2 / 2
     c = math.sqrt(2 * budget / n)
     half = span * ((c + np.sqrt(c**2 + 4 * v)) / 2 * c + budget / (3 * n))
-    return Ends(value, np.maximum(value - half, bounds[0]), np.minimum(value + half, bounds[1]), se, df)
+    return np.maximum(value - half, bounds[0]), np.minimum(value + half, bounds[1])
 
 
 def betting_ends(
@@ -153,11 +165,21 @@ def betting_ends(
     span, n = bounds[1] - bounds[0], f.shape[-1]
     flat = ((f - bounds[0]) / span).reshape(-1, n)
     if binary and best is None:
-        ends = np.array([_binary(round(float(x.sum())), n, level) for x in flat])
+        ends = np.array([share_ends(round(float(x.sum())), n, level) for x in flat])
     else:
-        ends = np.array([(_lower(x, level, best or n), 1 - _lower(1 - x, level, best or n)) for x in flat])
+        ends = np.array([_betting(*tally(x), level, best or n) for x in flat])
     ends = bounds[0] + span * ends.reshape(*value.shape, 2)
     return Ends(value, ends[..., 0], ends[..., 1], se, df)
+
+
+def betting_of_counts(
+    values: Array, counts: Array, level: float, bounds: tuple[float, float], binary: bool
+) -> tuple[float, float]:
+    """The ends of `betting_ends` from the values that were drawn, float64 [k], and how often each was."""
+    span, n = bounds[1] - bounds[0], round(float(counts.sum()))
+    x = (values - bounds[0]) / span
+    low, high = share_ends(round(float(x @ counts)), n, level) if binary else _betting(x, counts, level, n)
+    return bounds[0] + span * low, bounds[0] + span * high
 
 
 def _moments(f: Array) -> tuple[Array, Array, Array]:
@@ -182,23 +204,26 @@ def _t_quantile(q: float, df: Array) -> Array:
 
 
 @lru_cache(maxsize=4096)
-def _binary(ones: int, n: int, level: float) -> tuple[float, float]:
+def share_ends(ones: int, n: int, level: float) -> tuple[float, float]:
+    """The ends of n KL(ones / n || m) <= log(2 / (1 - level)).
+
+    The upper end is that of the others from below: near 1 a float has no room for what is left to 1.
+    """
+    return _least(ones, n, level), 1 - _least(n - ones, n, level)
+
+
+def _least(ones: int, n: int, level: float) -> float:
     budget = math.log(2 / (1 - level)) / n
-    share = ones / n
+    if ones in (0, n):
+        return math.exp(-budget) if ones else 0.0
+    share, rest = ones / n, (n - ones) / n
 
-    def excess(m: float) -> float:
-        hit = share * math.log(share / m) if ones else 0.0
-        miss = (1 - share) * math.log((1 - share) / (1 - m)) if ones < n else 0.0
-        return hit + miss - budget
+    def excess(fall: float) -> float:  # at m = share exp(-fall)
+        return share * fall + rest * math.log(rest / (1 - share * math.exp(-fall))) - budget
 
-    tiny = 1e-12 / n
-    low = float(optimize.brentq(excess, tiny * share, share, xtol=1e-15)) if 0 < ones < n else 0.0
-    high = float(optimize.brentq(excess, share, 1 - tiny * (1 - share), xtol=1e-15)) if 0 < ones < n else 1.0
-    if ones == 0:
-        high = -math.expm1(-budget)
-    if ones == n:
-        low = math.exp(-budget)
-    return low, high
+    # rest log(rest / (1 - m)) >= rest log(rest) >= -share: from there down it is too much.
+    fall = optimize.brentq(excess, 0.0, budget / share + 1, xtol=1e-14) if excess(0.0) < 0 else 0.0
+    return share * math.exp(-float(fall))
 
 
 def log_capital(values: Array, counts: Array | None, m: float, level: float, n: int) -> Array:
@@ -229,14 +254,15 @@ def log_capital(values: Array, counts: Array | None, m: float, level: float, n: 
     return np.asarray(total)
 
 
-def _lower(x: Array, level: float, n: int) -> float:
+def _betting(values: Array, counts: Array | None, level: float, n: int) -> tuple[float, float]:
+    return _lower(values, counts, level, n), 1 - _lower(1 - values, counts, level, n)
+
+
+def _lower(values: Array, counts: Array | None, level: float, n: int) -> float:
     """The least m in [0, 1] against which the bets on more do not win."""
-    mean = float(x.mean())
+    mean = float(values.mean() if counts is None else values @ counts / counts.sum())
     if mean <= 0:
         return 0.0
-    distinct, how_often = np.unique(x, return_counts=True)
-    few = len(distinct) <= len(x) // 2
-    values, counts = (distinct, how_often.astype(float)) if few else (x, None)
     wanted = math.log(2 / (1 - level))
 
     def excess(m: float) -> float:
@@ -246,6 +272,22 @@ def _lower(x: Array, level: float, n: int) -> float:
     if excess(tiny) <= 0:
         return 0.0
     return float(optimize.brentq(excess, tiny, top, xtol=1e-9 * mean, rtol=1e-6)) if excess(top) < 0 else top
+
+
+def tally(x: Array) -> tuple[Array, Array | None]:
+    """Values and how often each was drawn; very many are brought to a grid.
+
+    A loss between two points of the grid is shared out to both so that its mean stays. A logarithm is concave, so that
+    no bet makes more of them than of the losses themselves: the interval may be wider, and holds.
+    """
+    values, counts = np.unique(x, return_counts=True)
+    if len(values) <= 2 * GRID:
+        return (values, counts.astype(np.float64)) if len(values) <= len(x) // 2 else (x, None)
+    grid = np.unique(np.quantile(values, np.linspace(0, 1, GRID)))
+    right = np.clip(np.searchsorted(grid, values), 1, len(grid) - 1)
+    share = (values - grid[right - 1]) / (grid[right] - grid[right - 1]) * counts
+    onto = np.asarray(np.bincount(right, share, len(grid)) + np.bincount(right - 1, counts - share, len(grid)), float)
+    return grid, onto
 
 
 Family = Literal["max-t", "bonferroni", "sidak", "none"]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pscrub.data.partition import Partition
+from pscrub.estimate.known import Seen
 from pscrub.evaluate.compute import Fold, Instruction
 from pscrub.evaluate.on_data import OnData
 from pscrub.evaluate.plan import Plan
@@ -50,6 +51,7 @@ class Pairs:
     _sums: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _table: list[Tensor] = field(default_factory=list)
     _samples: dict[Sample, Tensor] = field(default_factory=dict)
+    _seen: list[Seen] = field(default_factory=list)
 
     @classmethod
     def of(cls, on_data: OnData, labels: str | Sequence[str] | None = None) -> Pairs:
@@ -102,6 +104,14 @@ class Pairs:
                 self.on_data.kept.keep([], quiet, [self.fold_sample(sample)])
         return self._samples[sample]
 
+    @property
+    def seen(self) -> Seen:
+        """Which values f had on the pairs that were evaluated so far; of pairs that cannot be drawn, none."""
+        found = Seen()
+        for each in (*self._seen, *(Seen.of(f, len(f)) for f in self._samples.values())):
+            found = found.join(each)
+        return found
+
     def folds(self, exactly: bool, samples: Sequence[Sample]) -> list[Fold]:
         """What will be asked for, to be made while D passes: all pairs or not, and samples."""
         if exactly and self.count <= TABLE:
@@ -121,20 +131,25 @@ class Pairs:
         of_output, of_label = torch.zeros_like(weights), torch.zeros(self.partition.n_blocks, dtype=torch.float64)
         p = self.partition.block_weights[blocks]
         table = torch.zeros(len(rows), len(weights) if self.count <= TABLE else 0, dtype=torch.float64)
+        seen = [Seen()]
 
-        def work(part: slice, known: Mapping[int, Tensor]) -> tuple[slice, Tensor]:
+        def work(part: slice, known: Mapping[int, Tensor]) -> tuple[slice, Tensor, Seen]:
             size, possible = part.stop - part.start, weights[part] > 0
             f = [self._run(self._whole, known, None, rows[i : i + 1], size) for i in range(len(rows))]
-            return part, torch.where(possible, torch.stack(f), 0.0)
+            every = torch.stack(f)
+            own = Seen.of(every if bool(possible.all()) else every[:, possible], len(rows) * int(possible.sum()))
+            return part, torch.where(possible, every, 0.0), own
 
-        def take(done: tuple[slice, Tensor]) -> None:
-            part, f = done
+        def take(done: tuple[slice, Tensor, Seen]) -> None:
+            part, f, own = done
+            seen[0] = seen[0].join(own)
             of_output[part] = p @ f
             of_label.index_add_(0, blocks, f @ weights[part])
             if table.numel():
                 table[:, part] = f
             if part.stop == len(weights):
                 self._sums.append((of_output, of_label))
+                self._seen.append(seen[0])
                 self._table.extend([table] * bool(table.numel()))
 
         return Fold(self._whole.reads, work, take)

@@ -27,6 +27,11 @@ class Halt(Outcome):
         "no width",
         "loss recovered is undefined, so no width can be reached: stopped at {draws:,} draws",
     )
+    NO_ENDS = (
+        "no ends",
+        "no width can be reached, as f did not vary and nothing says how far it can: stopped at {draws:,} draws; "
+        "give its bounds",
+    )
     MOST = "too wide", "stopped at {draws:,} draws, before the interval was {width:g} points wide"
 
 
@@ -88,7 +93,7 @@ def estimate_losses(losses: Tensor, pilot: Tensor, rule: str, interval: Interval
         rule: "draws" or "width": how their number was found.
         interval: which is asked for.
     """
-    estimate = choose(losses, interval.level, interval.kind, interval.bounds, zero_one=interval.zero_one)
+    estimate = choose(losses, interval.level, interval.kind, interval.bounds, known=interval.known)
     if rule == "width" and estimate.interval == Method.T.value:
         first = mean_of_pairs(pilot, interval.level)
         half = first.width / 2 * math.sqrt(first.draws / estimate.draws)

@@ -68,8 +68,8 @@ def compare_ablations(
     laws = [Ablation(kind, claimed) for kind in kinds]
     tree, engine = unroll(hypothesis), Engine(hypothesis.data, device, memory, progress=progress)
     against = sample.baselines(engine, tree)
-    pieces = []
+    known, pieces = sample.known(engine, tree), []
     for index, size in enumerate(sizes_of_rounds(draws)):
         data = draw(tree, size, (seed, index))
         pieces.append(torch.stack([engine.f(tree, data, ablation=law) for law in laws]))
-    return Losses(tuple(kinds), torch.cat(pieces, 1), against.model, against.randomised)
+    return Losses(tuple(kinds), torch.cat(pieces, 1), against.model, against.randomised, known)

@@ -10,8 +10,10 @@ import torch
 
 from pscrub.errors import StudyError
 from pscrub.estimate.baselines import Baseline
-from pscrub.estimate.estimate import Estimate, Method, exact_estimate, mean_of_pairs
+from pscrub.estimate.concerns import find_concerns
+from pscrub.estimate.estimate import Estimate, Method, choose, exact_estimate
 from pscrub.estimate.intervals import Family, simultaneous_level
+from pscrub.estimate.known import Known
 from pscrub.estimate.recovered import loss_recovered, points_recovered
 from pscrub.estimate.stopping import ROUND
 from pscrub.evaluate.compute import MEMORY
@@ -32,6 +34,7 @@ class ClaimCost:
         alone: loss recovered when this claim alone is scrubbed, all else exact; 100 % if it costs nothing.
         without: loss recovered when all but this claim are scrubbed and this one is exact.
         gain: `without` less the whole hypothesis's loss recovered, in points, on common random numbers.
+        warnings: what to know of the gain's interval before believing it.
     """
 
     claim: str
@@ -39,6 +42,7 @@ class ClaimCost:
     alone: Estimate | None
     without: Estimate | None
     gain: Estimate | None
+    warnings: tuple[str, ...] = ()
 
     def as_row(self) -> dict[str, Any]:
         """Plain values by name: per cent of loss recovered, and points."""
@@ -47,7 +51,7 @@ class ClaimCost:
             found[name] = None if each is None else each.value
             found |= {f"{name}_low": None if each is None else each.low}
             found |= {f"{name}_high": None if each is None else each.high}
-        return found
+        return found | {"warnings": list(self.warnings)}
 
 
 def claim_costs(
@@ -63,6 +67,7 @@ def claim_costs(
     memory: int = MEMORY,
     chunk: int | None = None,
     randomised: Baseline | float | None = None,
+    known: Known | None = None,
     progress: Progress = quiet,
 ) -> tuple[ClaimCost, ...]:
     """What each claim costs: loss recovered when only it is scrubbed and when all but it are, dearest first.
@@ -83,6 +88,7 @@ def claim_costs(
         memory: bytes for activations on D.
         chunk: draws evaluated at a time.
         randomised: the baseline, if not E_randomised.
+        known: what f is known to be (`result.reference.known`), where a given baseline leaves pairs unseen.
         progress: told of draws done.
 
     Raises:
@@ -109,7 +115,7 @@ def claim_costs(
     for name, paths in chosen.items():
         variants[f"alone {name}"] = make_exact(tree, [path for path in everything if path not in paths])
         variants[f"without {name}"] = make_exact(tree, paths)
-    sample = Sample(draws, seed, labels, Baseline.given(randomised))
+    sample = Sample(draws, seed, labels, Baseline.given(randomised), known)
     losses = draw_losses_of(variants, sample, Engine(hypothesis.data, device, memory, chunk, progress))
     alone, without = ([losses.names.index(f"{kind} {name}") for name in chosen] for kind in ("alone", "without"))
     whole = losses.f[0]
@@ -120,11 +126,13 @@ def claim_costs(
     ]
     found = []
     for k, (name, paths) in enumerate(chosen.items()):
-        one, rest, gain = (mean_of_pairs(f[k], each) for f, each in kinds)
+        one, rest = (choose(f[k], each, known=losses.known) for f, each in kinds[:2])
+        gain = losses.difference(gains[k], kinds[2][1])
         if len(groups) == 1:  # without it nothing is scrubbed
             rest = exact_estimate(losses.model.value, rest.level, Method.MODEL.say())
         scores = loss_recovered(one, losses.against), loss_recovered(rest, losses.against)
-        found.append(ClaimCost(name, tuple(paths), *scores, points_recovered(gain, losses.against)))
+        warnings = tuple(find_concerns(gains[k], gain, losses.known.of_difference))
+        found.append(ClaimCost(name, tuple(paths), *scores, points_recovered(gain, losses.against), warnings))
     return tuple(sorted(found, key=lambda cost: -cost.gain.value if cost.gain else 0.0))
 
 

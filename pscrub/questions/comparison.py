@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from pscrub.errors import StudyError
-from pscrub.estimate.baselines import Baseline, Baselines
-from pscrub.estimate.estimate import Estimate, choose, mean_of_pairs
+from pscrub.estimate.baselines import Baseline, Baselines, folds_of_baselines, what_is_known
+from pscrub.estimate.concerns import find_concerns
+from pscrub.estimate.estimate import Estimate, choose, exact_estimate
 from pscrub.estimate.intervals import Family, simultaneous_level
+from pscrub.estimate.known import Known
 from pscrub.estimate.recovered import loss_recovered, points_recovered
 from pscrub.estimate.stopping import ROUND, sizes_of_rounds
 from pscrub.evaluate.compute import MEMORY
@@ -33,6 +35,7 @@ class Paired(Outcome):
     """How a difference of two expected losses was estimated."""
 
     COMMON = "common random numbers", "paired differences on common random numbers; {method}"
+    SAME = "same hypothesis", "exact: a hypothesis beside itself"
     FRESH = "fresh draws", "paired differences on fresh draws; {method}"
 
 
@@ -45,6 +48,7 @@ class Sample:
         seed: names the draws.
         labels: the columns that are labels, for the randomised loss.
         randomised: the baseline, if not E_randomised.
+        shown: what f is known to be, if that was found before; else it is looked at on D and on the baseline's pairs.
 
     Raises:
         StudyError: fewer than one draw, or a negative seed.
@@ -54,6 +58,7 @@ class Sample:
     seed: int = 0
     labels: str | Sequence[str] | None = None
     randomised: Baseline | None = None
+    shown: Known | None = None
 
     def __post_init__(self) -> None:
         if self.draws < 1:
@@ -66,6 +71,13 @@ class Sample:
         on_data = engine.on_data(tree.hypothesis.graph)
         return Baselines.of(on_data, self.labels, self.randomised, self.seed, engine.progress)
 
+    def known(self, engine: Engine, tree: Tree) -> Known:
+        """What f is on D and on the pairs that the baselines were made from; ask after these."""
+        if self.shown is not None:
+            return self.shown
+        on_data, given = engine.on_data(tree.hypothesis.graph), self.randomised is not None
+        return what_is_known(on_data, self.labels, self.seed, given, engine.progress)
+
 
 @dataclass(frozen=True, eq=False)
 class Losses:
@@ -76,12 +88,14 @@ class Losses:
         f: float64 [names, draws], pair by pair; columns share root data, and where they can all other data.
         model: E_model.
         randomised: E_randomised.
+        known: what f is on D and on pairs, which says what draws may have missed.
     """
 
     names: tuple[str, ...]
     f: Tensor
     model: Baseline
     randomised: Baseline
+    known: Known = field(default_factory=Known)
 
     @property
     def against(self) -> Baselines:
@@ -101,7 +115,13 @@ class Losses:
     ) -> tuple[Estimate | None, ...]:
         """Each hypothesis's loss recovered, the intervals holding all together at the level; None where undefined."""
         each = simultaneous_level(self.correlation, level, family)
-        return tuple(loss_recovered(choose(f, each, interval), self.against) for f in self.f)
+        found = (choose(f, each, interval, known=self.known) for f in self.f)
+        return tuple(loss_recovered(estimate, self.against) for estimate in found)
+
+    def difference(self, f: Tensor, level: float) -> Estimate:
+        """The mean of paired differences of two, float64 [draws], with the interval that suits what f can be."""
+        e = choose(f, level, known=self.known.of_difference)
+        return replace(e, method=Paired.COMMON.wrap(e.method))
 
     def table(self, level: float = 0.95) -> Table:
         """Expected losses, losses recovered and paired changes from the first, each kind holding together.
@@ -131,6 +151,7 @@ class Comparison:
         points: the same in points of loss recovered; None where that has no meaning.
         unpaired: width of the interval that independent draws of the same number would give, in f's units.
         correlation: of the two errors.
+        warnings: what to know of the difference's interval before believing it.
     """
 
     first: str
@@ -139,6 +160,7 @@ class Comparison:
     points: Estimate | None
     unpaired: float
     correlation: float
+    warnings: tuple[str, ...] = ()
 
     @property
     def answer(self) -> str:
@@ -200,13 +222,16 @@ def draw_losses(
 def compare(losses: Losses, first: str, second: str, level: float = 0.95) -> Comparison:
     """How the second of two hypotheses differs from the first: the paired difference with its interval.
 
+    Where the two hardly differ, t would rest on the few draws where they do, and an interval with bounds is taken, of
+    differences of losses such as D and the pairs of E_randomised show (`choose`).
+
     Args:
         losses: of both, from `draw_losses`.
         first: a name.
         second: a name.
         level: nominal coverage.
 
-    >>> f = torch.tensor([[0.0, 1.0, 2.0, 1.0], [0.5, 1.5, 2.6, 1.6]], dtype=torch.float64)
+    >>> f = torch.tensor([[0.0, 1.0, 2.0, 1.0], [0.5, 1.6, 2.5, 1.6]], dtype=torch.float64)
     >>> losses = Losses(("a", "b"), f, Baseline(0.0, 0, 0, "exact"), Baseline(10.0, 0, 0, "exact"))
     >>> found = compare(losses, "a", "b")
     >>> round(found.difference.value, 2), round(found.points.value, 1), found.answer
@@ -217,12 +242,14 @@ def compare(losses: Losses, first: str, second: str, level: float = 0.95) -> Com
             raise StudyError(f"no losses of '{name}'; there are {', '.join(losses.names)}")
     i, j = losses.names.index(first), losses.names.index(second)
     a, b = losses.f[i], losses.f[j]
-    difference = mean_of_pairs(b - a, level)
-    difference = replace(difference, method=Paired.COMMON.wrap(difference.method))
-    apart = [mean_of_pairs(f, level) for f in (a, b)]
+    difference = losses.difference(b - a, level)
+    if i == j:
+        difference = exact_estimate(0.0, level, Paired.SAME.say())
+    apart = [choose(f, level, known=losses.known) for f in (a, b)]
     unpaired = math.hypot(apart[0].width, apart[1].width)
     points = points_recovered(difference, losses.against)
-    return Comparison(first, second, difference, points, unpaired, float(losses.correlation[i, j]))
+    warnings = () if i == j else tuple(find_concerns(b - a, difference, losses.known.of_difference))
+    return Comparison(first, second, difference, points, unpaired, float(losses.correlation[i, j]), warnings)
 
 
 def ladder(losses: Losses, level: float = 0.95, family: Family = "max-t") -> tuple[Comparison, ...]:
@@ -283,11 +310,17 @@ def draw_losses_of(trees: Mapping[str, Tree], sample: Sample, engine: Engine) ->
     """
     every = tuple(trees.values())
     strata = every[0].seen.refine(*(tree.seen for tree in every[1:]))
-    against, rows = None, list[Tensor]()
+    against, known, rows = None, Known(), list[Tensor]()
     for _, alike in itertools.groupby(every, key=lambda tree: tree.hypothesis.graph):
         together = list(alike)
-        engine.foresee(together)
-        against = against or sample.baselines(engine, together[0])
+        folds = []
+        if against is None:
+            on_data = engine.on_data(together[0].hypothesis.graph)
+            folds = folds_of_baselines(on_data, sample.labels, sample.randomised, sample.seed)
+        engine.foresee(together, None, folds)
+        if against is None:
+            against = sample.baselines(engine, together[0])
+            known = sample.known(engine, together[0])
         for tree in together:
             f = [
                 engine.f(tree, draw_alike(tree, strata, size, (sample.seed, index)))
@@ -295,4 +328,4 @@ def draw_losses_of(trees: Mapping[str, Tree], sample: Sample, engine: Engine) ->
             ]
             rows.append(torch.cat(f))
     assert against is not None
-    return Losses(tuple(trees), torch.stack(rows), against.model, against.randomised)
+    return Losses(tuple(trees), torch.stack(rows), against.model, against.randomised, known)

@@ -19,11 +19,16 @@ from torch import Tensor
 from pscrub.errors import StudyError
 from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.estimate import Estimate
+from pscrub.estimate.intervals import t_ends, tally
+from pscrub.estimate.known import Known
+from pscrub.estimate.picking import pick_interval
 from pscrub.result import arviz as to_arviz
 
 Samples = np.ndarray[Any, np.dtype[np.float64]]
 GROUPS = 4096
 """Most terms that a Bayesian bootstrap weighs; more are first averaged in groups of neighbours."""
+NORMAL = 1.959964
+"""Standard errors to either side that hold 95 % of a normal law."""
 CHUNK = 500
 """Samples whose weights are held at once."""
 FIGURES = ("E_scrubbed", "E_model", "E_randomised", "loss_recovered")
@@ -83,6 +88,7 @@ def bayesian_bootstrap(
     samples: int = 4000,
     seed: int = 0,
     gradients: Sequence[Tensor] | None = None,
+    known: Known | None = None,
 ) -> Posterior:
     """The posterior by the Bayesian bootstrap: the default, with no law assumed of the losses.
 
@@ -90,6 +96,12 @@ def bayesian_bootstrap(
     weights W over P pairs, E_scrubbed is the mean plus sum (W_i - 1 / P) (a_i - b_i) / 2. Its posterior variance is
     that of `mean_of_pairs` times P / (P + 1), less the square of the mean difference. A sampled baseline has a normal
     posterior; an exact one is a constant, for D is held fixed.
+
+    Where an interval with bounds would be taken (`choose`), weights over the draws alone would know nothing of what was
+    not drawn. There the law is a Dirichlet process: one draw more at each end of f's range is what is known before any
+    is made, E_scrubbed is the sum of W_j v_j over the values v_j with weights Dirichlet(how often each was drawn, and
+    once each end), and strata are left out of account, which makes it wider. For 0/1 losses this is the uniform prior.
+    So it is for a sampled baseline of rare events.
 
     With gradients, D has a Bayesian bootstrap too: rows are weighed by N W_k, and each figure moves along its gradient
     d E / d log w (linearised; the noise of the gradient from draws makes it a little wider).
@@ -103,9 +115,10 @@ def bayesian_bootstrap(
         samples: how many.
         seed: names them.
         gradients: float64 [2, N] each, as in `data_uncertainty`, to include the data's uncertainty.
+        known: what f is known to be: `result.reference.known`, `Losses.known`.
 
     Raises:
-        StudyError: losses that are not finite.
+        StudyError: losses that are not finite, or that did not vary and of which nothing else is known.
 
     >>> f = torch.randn(2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     >>> found = bayesian_bootstrap(f, Baseline(0.0, 0.0, 0, "exact"), Baseline(4.0, 0.0, 0, "exact"), samples=1000)
@@ -118,15 +131,24 @@ def bayesian_bootstrap(
     halves = _group(f.reshape(-1, 2) @ torch.tensor([0.5, -0.5], dtype=torch.float64))
     notes = [] if len(halves) >= 30 else [f"too few draws: {len(halves)} pairs are all that weights are spread over"]
 
+    picked = pick_interval(f, t_ends(f.numpy(), 0.95), 0.95, None, Known() if known is None else known)
+    if picked.name == "none":
+        raise StudyError(f"no posterior: {picked.reason}, as `known`")
+    atoms = None
+    if picked.bounds is not None and picked.name != "t":
+        notes.append(f"prior at {picked.bounds[0]:g} and {picked.bounds[1]:g}, strata left out: {picked.reason}")
+        values, counts = tally(f.numpy())
+        atoms = values, np.ones(len(values)) if counts is None else counts, picked.bounds
+
     def weigh(count: int) -> Tensor:
         with pyro.plate("posterior", count):
-            scrubbed = f.mean() + _weigh("pairs", halves[:, None])[:, 0]
+            if atoms is None:
+                scrubbed = f.mean() + _weigh("pairs", halves[:, None])[:, 0]
+            else:
+                scrubbed = _weigh_values("draws", *atoms)
             base = [scrubbed]
             for name, baseline in (("E_model", model), ("E_randomised", randomised)):
-                value = torch.full((count,), baseline.value, dtype=torch.float64)
-                if not baseline.exact:
-                    value = pyro.sample(name, dist.Normal(value, baseline.se))
-                base.append(value)
+                base.append(_sample_baseline(name, baseline, count))
             found = torch.stack(base, 1)
             if gradients is not None:
                 rows = torch.stack([g.double().mean(0) for g in gradients], 1)
@@ -203,8 +225,8 @@ def student_t(
     with _seed_apart(seed, chains):
         figures = {"E_scrubbed": centre.numpy()}
         for name, baseline in (("E_model", model), ("E_randomised", randomised)):
-            noise = torch.randn(centre.shape, dtype=torch.float64) if baseline.se else torch.zeros_like(centre)
-            figures[name] = (baseline.value + baseline.se * noise).numpy()
+            with pyro.plate("posterior", centre.numel()):
+                figures[name] = _sample_baseline(name, baseline, centre.numel()).reshape(centre.shape).numpy()
     r_hat = float(split_gelman_rubin(centre)) if samples >= 4 else math.nan
     notes = []
     if not r_hat < 1.05:
@@ -233,6 +255,33 @@ def _weigh(name: str, terms: Tensor) -> Tensor:
     weights = pyro.sample(name, dist.Dirichlet(torch.ones(len(terms), dtype=torch.float64)))
     moved: Tensor = weights @ (terms - terms.mean(0))
     return moved
+
+
+def _weigh_values(name: str, values: Samples, counts: Samples, bounds: tuple[float, float]) -> Tensor:
+    """float64 [samples]: means of values [k] under Dirichlet weights: how often each was drawn, and each end once."""
+    every = torch.from_numpy(np.append(values, bounds))
+    weights = pyro.sample(name, dist.Dirichlet(torch.from_numpy(np.append(counts, [1.0, 1.0]))))
+    mean: Tensor = weights @ every
+    return mean
+
+
+def _sample_baseline(name: str, baseline: Baseline, count: int) -> Tensor:
+    """float64 [samples] of an expected loss: a constant, normal, or with the prior at its ends where it is rare events.
+
+    Where its interval has bounds and it has many values, the normal law is as wide as that.
+    """
+    value = torch.full((count,), baseline.value, dtype=torch.float64)
+    if baseline.exact:
+        return value
+    sampled, limits = baseline.sampled, baseline.limits(0.95)
+    if not limits.finite:
+        raise StudyError(f"no posterior: the sample of {name} has one value, and nothing says what it has missed")
+    if sampled is not None and sampled.is_rare(baseline.draws):
+        ends = sampled.seen.least, sampled.seen.greatest
+        return _weigh_values(name, np.array(sampled.values), np.array(sampled.counts, dtype=np.float64), ends)
+    half = max(limits.high - limits.value, limits.value - limits.low)
+    drawn: Tensor = pyro.sample(name, dist.Normal(value, max(baseline.se, half / NORMAL)))
+    return drawn
 
 
 def _group(values: Tensor) -> Tensor:

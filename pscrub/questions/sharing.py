@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from pscrub.estimate.estimate import Estimate, mean_of_pairs
+from pscrub.estimate.estimate import Estimate, choose
 from pscrub.estimate.intervals import Family, simultaneous_level
 from pscrub.estimate.stopping import ROUND
 from pscrub.evaluate.compute import MEMORY
@@ -153,7 +153,7 @@ def sharing_table(
         change = None if mode == first else compare(losses, first, mode, paired)
         free = sum(site.claim is None for site in tree.sites.values())
         bits = entropy_budget(tree, bits=True).scrubbed
-        rows.append(SharingRow(mode, free, bits, mean_of_pairs(f, each), score, change))
+        rows.append(SharingRow(mode, free, bits, choose(f, each, known=losses.known), score, change))
     warnings = [f for row in rows for f in _warn(row, first, large)]
     return SharingTable(hypothesis.name, tuple(rows), tuple(warnings))
 

@@ -10,7 +10,7 @@ import torch
 
 from pscrub.errors import HypothesisError
 from pscrub.estimate.baselines import Baseline
-from pscrub.estimate.estimate import Estimate, mean_of_pairs
+from pscrub.estimate.estimate import Estimate, choose
 from pscrub.estimate.intervals import Family
 from pscrub.estimate.stopping import ROUND
 from pscrub.evaluate.compute import MEMORY
@@ -153,7 +153,7 @@ def frontier(
     for hypothesis, f, score in zip(study.hypotheses, losses.f, scores, strict=True):
         tree = unroll(hypothesis)
         budget = entropy_budget(tree, bits=True)
-        value = mean_of_pairs(f, level)
+        value = choose(f, level, known=losses.known)
         excess = budget.scrubbed - budget.data
         rows.append(FrontierRow(hypothesis.name, budget.scrubbed, len(tree.leaves), excess, score, value))
     found = tuple(_judge(row, rows) for row in rows)

@@ -201,7 +201,9 @@ def _claim_tables(document: Any) -> str:
             lines.append(f"<tr>{line}</tr>")
         if lines:
             head = ("claim", "sites", "only this scrubbed, %", "all but this, %", "gain, points")
-            parts.append(f"<h3>{escape(row['hypothesis'])}</h3>" + _table("claims", head, lines))
+            said = [(claim["claim"], each) for claim in row["claims"] for each in claim.get("warnings", ())]
+            notes = "".join(f"<p>{escape(name)}: {escape(each)}</p>" for name, each in said)
+            parts.append(f"<h3>{escape(row['hypothesis'])}</h3>" + _table("claims", head, lines) + notes)
     if not parts:
         return (
             "<h2>What each claim costs</h2><p>Not asked for, since it takes further runs: "

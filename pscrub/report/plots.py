@@ -67,7 +67,8 @@ def forest(result: StudyResult) -> Figure:
         for i, each in enumerate(shown):
             score = each.recovered
             assert score is not None
-            axes.plot([score.low, score.high], [i, i], color=BLUE, lw=2, solid_capstyle="butt")
+            if math.isfinite(score.width):
+                axes.plot([score.low, score.high], [i, i], color=BLUE, lw=2, solid_capstyle="butt")
             axes.plot([score.value], [i], "D" if score.exact else "o", color=BLUE, ms=5)
             interval = score.ends(".2f")
             at = axes.get_yaxis_transform()
@@ -91,17 +92,19 @@ def convergence(result: StudyResult) -> Figure:
         final = each.recovered if names[0] == "recovered" and each.recovered is not None else each.scrubbed
         n = [point["draws"] for point in points]
         value, low, high = ([point[name] for point in points] for name in names)
-        axes.axhspan(final.low, final.high, color=ORANGE, alpha=0.35, lw=0)
+        if math.isfinite(final.width):  # an interval without ends is everywhere
+            axes.axhspan(final.low, final.high, color=ORANGE, alpha=0.35, lw=0)
         if final.exact:
             axes.axhline(final.value, color=ORANGE, lw=1.2)
-        axes.fill_between(n, low, high, color=BLUE, alpha=0.25, lw=0)
+        ends = [(a, b) if math.isfinite(b - a) else (math.nan, math.nan) for a, b in zip(low, high, strict=True)]
+        axes.fill_between(n, [a for a, _ in ends], [b for _, b in ends], color=BLUE, alpha=0.25, lw=0)
         axes.plot(n, value, "o-", color=BLUE, ms=2.5, lw=1.2)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_locator(MaxNLocator(4))
         if math.isfinite(final.value) and len(n) > 3:  # the first few points would leave the rest a line
-            width = max(h - l for l, h in list(zip(low, high, strict=True))[2:])
+            width = max((b - a for a, b in ends[2:] if b > a), default=0.0) or 1.0
             axes.set_ylim(final.value - width, final.value + width)
 
     return _panels(shown, panel, "draws", "loss recovered, %")

@@ -13,7 +13,7 @@ from torch import Tensor
 from pscrub.data.dataset import Dataset
 from pscrub.data.partition import Partition
 from pscrub.errors import StudyError
-from pscrub.estimate.baselines import Baseline, Way, randomised_sample
+from pscrub.estimate.baselines import Baseline, Way, what_is_known
 from pscrub.evaluate.on_data import OnData
 from pscrub.hypothesis.claim import EXACT, Claim
 from pscrub.hypothesis.tree import Site, Tree
@@ -75,10 +75,10 @@ def make_reference(
 ) -> Reference:
     """f on D, under the baseline, and D by the columns named."""
     data = on_data.data
-    losses = on_data.on_data(on_data.graph.output, progress).double().cpu()
     given = baseline.kind == Way.GIVEN.value or not labels
-    randomised = torch.empty(0, dtype=torch.float64) if given else randomised_sample(on_data, labels, seed)
-    return Reference(data_hash(data), data.weights, losses, randomised, tuple(_groups(data, name) for name in by))
+    known = what_is_known(on_data, labels, seed, given, progress)
+    groups = tuple(_groups(data, name) for name in by)
+    return Reference(data_hash(data), data.weights, known.losses, known.randomised, groups, known.seen)
 
 
 def is_exact(claim: Claim) -> bool:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-
-import torch
+from dataclasses import dataclass, field, replace
 
 from pscrub.estimate.baselines import Baselines
 from pscrub.estimate.estimate import Estimate, Interval
 from pscrub.estimate.gradients import Population
-from pscrub.estimate.population import data_uncertainty
-from pscrub.estimate.recovered import loss_recovered
+from pscrub.estimate.limits import Limits
+from pscrub.estimate.population import Figures, data_uncertainty
+from pscrub.estimate.recovered import loss_recovered, no_narrower
 from pscrub.estimate.stopping import estimate_losses
-from pscrub.result.draws import Draws, Reference
+from pscrub.result.draws import Draws
 from pscrub.result.result import ScrubResult
 from pscrub.result.warnings import warn_of_numbers, warn_of_sites
 
@@ -58,6 +57,7 @@ def conclude(hypothesis: str, law: str, found: Found, against: Baselines, interv
     data = None
     if found.population is not None:
         data = data_uncertainty(estimate, against.model, against.randomised, *found.population)
+        data = replace(data, both=_as_wide_as_draws(data.both, estimate, score, against))
     return ScrubResult(
         hypothesis=hypothesis,
         scrubbed=estimate,
@@ -67,7 +67,7 @@ def conclude(hypothesis: str, law: str, found: Found, against: Baselines, interv
         seconds=dict(found.seconds),
         cut_short=found.cut_short,
         warnings=(
-            *warn_of_numbers(found.draws, estimate, score, against),
+            *warn_of_numbers(found.draws, estimate, score, against, interval.known),
             *warn_of_sites(found.draws.sites),
             *(data.warnings if data else ()),
             *found.warnings,
@@ -81,10 +81,17 @@ def conclude(hypothesis: str, law: str, found: Found, against: Baselines, interv
     )
 
 
-def is_zero_one(reference: Reference) -> bool:
-    """Whether f takes the values 0 and 1 on D and under the baseline, both of them, and no other."""
-    f = torch.cat([reference.losses, reference.randomised])
-    return bool(f.unique().tolist() == [0.0, 1.0])
+def _as_wide_as_draws(both: Figures, scrubbed: Estimate, score: Estimate | None, against: Baselines) -> Figures:
+    """Draws and data are never more certain than draws alone, whose intervals may have bounds."""
+    drawn = (
+        Limits.of(scrubbed),
+        against.model.limits(scrubbed.level),
+        against.randomised.limits(scrubbed.level),
+        None if score is None else Limits.of(score),
+    )
+    names = ("scrubbed", "model", "randomised", "recovered")
+    wider = {name: no_narrower(getattr(both, name), each) for name, each in zip(names, drawn, strict=True)}
+    return replace(both, **wider)  # type: ignore[arg-type]
 
 
 def say_kept(results: Sequence[ScrubResult], saved: bool) -> str:

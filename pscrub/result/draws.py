@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pscrub.errors import StudyError
+from pscrub.estimate.known import Known, Seen
 from pscrub.records import Equal
 
 
@@ -141,6 +143,7 @@ class Reference(Equal):
         randomised: float64 [pairs], f on sampled pairs of an output and an independent label; empty if the baseline
             was given.
         groups: the columns that the study is broken down by.
+        seen: which values f had on D and on every pair that was looked at; nothing in files of before.
     """
 
     data_hash: str = ""
@@ -148,6 +151,12 @@ class Reference(Equal):
     losses: Tensor = field(default_factory=_numbers)
     randomised: Tensor = field(default_factory=_numbers)
     groups: tuple[Groups, ...] = ()
+    seen: Seen = Seen()  # noqa: RUF009 - frozen
+
+    @cached_property
+    def known(self) -> Known:
+        """What is known of f beside the draws."""
+        return Known.of(self.weights, self.losses, self.randomised, self.seen)
 
 
 WORST = 10

@@ -15,7 +15,7 @@ from pscrub.estimate.gradients import Population, pool_gradients
 from pscrub.evaluate.on_data import OnData
 from pscrub.outcomes import Said
 from pscrub.progress import add_seconds
-from pscrub.result.conclude import Found, conclude, is_zero_one
+from pscrub.result.conclude import Found, conclude
 from pscrub.result.draws import join_draws
 from pscrub.result.result import ScrubResult, StudyResult
 from pscrub.result.warnings import OfTree
@@ -150,7 +150,7 @@ def _merge(one: ScrubResult, other: ScrubResult, study: StudyResult) -> ScrubRes
         population=population,
     )
     against = Baselines(one.model, _pool(one.randomised, other.randomised))
-    interval = Interval(one.interval, study.level, one.bounds, is_zero_one(study.reference))
+    interval = Interval(one.interval, study.level, one.bounds, study.reference.known)
     return conclude(one.hypothesis, one.law_hash, found, against, interval)
 
 
@@ -160,7 +160,8 @@ def _pool(a: Baseline, b: Baseline) -> Baseline:
         return a if a.exact or not b.exact else b
     n = a.draws + b.draws
     value = (a.draws * a.value + b.draws * b.value) / n
-    return Baseline(value, math.hypot(a.draws * a.se, b.draws * b.se) / n, n, Way.SAMPLED_PAIRS.say(pairs=n))
+    sampled = None if a.sampled is None or b.sampled is None else a.sampled.pool(b.sampled)
+    return Baseline(value, math.hypot(a.draws * a.se, b.draws * b.se) / n, n, Way.SAMPLED_PAIRS.say(pairs=n), sampled)
 
 
 def _list_versions(versions: Mapping[str, str]) -> str:

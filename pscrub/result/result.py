@@ -15,6 +15,8 @@ import torch
 from pscrub import records
 from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.estimate import Estimate
+from pscrub.estimate.known import Seen
+from pscrub.estimate.limits import Sampled
 from pscrub.estimate.population import DataUncertainty, Figures
 from pscrub.graph.equal import RewriteCheck
 from pscrub.records import Equal
@@ -288,7 +290,7 @@ def _read_warnings(warnings: Sequence[str]) -> tuple[str, ...]:
 
 MAKERS: Mapping[str, Callable[..., Any]] = {
     **{each.__name__: each for each in (Round, SiteDraws, Extreme, Draws, Groups, Reference, StudyResult)},
-    **{each.__name__: each for each in (RewriteCheck, Figures)},
+    **{each.__name__: each for each in (RewriteCheck, Figures, Seen, Sampled)},
     "Estimate": _make_estimate,
     "Baseline": _make_baseline,
     "DataUncertainty": _make_data_uncertainty,

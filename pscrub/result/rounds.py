@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pscrub.estimate import stopping
 from pscrub.estimate.baselines import Baselines
-from pscrub.estimate.estimate import Interval, mean_of_pairs
+from pscrub.estimate.estimate import Interval, Method, mean_of_pairs
 from pscrub.estimate.recovered import loss_recovered
 from pscrub.estimate.stopping import Halt, Stop, estimate_losses, more_draws, sizes_of_rounds
 from pscrub.outcomes import Said
@@ -63,6 +63,9 @@ class Rounds:
         while True:
             draws = join_draws(self.made)
             estimate = estimate_losses(draws.losses, draws.by_round[0], self.stop.rule, self.interval)
+            if estimate.interval == Method.NONE.value:
+                self.warnings = (Halt.NO_ENDS.say(draws=estimate.draws),)
+                return
             more = more_draws(estimate, wanted)
             if more and estimate.draws >= stopping.MOST:
                 self.warnings = (Halt.MOST.say(draws=estimate.draws, width=width),)

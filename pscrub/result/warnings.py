@@ -11,6 +11,7 @@ from pscrub.data.partition import Partition
 from pscrub.estimate.baselines import Baselines
 from pscrub.estimate.concerns import find_concerns
 from pscrub.estimate.estimate import Estimate
+from pscrub.estimate.known import Known
 from pscrub.hypothesis.tree import Site, Tree
 from pscrub.outcomes import Outcome, Said
 from pscrub.result.draws import Draws, SiteDraws
@@ -95,7 +96,9 @@ def warn_of_sites(sites: Sequence[SiteDraws]) -> Iterator[Said]:
         yield OfSites.FEW_DONORS.say(paths=_list([site.path for site in few]), rows=least.donors)
 
 
-def warn_of_numbers(draws: Draws, estimate: Estimate, score: Estimate | None, against: Baselines) -> Iterator[Said]:
+def warn_of_numbers(
+    draws: Draws, estimate: Estimate, score: Estimate | None, against: Baselines, known: Known
+) -> Iterator[Said]:
     """Warnings that draws and expected losses show: "non-finite loss", "baselines coincide", those of `find_concerns`.
 
     Args:
@@ -103,11 +106,12 @@ def warn_of_numbers(draws: Draws, estimate: Estimate, score: Estimate | None, ag
         estimate: E_scrubbed.
         score: loss recovered, None where undefined.
         against: the baselines.
+        known: what f was seen to be elsewhere.
     """
     if estimate.exact and not math.isfinite(estimate.value):
         yield OfNumbers.EXACT_NOT_FINITE.say(value=estimate.value)
     elif not estimate.exact:
-        yield from find_concerns(draws.losses, estimate)
+        yield from find_concerns(draws.losses, estimate, known)
     if not math.isfinite(against.model.value):
         yield OfNumbers.MODEL_NOT_FINITE.say(value=against.model.value)
     if score is None and math.isfinite(estimate.value):

@@ -8,14 +8,9 @@ with known answers.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import sys
-import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +19,7 @@ from scipy import stats
 from pscrub import Baseline, unroll
 from pscrub.estimate import Baselines, Interval
 from pscrub.estimate.baselines import model_loss, randomised_loss
-from pscrub.estimate.estimate import RARE, choose, mean_of_pairs
+from pscrub.estimate.estimate import choose, mean_of_pairs
 from pscrub.estimate.gradients import Scores, exact_gradient, randomised_gradient
 from pscrub.estimate.intervals import (
     Ends,
@@ -35,6 +30,8 @@ from pscrub.estimate.intervals import (
     sequence_factor,
     t_ends,
 )
+from pscrub.estimate.known import Known
+from pscrub.estimate.picking import RARE
 from pscrub.estimate.population import data_uncertainty
 from pscrub.estimate.recovered import loss_recovered
 from pscrub.estimate.stopping import estimate_losses
@@ -44,9 +41,11 @@ from pscrub.evaluate.values import Activations
 from pscrub.law.drawing import draw
 from pscrub.questions.comparison import draw_losses, ladder
 from pscrub.studies import load
+from tests.coverage.cells import rng_of, say, work_through
 from tests.coverage.situations import LAWS, POPULATION, expectation, sample_of_population
 from tests.coverage.table import FEWER, LEVEL, SIZES, TIMES, Row, table
 
+ZERO_ONE = Known.of(torch.tensor([0.5, 0.5]), torch.tensor([0.0, 1.0]), torch.empty(0))
 CHUNK = 250
 """Repetitions held at once."""
 
@@ -59,7 +58,7 @@ def covering(ends: Ends, truth: float) -> dict[str, float]:
 
 def fixed(name: str, draws: int) -> Row:
     """Every interval at a fixed number of draws."""
-    rng, law, truth = _rng("fixed", name, draws), LAWS[name], expectation(name, draws)
+    rng, law, truth = rng_of("fixed", name, draws), LAWS[name], expectation(name, draws)
     f = np.concatenate([law.draw(rng, CHUNK, draws) for _ in range(TIMES // CHUNK)])
     found: Row = {"t": covering(t_ends(f, LEVEL), truth)}
     found["sequence"] = covering(sequence_ends(f, LEVEL, draws), truth)
@@ -69,7 +68,8 @@ def fixed(name: str, draws: int) -> Row:
         found["bernstein"] = covering(bernstein_ends(f, LEVEL, bounds), truth)
         some = f if binary else f[:FEWER]
         found["betting"] = covering(betting_ends(some, LEVEL, bounds, binary), truth)
-    picked = [choose(torch.from_numpy(each), LEVEL, bounds=law.bounds, zero_one=binary) for each in f]
+    known = ZERO_ONE if binary else Known()
+    picked = [choose(torch.from_numpy(each), LEVEL, bounds=law.bounds, known=known) for each in f]
     found["default"] = {
         "coverage": float(np.mean([e.low <= truth <= e.high for e in picked])),
         "width": float(np.mean([e.width for e in picked])),
@@ -80,7 +80,7 @@ def fixed(name: str, draws: int) -> Row:
 
 def near_zero(errors: float, draws: int) -> Row:
     """Loss recovered where E_model - E_randomised is so many standard errors of a sampled E_randomised from 0."""
-    rng = _rng("near zero", errors, draws)
+    rng = rng_of("near zero", errors, draws)
     truth = 100 * 0.5
     covered, undefined, widths = 0, 0, []
     for _ in range(2 * TIMES):
@@ -104,7 +104,7 @@ def near_zero(errors: float, draws: int) -> Row:
 
 def stopping(name: str, pilot: int, share: float) -> Row:
     """The two-stage rule of `until_width`, at a width that needs about `share` of the pilot's draws once more."""
-    rng, law = _rng("stopping", name, pilot, share), LAWS[name]
+    rng, law = rng_of("stopping", name, pilot, share), LAWS[name]
     wanted = mean_of_pairs(torch.from_numpy(law.draw(rng, 1, 200_000)[0]), LEVEL).width
     wanted *= math.sqrt(200_000 / (pilot * (1 + share)))
     inside, peeked, draws = [], [], []
@@ -130,7 +130,7 @@ def stopping(name: str, pilot: int, share: float) -> Row:
 
 def watched(name: str, best: int, last: int = 20_000, every: int = 100) -> Row:
     """A run looked at after every 100 draws: how often an interval holds the truth at all looks."""
-    rng, law = _rng("watched", name, best), LAWS[name]
+    rng, law = rng_of("watched", name, best), LAWS[name]
     looks = np.arange(every, last + 1, every)
     held: dict[str, list[bool]] = {"sequence": [], "t": []}
     ratio, q = [], (1 + LEVEL) / 2
@@ -168,7 +168,7 @@ def watched(name: str, best: int, last: int = 20_000, every: int = 100) -> Row:
 
 def population(rows: int, draws: int) -> Row:
     """Data sets sampled from a population whose values are known: intervals for the draws' error, the data's, both."""
-    rng = _rng("population", rows, draws)
+    rng = rng_of("population", rows, draws)
     names = {"E_scrubbed": "scrubbed", "E_model": "model", "E_randomised": "randomised", "recovered": "recovered"}
     inside: dict[str, dict[str, list[bool]]] = {kind: {n: [] for n in names} for kind in ("draws", "data", "both")}
     widths: dict[str, list[float]] = {kind: [] for kind in inside}
@@ -194,7 +194,7 @@ def population(rows: int, draws: int) -> Row:
         inside["draws"]["recovered"].append(naive.low <= POPULATION["recovered"] <= naive.high)
         widths["draws"].append(naive.width)
         if repetition % 50 == 49:
-            _say(f"  |D| = {rows}: {repetition + 1} of {FEWER}")
+            say(f"  |D| = {rows}: {repetition + 1} of {FEWER}")
     return {
         kind: {name: float(np.mean(each)) for name, each in by.items() if each}
         | {"width": float(np.mean(widths[kind]))}
@@ -247,14 +247,6 @@ def cells() -> Iterator[tuple[str, Callable[[], Row]]]:
     yield "ladder/brackets", lambda: common_numbers(8192)
 
 
-def _rng(*seed: Any) -> np.random.Generator:
-    return np.random.default_rng(zlib.crc32(repr(seed).encode()))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main() -> None:
     """Work through the cells that are missing, then write the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.coverage", description=__doc__)
@@ -263,21 +255,7 @@ def main() -> None:
     parser.add_argument("--cells", type=Path, default=Path("out/coverage"), help="where cells are kept")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    arguments.cells.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Row] = {}
-    every = list(cells())
-    for k, (name, work) in enumerate(every, start=1):
-        file = arguments.cells / (name.replace("/", "_").replace(" ", "-") + ".json")
-        if arguments.fresh or not file.is_file():
-            start = time.process_time()
-            row = work()
-            row["seconds"] = time.process_time() - start
-            partial = file.with_suffix(".part")
-            partial.write_text(json.dumps(row))
-            partial.replace(file)
-        found[name] = json.loads(file.read_text())
-        _say(f"{k}/{len(every)} {name}: {found[name]['seconds']:.1f} s")
-    seconds = sum(row.pop("seconds") for row in found.values())
+    found, seconds = work_through(list(cells()), arguments.cells, arguments.fresh)
     arguments.out.write_text(table(found, seconds))
     print(table(found, seconds))
 

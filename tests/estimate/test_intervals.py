@@ -19,11 +19,14 @@ from pscrub.estimate.intervals import (
     log_capital,
     sequence_ends,
     sequence_factor,
+    share_ends,
     t_ends,
 )
+from pscrub.estimate.known import Known
 from tests.false_alarm import PER_CHECK
 
 LEVEL = 0.95
+ZERO_ONE = Known.of(torch.ones(2, dtype=torch.float64) / 2, torch.tensor([0.0, 1.0]), torch.empty(0))
 KINDS = ("t", "betting", "bernstein", "sequence")
 
 
@@ -55,6 +58,24 @@ def test_the_binary_interval_is_the_one_of_relative_entropy() -> None:
         assert 200 * kl == pytest.approx(math.log(40), rel=1e-6)
     every = betting_ends(np.ones(200), LEVEL, (0, 1), binary=True)
     assert every.high == 1 and float(every.low) == pytest.approx(0.025 ** (1 / 200))
+
+
+@pytest.mark.parametrize("n", [2, 10, 1000, 16_384, 10**7])
+def test_every_count_of_0s_and_1s_has_its_interval(n: int) -> None:
+    """Ends are the roots, and those of the others turned round, however near 0 or 1 and at whatever level."""
+    counts = {k for few in (0, 1, 2, 5, n // 3, n // 2) for k in (few, n - few) if 0 <= few <= n}
+    for ones in counts:
+        for level in (1e-6, 0.5, 0.95, 0.999, 1 - 1e-12):
+            low, high = share_ends(ones, n, level)
+            low_of_others = share_ends(n - ones, n, level)[0]
+            assert 0 <= low <= ones / n <= high <= 1 and high == 1 - low_of_others
+            if ones > 0:
+                share, rest = ones / n, 1 - ones / n
+                kl = share * math.log(share / low) + (rest * math.log(rest / (1 - low)) if ones < n else 0)
+                assert n * kl == pytest.approx(math.log(2 / (1 - level)), rel=1e-3, abs=1e-5), (ones, level)
+    nearly = torch.ones(16_384, dtype=torch.float64)
+    nearly[::3277] = 0
+    assert choose(nearly).interval == "betting" and 0.999 < choose(nearly).low < choose(nearly).high < 1
 
 
 def test_the_bets_win_at_the_ends() -> None:
@@ -166,9 +187,10 @@ def test_the_default_picks_by_what_the_loss_is_and_says_why() -> None:
     assert choose(few).method.startswith("t,") and choose(few, bounds=(0, 1)).method.startswith("betting")
     many = torch.rand(4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert choose(many, bounds=(0, 1)).method.startswith("t,")
-    # Events that were not seen: no width is claimed only where nothing is known of the loss.
+    # Events that were not seen: no width is claimed, whatever is known of the loss.
     none = rare(0) * 0
-    assert choose(none).width == 0 and choose(none, zero_one=True).high == pytest.approx(1 - 0.025 ** (1 / 1000))
+    assert choose(none).interval == "no interval" and choose(none).width == math.inf
+    assert choose(none, known=ZERO_ONE).high == pytest.approx(1 - 0.025 ** (1 / 1000))
     assert choose(none, bounds=(0, 1)).width > 0
     for name, start in (
         ("t", "t,"),
@@ -234,20 +256,24 @@ def test_a_run_of_rare_errors_is_betted_on_and_says_so() -> None:
     assert found.scrubbed.method.startswith("betting") and found.interval == "auto"
     assert any(w.startswith("rare events") or w.startswith("no variation") for w in found.warnings)
     (asked,) = scrub(hypothesis, draws=2000, randomised=0.5, interval="t").results
-    assert asked.scrubbed.method.startswith("t, within root strata (asked for)")
+    assert asked.scrubbed.interval == "betting" and "instead of t" in asked.scrubbed.method  # no width is no interval
     (given,) = scrub(hypothesis, draws=2000, randomised=0.5, interval="bernstein", bounds=(0, 1)).results
-    assert given.scrubbed.method.startswith("empirical Bernstein") and given.scrubbed.width > asked.scrubbed.width
+    assert given.scrubbed.method.startswith("empirical Bernstein") and given.scrubbed.width > found.scrubbed.width
     with pytest.raises(StudyError, match="unknown interval"):
         scrub(hypothesis, interval="normal")
 
 
 def test_a_loss_that_happens_to_be_0_is_not_taken_for_0_or_1() -> None:
-    """Squared error, 0 on D and on every draw, and 4 under the baseline: no bounds are known."""
+    """Squared error, 0 on D and on every draw, and 4 under the baseline: the pairs say what it can be."""
     data = Dataset({"x": X, "y": 2 * (X % 2)})
     graph = Graph.of({"out": lambda x: 2 * (x % 2), "f": lambda out, y: (out - y) ** 2.0}, ["x", "y"], "f")
     claims = [Claim("out", lambda d: d["x"] % 2), Claim("y", "exact")]
     (found,) = scrub(Hypothesis("parity", graph, data, Claim("f", reads=claims)), draws=200).results
-    assert found.scrubbed.method.startswith("t,") and any(w.startswith("no variation") for w in found.warnings)
+    assert found.scrubbed.method.startswith("betting, for losses in [0, 4] (picked: losses of two values")
+    assert any(w.startswith("no variation") for w in found.warnings)
+    (given,) = scrub(Hypothesis("parity", graph, data, Claim("f", reads=claims)), draws=200, randomised=2.0).results
+    assert given.scrubbed.interval == "no interval" and given.recovered is not None  # nothing says what it can be
+    assert (given.recovered.low, given.recovered.high) == (-math.inf, math.inf)
     same = Graph.of({"out": lambda x: x % 2, "f": lambda out, y: (out != y).double()}, ["x", "y"], "f")
     data = Dataset({"x": X, "y": X % 2})
     (found,) = scrub(Hypothesis("parity", same, data, Claim("f", reads=claims)), draws=200).results

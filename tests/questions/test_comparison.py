@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pscrub import EXACT, Baseline, Claim, Dataset, Estimate, Graph, Hypothesis,
 from pscrub.estimate.baselines import Baselines
 from pscrub.estimate.estimate import mean_of_pairs
 from pscrub.estimate.intervals import simultaneous_level
+from pscrub.estimate.known import Known
 from pscrub.estimate.recovered import points_recovered
 from pscrub.hypothesis.tree import make_exact
 from pscrub.law.drawing import draw_alike
@@ -204,3 +206,39 @@ def test_unimportant_inputs_are_claims_too(sharing: Any) -> None:
     expected = scrubbed_expectation(unroll(hypothesis))
     bottom = whole.model.value - whole.randomised.value
     assert cost.alone is not None and within(cost.alone, 100 * (expected - whole.randomised.value) / bottom)
+
+
+def hardly_differ(draws: int, seed: int, known: Known) -> Losses:
+    """0/1 losses of two hypotheses, the second worse on 2 rows of 120."""
+    rows = np.random.default_rng(seed).integers(0, 120, draws)
+    first, second = (torch.from_numpy(f[rows]) for f in (np.arange(120) % 7 == 0, np.arange(120) % 7 < 1))
+    worse = torch.from_numpy(np.isin(rows, (1, 2)))
+    f = torch.stack([first.double(), (second | worse).double()])
+    return Losses(("a", "b"), f, Baseline(0.0, 0.0, 0, "exact"), Baseline(0.5, 0.0, 0, "exact"), known)
+
+
+def test_differences_that_are_rare_have_bounds_and_are_warned_of() -> None:
+    zero_one = Known.of(torch.tensor([0.5, 0.5]), torch.tensor([0.0, 1.0]), torch.empty(0))
+    held = plain = 0
+    for seed in range(200):
+        found = compare(hardly_differ(120, seed, zero_one), "a", "b").difference
+        t = compare(hardly_differ(120, seed, Known()), "a", "b").difference
+        assert found.width > 0 and found.interval == "betting"
+        held += found.low <= 2 / 120 <= found.high
+        plain += t.interval == "t" and t.low <= 2 / 120 <= t.high
+    law = stats.binom(200, 0.95)
+    assert law.cdf(held) > PER_CHECK and law.cdf(plain) < PER_CHECK
+    few = compare(hardly_differ(240, 0, zero_one), "a", "b")
+    assert {said.kind for said in few.warnings} & {"rare values", "too few draws"} and few.points is not None
+    step = ladder(hardly_differ(240, 0, zero_one), 0.95)
+    assert [each.warnings for each in step] == [few.warnings]
+    same = replace(hardly_differ(240, 0, zero_one), f=torch.zeros(2, 240, dtype=torch.float64))
+    found = compare(same, "a", "b")
+    assert {said.kind for said in found.warnings} == {"no variation"} and 0 < found.difference.width < 0.2
+    assert compare(replace(same, known=Known()), "a", "b").difference.interval == "no interval"
+
+
+def test_losses_that_are_drawn_know_what_f_can_be() -> None:
+    losses = draw_losses(RUNGS, draws=64)
+    assert losses.known.seen.pairs > 0 and losses.known.bounds is not None
+    assert losses.known.bounds[0] <= float(losses.f.min()) and losses.known.bounds[1] >= float(losses.f.max())

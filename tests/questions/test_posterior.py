@@ -6,10 +6,13 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from scipy import stats
 
 from pscrub import Baseline, StudyError
 from pscrub.estimate.estimate import mean_of_pairs
 from pscrub.estimate.gradients import exact_gradient
+from pscrub.estimate.known import Known, Seen
+from pscrub.estimate.limits import Sampled
 from pscrub.estimate.population import data_uncertainty
 from pscrub.questions.posterior import FIGURES, GROUPS, agrees, bayesian_bootstrap, student_t
 from tests.false_alarm import Z
@@ -120,3 +123,21 @@ def test_a_posterior_becomes_arviz_data() -> None:
     assert data["posterior"]["loss_recovered"].dims == ("chain", "draw")
     assert np.array_equal(data["posterior"]["E_scrubbed"].to_numpy(), found.samples["E_scrubbed"])
     assert data["observed_data"]["losses"].size == len(found.losses) and data["posterior"].attrs["model"] == found.model
+
+
+def test_what_was_not_drawn_is_in_the_posterior() -> None:
+    """0/1 losses with a draw at each end before any: Beta(events + 1, others + 1), for rare events of both."""
+    known = Known.of(torch.tensor([0.5, 0.5]), torch.tensor([0.0, 1.0]), torch.empty(0))
+    for events in (0, 4):
+        f = torch.zeros(400, dtype=torch.float64)
+        f[: 100 * events : 100] = 1
+        found = bayesian_bootstrap(f, *BASE, samples=4000, known=known)
+        low, high = stats.beta(events + 1, 400 - events + 1).ppf([0.025, 0.975])
+        assert found.interval("E_scrubbed") == pytest.approx((low, high), rel=0.25)
+        assert any(note.startswith("prior at 0 and 1") for note in found.notes)
+    with pytest.raises(StudyError, match="no posterior: f did not vary"):
+        bayesian_bootstrap(0 * f, *BASE)
+    sample = Sampled.of(0 * f, Seen(0.0, 1.0, (0.0, 1.0)))
+    base = Baseline(0.0, 0.0, 400, "sampled", sample)
+    found = bayesian_bootstrap(pairs(100), Baseline(1.0, 0.0, 0, "exact"), base, samples=4000)
+    assert found.interval("E_randomised")[1] == pytest.approx(stats.beta(1, 401).ppf(0.975), rel=0.25)

@@ -12,13 +12,15 @@ from pscrub.errors import GraphError, StudyError, reword
 from pscrub.estimate.baselines import Baseline, Baselines, folds_of_baselines
 from pscrub.estimate.distances import OutputDistances
 from pscrub.estimate.estimate import Estimate, Interval, Method, exact_estimate
-from pscrub.estimate.gradients import Gradients, Population, Scores, exact_gradient, pool_gradients
+from pscrub.estimate.gradients import Gradients, add_by_unit, exact_gradient
+from pscrub.estimate.jackknife import Influence, Population, pool_populations
 from pscrub.estimate.stopping import Stop
 from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.engine import Engine
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.study import Study
 from pscrub.hypothesis.tree import Tree, unroll
+from pscrub.law.apart import draw_apart, plan_places
 from pscrub.law.drawing import draw
 from pscrub.progress import Clock, Progress, add_seconds, quiet
 from pscrub.result.collect import collect_round, make_reference, sites_of
@@ -45,6 +47,7 @@ def scrub(
     interval: str = "auto",
     bounds: tuple[float, float] | None = None,
     data_uncertainty: bool = False,
+    clusters: str | None = None,
     progress: Progress = quiet,
     each: Callable[[ScrubResult], None] | None = None,
     save: Callable[[StudyResult], None] | None = None,
@@ -69,7 +72,10 @@ def scrub(
         interval: "auto" picks the interval that suits the losses and says so; or "t", "betting", "bernstein" or
             "sequence", see `estimate.choose`.
         bounds: the least and greatest f there can be, if known.
-        data_uncertainty: also give the uncertainty of D as a sample of a population, apart and with the draws'.
+        data_uncertainty: also give the values in the population that D is a sample of, whose draws never hold a row
+            twice (as many draws again), with the data's uncertainty apart and with the draws'.
+        clusters: a column; rows of one value are not independent of one another, rows of different ones are. For
+            `data_uncertainty`, which it implies.
         progress: told of work as it is done.
         each: told of each result as soon as it is there.
         save: told, after each hypothesis, of the study's result so far, marked as cut short.
@@ -111,9 +117,9 @@ def scrub(
                     if after is not None and after.reference.data_hash != reference.data_hash:
                         raise StudyError("the earlier result is of other data than this study's")
             gradients = None
-            if data_uncertainty:
+            if data_uncertainty or clusters is not None:
                 with clock("uncertainty of the data"):
-                    gradients = Gradients.of(on_data, study.labels, seed, fixed=given is not None)
+                    gradients = Gradients.of(on_data, study.labels, seed, given, clusters)
             asked = replace(asked, zero_one=is_zero_one(found.reference))
             run = _Run(engine, against, asked, stop, seed, distances, gradients)
             for tree in trees:
@@ -156,17 +162,19 @@ class _Run:
         if before is not None and (faults := tell_apart(before, law, self.against)):
             raise StudyError(faults)
         made = [] if before is None else [before.draws]
-        rounds, scores = Rounds(self.stop, self.seed, made, self.against, self.interval), Scores(tree)
-        stopped: BaseException | None = None
+        rounds = Rounds(self.stop, self.seed, made, self.against, self.interval)
+        population, stopped = self._population(tree), None
         try:
             for each in rounds:
                 with clock("drawing"):  # scrubbed inputs from their law
                     data = draw(tree, each.size, (each.seed, each.index))
                 with clock("evaluation"):  # f on them
                     f = self.engine.f(tree, data, self.distances)
-                    if self.gradients is not None:
-                        scores.add(data, f)
                 distances = {} if self.distances is None else self.distances.taken()
+                if isinstance(population, Influence):
+                    with clock("draws apart"):
+                        apart = draw_apart(population.places, each.size, (each.seed, each.index))
+                        population.add(apart, self.engine.f(tree, apart.data()))
                 made.append(collect_round(tree, kept, each, data, f, distances))
         except (KeyboardInterrupt, GraphError) as error:
             if not made:
@@ -174,8 +182,8 @@ class _Run:
             stopped = error
         rule = "width" if "width" in (self.stop.rule, before and before.stopping) else "draws"
         warnings += rounds.warnings
-        population = self._pooled(scores, before)
-        found = Found(join_draws(made), None, rule, clock.seconds, stopped is not None, warnings, population)
+        told = self._pooled(population, before)
+        found = Found(join_draws(made), None, rule, clock.seconds, stopped is not None, warnings, told)
         return conclude(name, law, found, self.against, self.interval), stopped
 
     def _exactly(self, tree: Tree) -> tuple[Estimate, Population | None]:
@@ -183,15 +191,32 @@ class _Run:
         f = self.engine.f(tree, dict.fromkeys(tree.sites, torch.arange(data.n)))
         value = float(torch.where(data.weights > 0, data.weights * f, 0.0).sum())
         estimate = exact_estimate(value, self.interval.level, Method.NOTHING_SWAPPED.say())
-        own = None if self.gradients is None else self.gradients.beside(exact_gradient(f, data.weights))
-        return estimate, own
+        population = self._population(tree)
+        return estimate, population if isinstance(population, Population) else None
 
-    def _pooled(self, scores: Scores, before: ScrubResult | None) -> Population | None:
-        """What the data's uncertainty is made from, over the draws of this run and of the one that it goes on from."""
-        if self.gradients is None or not scores.draws:
+    def _population(self, tree: Tree) -> Population | Influence | None:
+        """What is known of the population without draws, or what is to take draws in, if it was asked for."""
+        if self.gradients is None:
             return None
-        gradient = scores.gradient()
-        if before is not None and before.data is not None:
-            pair, draws = (before.data.gradients[0], gradient), (before.scrubbed.draws, scores.draws)
-            gradient = pool_gradients(pair, draws)
-        return self.gradients.beside(gradient)
+        places, data = plan_places(tree, self.gradients.units), tree.hypothesis.data
+        if len(places.places) > 1 and not tree.is_determined:
+            return Influence(places)
+        if len(places.places) > 1:  # by chance: no other row of D is like any
+            return self.gradients.beside(torch.zeros_like(self.gradients.of_model), None, unknown=1.0)
+        f = self.engine.f(tree, dict.fromkeys(tree.sites, torch.arange(data.n)))
+        value = float(torch.where(data.weights > 0, data.weights * f, 0.0).sum())
+        gradient = add_by_unit(exact_gradient(f, data.weights), self.gradients.units)
+        return self.gradients.beside(gradient, exact_estimate(value, self.interval.level, Method.ONE_ROW.say()))
+
+    def _pooled(self, population: Population | Influence | None, before: ScrubResult | None) -> Population | None:
+        """What is known of the population, over the draws of this run and of the one that it goes on from."""
+        if self.gradients is None or not isinstance(population, Influence):
+            return population if isinstance(population, Population) else None
+        earlier = before.data.population if before is not None and before.data is not None else None
+        if not population.draws:
+            return earlier
+        estimate, unknown, gradient, excess = population.found(self.interval)
+        found = self.gradients.beside(gradient, estimate, unknown, excess)
+        if before is not None and earlier is not None:
+            return pool_populations((earlier, found), (before.scrubbed.draws, population.draws))
+        return found

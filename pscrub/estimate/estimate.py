@@ -31,6 +31,7 @@ class Method(Outcome):
     BETTING_SEQUENCE = "betting sequence", "confidence sequence by betting, suited to {best:,} draws{why}"
     TWO_STAGE = "two-stage", "{method}, two-stage"
     NOTHING_SWAPPED = "nothing swapped", "exact: nothing can be swapped"
+    ONE_ROW = "one row", "exact: f depends on one row"
     MODEL = "the model's own", "exact: the model's own"
 
 

@@ -9,7 +9,7 @@ import torch
 
 from pscrub.estimate.baselines import Baselines
 from pscrub.estimate.estimate import Estimate, Interval
-from pscrub.estimate.gradients import Population
+from pscrub.estimate.jackknife import Population
 from pscrub.estimate.population import data_uncertainty
 from pscrub.estimate.recovered import loss_recovered
 from pscrub.estimate.stopping import estimate_losses
@@ -57,7 +57,7 @@ def conclude(hypothesis: str, law: str, found: Found, against: Baselines, interv
     score = loss_recovered(estimate, against)
     data = None
     if found.population is not None:
-        data = data_uncertainty(estimate, against.model, against.randomised, *found.population)
+        data = data_uncertainty(estimate, against.model, found.population)
     return ScrubResult(
         hypothesis=hypothesis,
         scrubbed=estimate,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pscrub.errors import StudyError
 from pscrub.estimate.baselines import Baseline, Baselines, Way
 from pscrub.estimate.estimate import Interval
-from pscrub.estimate.gradients import Population, pool_gradients
+from pscrub.estimate.jackknife import Population, pool_populations
 from pscrub.outcomes import Said
 from pscrub.progress import add_seconds
 from pscrub.result.conclude import Found, conclude, is_zero_one
@@ -77,10 +77,9 @@ def _merge(one: ScrubResult, other: ScrubResult, study: StudyResult) -> ScrubRes
     if one.scrubbed.exact or other.scrubbed.exact:
         return one
     population: Population | None = None
-    if one.data is not None and other.data is not None:
-        halves = [each.data.gradients[0] for each in (one, other) if each.data is not None]
-        gradient = pool_gradients(halves, (one.scrubbed.draws, other.scrubbed.draws))
-        population = ((gradient, *one.data.gradients[1:]), study.reference.weights)
+    both = [each.data.population for each in (one, other) if each.data and each.data.population]
+    if len(both) == 2:
+        population = pool_populations(both, (one.scrubbed.draws, other.scrubbed.draws))
     found = Found(
         join_draws((one.draws, other.draws)),
         rule="width" if "width" in (one.stopping, other.stopping) else "draws",

@@ -15,6 +15,7 @@ import torch
 from pscrub import records
 from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.estimate import Estimate
+from pscrub.estimate.jackknife import Population
 from pscrub.estimate.population import DataUncertainty, Figures
 from pscrub.graph.equal import RewriteCheck
 from pscrub.records import Equal
@@ -266,7 +267,8 @@ def _make_baseline(method: str, **others: Any) -> Baseline:
     return Baseline(method=older.read_kind(method, older.WAYS), **others)
 
 
-def _make_data_uncertainty(warnings: Sequence[str], **others: Any) -> DataUncertainty:
+def _make_data_uncertainty(warnings: Sequence[str], gradients: Any = None, **others: Any) -> DataUncertainty:
+    # Gradients of their own are of before 0.1.0's release, of D's plug-in values.
     return DataUncertainty(warnings=_read_warnings(warnings), **others)
 
 
@@ -280,7 +282,7 @@ def _read_warnings(warnings: Sequence[str]) -> tuple[str, ...]:
 
 MAKERS: Mapping[str, Callable[..., Any]] = {
     **{each.__name__: each for each in (Round, SiteDraws, Extreme, Draws, Groups, Reference, StudyResult)},
-    **{each.__name__: each for each in (RewriteCheck, Figures)},
+    **{each.__name__: each for each in (RewriteCheck, Figures, Population)},
     "Estimate": _make_estimate,
     "Baseline": _make_baseline,
     "DataUncertainty": _make_data_uncertainty,

@@ -156,14 +156,15 @@ class _Run:
         warnings = tuple(warn_of_tree(tree))
         if tree.is_determined:
             with clock("evaluation"):
-                exact, population = self._exactly(tree)
-            found = Found(Draws(sites=kept), exact, "draws", clock.seconds, warnings=warnings, population=population)
+                exact, own = self._exactly(tree)
+            found = Found(Draws(sites=kept), exact, "draws", clock.seconds, warnings=warnings, population=own)
             return conclude(name, law, found, self.against, self.interval), None
         if before is not None and (faults := tell_apart(before, law, self.against)):
             raise StudyError(faults)
         made = [] if before is None else [before.draws]
         rounds = Rounds(self.stop, self.seed, made, self.against, self.interval)
-        population, stopped = self._population(tree), None
+        population = self._population(tree)
+        stopped: BaseException | None = None
         try:
             for each in rounds:
                 with clock("drawing"):  # scrubbed inputs from their law

@@ -67,9 +67,7 @@ class Gradients:
             randomised, own = randomised_apart(on_data, units, labels, seed=seed)
         return cls(randomised, model, own, units, weights, clusters or "")
 
-    def beside(
-        self, scrubbed: Tensor, drawn: Estimate | None, unknown: float = 0.0, excess: float = 0.0
-    ) -> Population:
+    def beside(self, scrubbed: Tensor, drawn: Estimate | None, unknown: float = 0.0, excess: float = 0.0) -> Population:
         """All three, with E_scrubbed and its gradient, float64 [2, units]."""
         gradients = (scrubbed, self.of_model, self.of_randomised)
         kept = tuple((first.clone(), second.clone()) for first, second in gradients)

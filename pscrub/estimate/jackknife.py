@@ -106,9 +106,11 @@ class Influence:
         self.known.append(drawn.known)
         if self.some is None:
             count = min(MOST, int(math.sqrt(WORK / len(drawn.rows) ** 2)), len(whole) // 2)
-            # A random part: draws come sorted by the row of their root.
-            pairs = torch.from_numpy(np.random.default_rng(count).permutation(len(whole) // 2)[:count])
-            self.some = every.part(2 * pairs), every.part(2 * pairs + 1)
+            # Random parts, as draws come sorted by the row of their root; chosen apart, as the two of a pair are of one
+            # stratum, which must be met no more often than among all draws.
+            rng = np.random.default_rng(count)
+            first, second = (torch.from_numpy(rng.permutation(len(whole) // 2)[:count]) for _ in range(2))
+            self.some = every.part(2 * first), every.part(2 * second + 1)
 
     def found(self, interval: Interval) -> tuple[Estimate | None, float, Tensor, float]:
         """E_scrubbed with the draws' uncertainty, the share of draws unknown, its gradient [2, units], the excess."""
@@ -197,10 +199,8 @@ class Influence:
                 ratio *= self._without(u, other, one.rows[: u + 1]).T
         return (1 - ratio).masked_fill_(shared, 1.0)
 
-    def _without(self, u: int, drawn: _Drawn, others: Tensor) -> Tensor | float:
+    def _without(self, u: int, drawn: _Drawn, others: Tensor) -> Tensor:
         """float32 [draws, other draws]: by how much likelier a place's row is with others' units left out."""
-        if not len(others):
-            return 1.0
         spans, units = self.places.spans[u], self.places.units
         blocks, left = drawn.blocks[u][:, None], drawn.left[u][:, None].float()
         rest = left.clamp(min=1e-30).repeat(1, others.shape[1])  # nothing is left to what is not known

@@ -177,7 +177,13 @@ def data_uncertainty(scrubbed: Estimate, model: Baseline, population: Population
 
 
 def _figure(
-    source: Estimate | Baseline, variance: float, influence: Tensor, rows: float, level: float, over: Said, drawing: bool
+    source: Estimate | Baseline,
+    variance: float,
+    influence: Tensor,
+    rows: float,
+    level: float,
+    over: Said,
+    drawing: bool,
 ) -> Estimate:
     """A figure with the data's uncertainty, and with the draws' too if asked."""
     variance, freedom = max(variance, 0.0), _freedom(influence, rows)

@@ -6,10 +6,10 @@ mean over such draws is a U-statistic, in place of D's plug-in value. `plan_plac
 whatever the sample is, and in which order rows are taken; `draw_apart` takes them.
 
 The order decides whether rows that are left out tilt what is left. Rows are taken coarse partitions first: given how
-many rows each block has, rows within it are independent, and what was taken before was taken by labels that are coarser.
-So where the partitions are nested the mean is unbiased, block by block, as far as the blocks have rows enough; else up to
-what a ratio of sample means is off by. Where weights vary within a block, rows are drawn in proportion to the weights of
-those left, a ratio too.
+many rows each block has, rows within it are independent, and what was taken before was taken by labels that are
+coarser. So where the partitions are nested the mean is unbiased, block by block, as far as the blocks have rows enough;
+else up to what a ratio of sample means is off by. Where weights vary within a block, rows are drawn in proportion to
+the weights of those left, which is such a ratio too: off by the covariance of weight and f over the rows of a block.
 
 Source: Hoeffding, A class of statistics with asymptotically normal distribution (1948).
 """
@@ -207,10 +207,10 @@ def plan_places(tree: Tree, units: Tensor) -> Places:
     waiting = [first]
     while waiting:
         group = waiting.pop()
-        for edge in group.edges:
-            if edge is not above.get(id(group)):
-                above[id(edge.other(group))] = edge
-                waiting.append(edge.other(group))
+        for each in group.edges:
+            if each is not above.get(id(group)):
+                above[id(each.other(group))] = each
+                waiting.append(each.other(group))
     number: dict[int, int] = {}
     places: list[Place] = []
 

@@ -25,7 +25,9 @@ from pscrub.result.provenance import versions
 from pscrub.result.table import Table
 
 HEAD = ("hypothesis", "E_model", "E_randomised", "E_scrubbed", "recovered %", "interval", "draws")
-"""What the cells of a table's line are."""
+"""What the cells of a table's line are: figures on this D."""
+IN_POPULATION = "in the population %"
+"""What the cell is called that speaks of the population that D is a sample of."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -80,8 +82,21 @@ class ScrubResult(Equal):
             "exact" if self.scrubbed.exact else f"{self.scrubbed.draws:,}" + (" (cut short)" if self.cut_short else ""),
         )
 
+    @property
+    def in_population(self) -> str:
+        """Its loss recovered in the population that D is a sample of, for draws and data; "" if not asked for."""
+        if self.data is None:
+            return ""
+        if self.data.both.scrubbed is None:
+            return "not known"
+        score = self.data.both.recovered
+        return "undefined" if score is None else f"{score.value:.2f} [{score.low:.2f}, {score.high:.2f}]"
+
     def as_row(self) -> dict[str, Any]:
-        """Plain values by name; `recovered`, `low` and `high` in per cent, None where undefined."""
+        """Plain values by name; `recovered`, `low` and `high` in per cent, None where undefined.
+
+        Names that end in `_population`, `_data_low` and the like are of the population, all others of this D.
+        """
         score = self.recovered
         population: dict[str, Any] = {}
         for kind, figures in (("data", self.data and self.data.data), ("draws_and_data", self.data and self.data.both)):
@@ -89,6 +104,11 @@ class ScrubResult(Equal):
                 found = getattr(figures, name)
                 population[f"{name}_{kind}_low"] = None if found is None else found.low
                 population[f"{name}_{kind}_high"] = None if found is None else found.high
+        if self.data is not None and self.data.population is not None:  # the values there, which are not D's
+            for name in ("scrubbed", "randomised", "recovered"):
+                found = getattr(self.data.both, name)
+                population[f"{name}_population"] = None if found is None else found.value
+            population["unknown_population"] = self.data.unknown
         return {
             "hypothesis": self.hypothesis,
             "scrubbed": self.scrubbed.value,
@@ -205,8 +225,10 @@ class StudyResult(Equal):
 
     @property
     def table(self) -> Table:
-        """A line for each hypothesis."""
-        return Table(HEAD, tuple(each.cells for each in self.results))
+        """A line for each hypothesis: on this D, and in the population if that was asked for."""
+        more = any(each.data for each in self.results)
+        rows = tuple((*each.cells, each.in_population)[: len(HEAD) + more] for each in self.results)
+        return Table((*HEAD, IN_POPULATION)[: len(HEAD) + more], rows)
 
     @cached_property
     def _warnings(self) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ import torch
 
 from pscrub import Claim, Dataset, Graph, Hypothesis, scrub
 
-DRAWS, TIMES, TOLD = 4000, 1000, 100
+DRAWS, TIMES, EACH = 4000, 1000, 25
+"""Draws of a data set; repetitions in all, and of each cell before the next."""
 SIZES = (100, 20, 10, 5, 3, 2, 1)
 """Rows that a block has on average."""
 ROWS = (100, 500, 2000)
@@ -61,27 +62,21 @@ def one_level(
 ) -> tuple[Hypothesis, Values]:
     """f = (out - y)^2, claimed to be the block's alone: given the block, what out and y share in a row is lost.
 
-    out is the block's tone and a coin e, y half the tone, 0.7 e and 0.7 of another coin. In a cluster of four rows half
-    of the rows share e, those whose own coins say so.
+    out is the block's tone and a coin e, y half the tone, 0.7 e and 0.7 of another coin. In a cluster of four rows about
+    half of them share e.
     """
     blocks = max(rows // size, 1)
     tone = 0.5 * (np.arange(blocks) % 3 - 1)
     b = np.arange(rows) % blocks if even else rng.integers(0, blocks, rows)
-    e, other, mark = rng.choice([-1.0, 1.0], size=(3, rows))
-    weights = None
-    if weighted:
-        # Rows that weigh 3 are met a third as often as they should be.
-        mark = {"apart": mark, "donor": e}[weighted] if weighted != "block" else np.where(b % 2 == 0, 1.0, -1.0)
-        if weighted in ("apart", "donor"):
-            mark = np.where(rng.random(rows) < 0.25, 1.0, -1.0)
-            e = mark if weighted == "donor" else e
-        else:
-            heavy = rng.permuted(np.arange(blocks))[: max(blocks // 2, 1)]
-            heavy = np.arange(0, blocks, 2)
-            p = np.where(np.isin(np.arange(blocks), heavy), 1 / 3, 1.0)
-            b = rng.choice(blocks, size=rows, p=p / p.sum())
-            mark = np.where(np.isin(b, heavy), 1.0, -1.0)
-        weights = torch.from_numpy(np.where(mark > 0, 3.0, 1.0))
+    e, other = rng.choice([-1.0, 1.0], size=(2, rows))
+    heavy = np.where(rng.random(rows) < 0.25, 1.0, -1.0)  # a quarter, that is met a third as often as it should be
+    if weighted == "block":
+        p = np.where(np.arange(blocks) % 2 == 0, 1 / 3, 1.0)
+        b = rng.choice(blocks, size=rows, p=p / p.sum())
+        heavy = np.where(b % 2 == 0, 1.0, -1.0)
+    elif weighted == "out":
+        e = heavy
+    weights = torch.from_numpy(np.where(heavy > 0, 3.0, 1.0)) if weighted else None
     cluster = np.arange(rows) // 4
     if clustered:
         e = np.where(rng.random(rows) < 0.5, rng.choice([-1.0, 1.0], size=rows)[cluster], e)
@@ -129,13 +124,13 @@ SITUATIONS = {
         "rows of every second block weigh 3, and are met a third as often",
         lambda rng, rows, size: one_level(rng, rows, size, weighted="block"),
     ),
-    "weighted in blocks": Situation(
-        "rows weigh 3 that are met a third as often, whatever else they are",
-        lambda rng, rows, size: one_level(rng, rows, size, weighted="apart"),
+    "weighted within blocks": Situation(
+        "half of the population weighs 3 and is met a third as often, whatever else it is",
+        lambda rng, rows, size: one_level(rng, rows, size, weighted="any"),
     ),
     "weighted by what is swapped": Situation(
-        "rows weigh 3 whose out is great, and are met a third as often",
-        lambda rng, rows, size: one_level(rng, rows, size, weighted="donor"),
+        "rows whose coin is 1 weigh 3 and are met a third as often",
+        lambda rng, rows, size: one_level(rng, rows, size, weighted="out"),
     ),
     "clustered": Situation(
         "clusters of four rows, of any blocks, that share half of what is lost",
@@ -161,7 +156,11 @@ def measure(name: str, rows: int, size: int, repetition: int) -> dict[str, Any]:
         found[each] = None if interval is None else interval.low <= truth[each] <= interval.high
     found["plug-in"] = on_data.low <= truth["scrubbed"] <= on_data.high
     if both.scrubbed is not None:
-        found |= {"error": both.scrubbed.value - truth["scrubbed"], "se": both.scrubbed.se, "width": both.scrubbed.width}
+        found |= {
+            "error": both.scrubbed.value - truth["scrubbed"],
+            "se": both.scrubbed.se,
+            "width": both.scrubbed.width,
+        }
         found["narrower"] = both.scrubbed.width < on_data.width
     return found
 
@@ -188,7 +187,9 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         as if it spoke of the population. *Bias* is the mean error and *se* the root mean square of the standard errors
         reported, both over the standard deviation of the estimates.""",
     ]
-    head = "| \\|D\\| | rows a block | repetitions | E_scrubbed | recovered | E_model | E_randomised | on D | bias | se "
+    head = (
+        "| \\|D\\| | rows a block | repetitions | E_scrubbed | recovered | E_model | E_randomised | on D | bias | se "
+    )
     for name, situation in SITUATIONS.items():
         rows = [row for row in _rows(found, name)]
         if rows:
@@ -209,7 +210,9 @@ def _rows(found: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> Iterat
         for each in ("scrubbed", "recovered", "model", "randomised", "plug-in"):
             held = [r[each] for r in (runs if each in ("model", "randomised", "plug-in") else given)]
             held = [h for h in held if h is not None]
-            figures.append("–" if not held or (few and each in ("scrubbed", "recovered")) else f"{100 * np.mean(held):.1f}")
+            figures.append(
+                "–" if not held or (few and each in ("scrubbed", "recovered")) else f"{100 * np.mean(held):.1f}"
+            )
         figures[3] = f"**{figures[3]}**" if figures[3] != "–" else "–"
         if few:
             figures += ["–", "–"]
@@ -231,23 +234,28 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.cells.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Sequence[Mapping[str, Any]]] = {}
-    for name, rows, size in cells():
-        key = f"{name}/{rows}/{size}"
-        file = arguments.cells / (key.replace("/", "_").replace(" ", "-").replace(",", "") + ".json")
-        runs = json.loads(file.read_text()) if file.is_file() else []
-        start = time.time()
-        while len(runs) < arguments.repetitions and key.startswith(arguments.only):
-            more = range(len(runs), min(len(runs) + TOLD, arguments.repetitions))
-            runs += [measure(name, rows, size, repetition) for repetition in more]
-            partial = file.with_suffix(".part")
-            partial.write_text(json.dumps(runs))
-            partial.replace(file)
-            given = [r["scrubbed"] for r in runs if not r["refused"]]
-            share = f"{100 * np.mean(given):.1f} %" if given else "refused"
-            print(f"{key}: {share} of {len(given)} given, {len(runs)} done", file=sys.stderr, flush=True)
-            print(f"  {time.time() - start:.0f} s", file=sys.stderr, flush=True)
-        found[key] = runs
+    found: dict[str, list[dict[str, Any]]] = {}
+    # Every cell a little, then more: a study that is cut short has something to say of all of them.
+    for least in range(EACH, arguments.repetitions + EACH, EACH):
+        for name, rows, size in cells():
+            key = f"{name}/{rows}/{size}"
+            file = arguments.cells / (key.replace("/", "_").replace(" ", "-").replace(",", "") + ".json")
+            runs = json.loads(file.read_text()) if file.is_file() else []
+            if len(runs) < min(least, arguments.repetitions) and key.startswith(arguments.only):
+                start = time.process_time()
+                more = range(len(runs), min(least, arguments.repetitions))
+                runs += [measure(name, rows, size, repetition) for repetition in more]
+                partial = file.with_suffix(".part")
+                partial.write_text(json.dumps(runs))
+                partial.replace(file)
+                given = [r["scrubbed"] for r in runs if not r["refused"]]
+                share = f"{100 * np.mean(given):.1f} % of {len(given)}" if given else "none given"
+                print(
+                    f"{key}: {share}, {len(runs)} done, {time.process_time() - start:.1f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            found[key] = runs
     arguments.out.write_text(table(found))
 
 

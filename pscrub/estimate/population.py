@@ -165,9 +165,10 @@ def data_uncertainty(scrubbed: Estimate, model: Baseline, population: Population
             values = [mine.value, model.value, population.randomised.value]
             own = [each.se if drawing and each is not None else 0.0 for each in sources]
             if drawing and drawn is not None:
-                quantile = float(stats.t.ppf((1 + level) / 2, drawn.df))
-                sides = (drawn.value - drawn.low, drawn.high - drawn.value, scrubbed.width / 2)
-                own[0] = max(own[0], *(side / quantile for side in sides))
+                # The least quantile that Fieller's interval may take.
+                quantile = float(stats.norm.ppf((1 + level) / 2))
+                sides = (e.value - e.low for e in (drawn, scrubbed)), (e.high - e.value for e in (drawn, scrubbed))
+                own[0] = max(own[0], *(side / quantile for each in sides for side in each))
             variances = torch.tensor(own, dtype=torch.float64).square()
             score = _score(torch.tensor(values, dtype=torch.float64), covariance, variances, middle, rows, mine)
         found[kind] = Figures(mine, replace(of_model, kind=kind), replace(of_randomised, kind=kind), score)

@@ -74,8 +74,9 @@ class Unknown(Outcome):
     )
     PARTLY = (
         "population partly known",
-        "population partly known: {share:.2g} % of D's weight is in blocks with too few {units} for a draw of different "
-        "ones; the interval for the population is of the rest, and of all of it only if those blocks are like the rest",
+        "population partly known: {share:.2g} % of D's weight is in blocks with too few {units} for a draw of "
+        "different ones; the interval for the population is of the rest, and of all of it only if those blocks are "
+        "like the rest",
     )
     NOT_FINITE = (
         "population not finite",
@@ -255,9 +256,9 @@ def bootstrap(
     """float64 [times, 3]: E_scrubbed, E_model and E_randomised on resamples of D's rows: the slow reference.
 
     Each resample weighs the rows by how often they were drawn, and is scrubbed anew; features are read again. Its
-    E_scrubbed has the error of its draws on top. All three are plug-in values, in which a row meets itself, and the more
-    often in a resample, which repeats rows: where blocks are small they are nearer to E_model than the population's, and
-    their spread is another than that of draws apart. So it is a reference where blocks are large, and only there.
+    E_scrubbed has the error of its draws on top. All three are plug-in values, in which a row meets itself, and the
+    more often in a resample, which repeats rows: where blocks are small they are nearer to E_model than the
+    population's, and their spread is another than that of draws apart. A reference for large blocks, and only there.
 
     Args:
         hypothesis: a well-formed one.

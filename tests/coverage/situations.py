@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from scipy import stats
-
-from pscrub import Claim, Dataset, Graph, Hypothesis
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -132,7 +132,7 @@ def test_where_the_population_cannot_be_known_no_interval_is_given() -> None:
 
 
 def test_values_on_this_data_and_in_the_population_stay_apart() -> None:
-    """Blocks of three rows: D's own rows stand in for themselves in a third of all draws, which makes E_scrubbed less."""
+    """Blocks of three: D's own rows stand in for themselves in a third of all draws, which makes E_scrubbed less."""
     rng = torch.Generator().manual_seed(2)
     u, y = torch.randn(2, 600, generator=rng, dtype=torch.float64)
     data = Dataset({"u": u, "y": u + 0.1 * y, "b": torch.arange(600) // 3})

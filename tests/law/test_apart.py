@@ -135,7 +135,7 @@ def test_the_order_of_the_tree_is_caught(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_document_that_is_used_twice_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    claim, output, steps, paths = SHAPES["one level"]
+    claim, output, _, paths = SHAPES["one level"]
     drawn = draw_apart(plan_places(tree_of(claim, data(), output), torch.arange(9)), 60_000, (3,))
     law = law_apart([(FINE, None), (FINE, None)], [1] * 9, DOCUMENTS)
     assert counts_alarm(tuples(drawn, paths), {k: float(p) for k, p in law.items()})
@@ -194,7 +194,7 @@ def test_rows_that_the_hypothesis_calls_one_datum_stay_one() -> None:
     # Crossing features: c's datum is one of its own.
     assert len(shared(CHAIN)) == 4
     tree = make_exact(tree_of(FREE, data(), "g"), ["g/~"])
-    assert [p.sites for p in plan_places(tree, torch.arange(9)).places][0] == ("g", "g/~", "g/x")
+    assert plan_places(tree, torch.arange(9)).places[0].sites == ("g", "g/~", "g/x")
 
 
 def test_two_levels_hold_four_rows_and_a_fault_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,8 @@ for them, as each would then have been drawn from what is left of its block, so 
 
     E[f] - E[f without q] = E[f s_q],   s_q = [q drawn] - [q not drawn] (product over places of L / (L - w_q) - 1),
 
-with L the weight that a place's row was drawn from and w_q that of q in its block. The variance is the sum of
-squares over units, each the product of two independent estimates, from the first and from the second draws of pairs, so that
+with L the weight that a place's row was drawn from and w_q that of q in its block. The variance is the sum of squares
+over units, each the product of two independent estimates, from the first and from the second draws of pairs, so that
 the draws' noise is not in it. Where blocks have few rows, squares count the joint effect of two rows once for each of
 them, and too much; a second sum, over pairs of draws, has no such bias:
 

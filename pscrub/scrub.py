@@ -12,15 +12,13 @@ from pscrub.errors import GraphError, StudyError, reword
 from pscrub.estimate.baselines import Baseline, Baselines, folds_of_baselines
 from pscrub.estimate.distances import OutputDistances
 from pscrub.estimate.estimate import Estimate, Interval, Method, exact_estimate
-from pscrub.estimate.gradients import Gradients, add_by_unit, exact_gradient
-from pscrub.estimate.jackknife import Influence, Population, pool_populations
+from pscrub.estimate.gradients import Gradients
 from pscrub.estimate.stopping import Stop
 from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.engine import Engine
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.study import Study
 from pscrub.hypothesis.tree import Tree, unroll
-from pscrub.law.apart import draw_apart, plan_places
 from pscrub.law.drawing import draw
 from pscrub.progress import Clock, Progress, add_seconds, quiet
 from pscrub.result.collect import collect_round, make_reference, sites_of
@@ -30,6 +28,7 @@ from pscrub.result.merging import tell_apart
 from pscrub.result.provenance import law_hash
 from pscrub.result.result import ScrubResult, StudyResult
 from pscrub.result.rounds import Rounds
+from pscrub.result.sampled import Sampled
 from pscrub.result.warnings import warn_of_tree
 
 
@@ -154,16 +153,17 @@ class _Run:
         """The result of one hypothesis, gone on from an earlier one, of the rounds before what stopped it, if any."""
         name, law, kept, clock = tree.hypothesis.name, law_hash(tree), sites_of(tree), Clock()
         warnings = tuple(warn_of_tree(tree))
+        sampled = None if self.gradients is None else Sampled(tree, self.gradients, self.engine)
         if tree.is_determined:
             with clock("evaluation"):
-                exact, own = self._exactly(tree)
+                exact = self._exactly(tree)
+                own = None if sampled is None else sampled.found(self.interval)
             found = Found(Draws(sites=kept), exact, "draws", clock.seconds, warnings=warnings, population=own)
             return conclude(name, law, found, self.against, self.interval), None
         if before is not None and (faults := tell_apart(before, law, self.against)):
             raise StudyError(faults)
         made = [] if before is None else [before.draws]
         rounds = Rounds(self.stop, self.seed, made, self.against, self.interval)
-        population = self._population(tree)
         stopped: BaseException | None = None
         try:
             for each in rounds:
@@ -172,10 +172,9 @@ class _Run:
                 with clock("evaluation"):  # f on them
                     f = self.engine.f(tree, data, self.distances)
                 distances = {} if self.distances is None else self.distances.taken()
-                if isinstance(population, Influence):
-                    with clock("draws apart"):
-                        apart = draw_apart(population.places, each.size, (each.seed, each.index))
-                        population.add(apart, self.engine.f(tree, apart.data()))
+                if sampled is not None:
+                    with clock("draws apart"):  # and of the population
+                        sampled.draw(each)
                 made.append(collect_round(tree, kept, each, data, f, distances))
         except (KeyboardInterrupt, GraphError) as error:
             if not made:
@@ -183,41 +182,12 @@ class _Run:
             stopped = error
         rule = "width" if "width" in (self.stop.rule, before and before.stopping) else "draws"
         warnings += rounds.warnings
-        told = self._pooled(population, before)
+        told = None if sampled is None else sampled.found(self.interval, before)
         found = Found(join_draws(made), None, rule, clock.seconds, stopped is not None, warnings, told)
         return conclude(name, law, found, self.against, self.interval), stopped
 
-    def _exactly(self, tree: Tree) -> tuple[Estimate, Population | None]:
+    def _exactly(self, tree: Tree) -> Estimate:
         data = tree.hypothesis.data
         f = self.engine.f(tree, dict.fromkeys(tree.sites, torch.arange(data.n)))
         value = float(torch.where(data.weights > 0, data.weights * f, 0.0).sum())
-        estimate = exact_estimate(value, self.interval.level, Method.NOTHING_SWAPPED.say())
-        population = self._population(tree)
-        return estimate, population if isinstance(population, Population) else None
-
-    def _population(self, tree: Tree) -> Population | Influence | None:
-        """What is known of the population without draws, or what is to take draws in, if it was asked for."""
-        if self.gradients is None:
-            return None
-        places, data = plan_places(tree, self.gradients.units), tree.hypothesis.data
-        if len(places.places) > 1 and not tree.is_determined:
-            return Influence(places)
-        if len(places.places) > 1:  # by chance: no other row of D is like any
-            return self.gradients.beside(torch.zeros_like(self.gradients.of_model), None, unknown=1.0)
-        f = self.engine.f(tree, dict.fromkeys(tree.sites, torch.arange(data.n)))
-        value = float(torch.where(data.weights > 0, data.weights * f, 0.0).sum())
-        gradient = add_by_unit(exact_gradient(f, data.weights), self.gradients.units)
-        return self.gradients.beside(gradient, exact_estimate(value, self.interval.level, Method.ONE_ROW.say()))
-
-    def _pooled(self, population: Population | Influence | None, before: ScrubResult | None) -> Population | None:
-        """What is known of the population, over the draws of this run and of the one that it goes on from."""
-        if self.gradients is None or not isinstance(population, Influence):
-            return population if isinstance(population, Population) else None
-        earlier = before.data.population if before is not None and before.data is not None else None
-        if not population.draws:
-            return earlier
-        estimate, unknown, gradient, excess = population.found(self.interval)
-        found = self.gradients.beside(gradient, estimate, unknown, excess)
-        if before is not None and earlier is not None:
-            return pool_populations((earlier, found), (before.scrubbed.draws, population.draws))
-        return found
+        return exact_estimate(value, self.interval.level, Method.NOTHING_SWAPPED.say())

@@ -83,6 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
             bounds=arguments.bounds and tuple(arguments.bounds),
             data_uncertainty=arguments.data_uncertainty,
             exact=not arguments.draws_only,
+            clusters=arguments.clusters,
             progress=progress,
             each=bar.each,
             save=save,
@@ -320,8 +321,10 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--interval", choices=INTERVALS, default="auto", help=about)
     about = "the least and greatest f there can be, for betting and bernstein (0/1 losses are recognised)"
     run.add_argument("--bounds", type=float, nargs=2, metavar=("LEAST", "GREATEST"), help=about)
-    about = "also give the uncertainty of the data as a sample, apart and together with the draws'"
+    about = "also give the values in the population that the data are a sample of, with the data's uncertainty"
     run.add_argument("--data-uncertainty", action="store_true", help=about)
+    about = "so, rows of one value of a column (template, document) not being independent of one another"
+    run.add_argument("--clusters", metavar="COLUMN", help=about)
     run.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, cuda:1, ...")
     about = "write report.html, result.nc, result.json and table.md there"
     run.add_argument("--out", type=Path, metavar="DIR", help=about)

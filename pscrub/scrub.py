@@ -12,7 +12,7 @@ from pscrub.errors import GraphError, StudyError, reword
 from pscrub.estimate.baselines import Baseline, Baselines, folds_of_baselines
 from pscrub.estimate.distances import OutputDistances
 from pscrub.estimate.estimate import Interval
-from pscrub.estimate.gradients import Gradients, Scores
+from pscrub.estimate.gradients import Gradients
 from pscrub.estimate.stopping import Stop
 from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.engine import Engine
@@ -29,6 +29,7 @@ from pscrub.result.merging import check_continued, check_one_baseline, tell_apar
 from pscrub.result.provenance import law_hash
 from pscrub.result.result import ScrubResult, StudyResult
 from pscrub.result.rounds import Rounds
+from pscrub.result.sampled import Sampled
 from pscrub.result.warnings import warn_of_tree
 
 
@@ -48,6 +49,7 @@ def scrub(
     interval: str = "auto",
     bounds: tuple[float, float] | None = None,
     data_uncertainty: bool = False,
+    clusters: str | None = None,
     progress: Progress = quiet,
     each: Callable[[ScrubResult], None] | None = None,
     save: Callable[[StudyResult], None] | None = None,
@@ -77,7 +79,10 @@ def scrub(
         interval: "auto" picks the interval that suits the losses and says so; or "t", "betting", "bernstein" or
             "sequence", see `estimate.choose`.
         bounds: the least and greatest f there can be, if known.
-        data_uncertainty: also give the uncertainty of D as a sample of a population, apart and with the draws'.
+        data_uncertainty: also give the values in the population that D is a sample of, whose draws never hold a row
+            twice (as many draws again), with the data's uncertainty apart and with the draws'.
+        clusters: a column; rows of one value are not independent of one another, rows of different ones are. For
+            `data_uncertainty`, which it implies.
         progress: told of work as it is done.
         each: told of each result as soon as it is there.
         save: told, after each hypothesis, of the study's result so far, marked as cut short.
@@ -122,9 +127,9 @@ def scrub(
                     found = replace(found, reference=reference)
                     check_continued(found, after)
             gradients = None
-            if data_uncertainty:
+            if data_uncertainty or clusters is not None:
                 with clock("uncertainty of the data"):
-                    gradients = Gradients.of(on_data, told, seed, fixed=given is not None)
+                    gradients = Gradients.of(on_data, told, seed, given, clusters)
             asked = replace(asked, known=found.reference.known)
             run = _Run(engine, against, asked, stop, seed, distances, gradients, exact)
             for tree in trees:
@@ -160,10 +165,12 @@ class _Run:
         """The result of one hypothesis, gone on from an earlier one, of the rounds before what stopped it, if any."""
         name, law, kept, clock = tree.hypothesis.name, law_hash(tree), sites_of(tree), Clock()
         warnings = tuple(warn_of_tree(tree))
+        sampled = None if self.gradients is None else Sampled(tree, self.gradients, self.engine)
         if tree.is_determined:
             with clock("evaluation"):
-                own, population = without_draws(tree, self.engine, self.gradients, self.interval.level)
-            found = Found(Draws(sites=kept), own, "draws", clock.seconds, warnings=warnings, population=population)
+                own = without_draws(tree, self.engine, self.interval.level)
+                told = None if sampled is None else sampled.found(self.interval)
+            found = Found(Draws(sites=kept), own, "draws", clock.seconds, warnings=warnings, population=told)
             return conclude(name, law, found, self.against, self.interval), None
         if before is not None and (faults := tell_apart(before, law, self.against)):
             raise StudyError(faults)
@@ -171,26 +178,23 @@ class _Run:
         with clock("exact law"):
             exact = enumerate_law(tree, self.engine, self.stop, self.interval) if self.exact else None
         rounds = Rounds(self.stop, self.seed, made, self.against, self.interval, one=exact is not None)
-        scores, stopped = Scores(tree), None
+        stopped: BaseException | None = None
         try:
             for each in rounds:
                 with clock("drawing"):  # scrubbed inputs from their law
                     data = draw(tree, each.size, (each.seed, each.index))
                 with clock("evaluation"):  # f on them
                     f = self.engine.f(tree, data, self.distances)
-                    if self.gradients is not None:
-                        scores.add(data, f)
                 distances = {} if self.distances is None else self.distances.taken()
+                if sampled is not None:
+                    with clock("draws apart"):  # and of the population
+                        sampled.draw(each)
                 made.append(collect_round(tree, kept, each, data, f, distances))
         except (KeyboardInterrupt, GraphError) as error:
             if not made:
                 raise
             stopped = error
         rule = "width" if "width" in (self.stop.rule, before and before.stopping) else "draws"
-        warnings += rounds.warnings
-        earlier = (
-            None if before is None or before.data is None else (before.data.gradients[0], len(before.draws.losses))
-        )
-        population = None if self.gradients is None else self.gradients.of_draws(scores, earlier)
-        found = Found(join_draws(made), exact, rule, clock.seconds, stopped is not None, warnings, population)
+        warnings, told = warnings + rounds.warnings, None if sampled is None else sampled.found(self.interval, before)
+        found = Found(join_draws(made), exact, rule, clock.seconds, stopped is not None, warnings, told)
         return conclude(name, law, found, self.against, self.interval), stopped

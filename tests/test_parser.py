@@ -48,8 +48,8 @@ def test_help_lists_the_commands_and_each_ones_options(capsys: pytest.CaptureFix
 
 
 OPTIONS = {
-    "run": "--draws --until-width --interval --bounds --data-uncertainty --device --out --after --by --claims --json "
-    "--seed -P",
+    "run": "--draws --until-width --interval --bounds --data-uncertainty --clusters --device --out --after --by "
+    "--claims --json --seed -P",
     "report": "",
     "list": "",
     "show": "--plan --seed -P",

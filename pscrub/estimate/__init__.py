@@ -2,7 +2,7 @@
 
 `choose` takes the interval that suits the losses; `model_loss` and `randomised_loss` are the two baselines, and
 `loss_recovered` the scale between them. Intervals carry the draws' uncertainty, D being held fixed; `data_uncertainty`
-is about D as a sample of a population.
+is about the population that D is a sample of.
 """
 
 from pscrub.estimate.baselines import Baseline, Baselines, model_loss, randomised_loss

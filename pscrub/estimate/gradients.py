@@ -1,109 +1,87 @@
-"""The derivatives of expected losses by the weights of D's rows, from the draws that are made anyhow.
+"""What E_model and E_randomised are in the population that D is a sample of, and what they owe to each unit of D.
 
-For E_scrubbed the derivative is an expectation under the program that is already being drawn from,
+E_model is D's own. In E_randomised the output of a row and the label of another are brought together: of a row's own
+label the population knows nothing that it does not know of any other's, so that a pair of one row (of one cluster) is
+left out. A gradient is d E / d log w of each unit, the infinitesimal jackknife's influence; `jackknife` has that of
+E_scrubbed.
 
-    d E[f] / d log w_k = E[f d log p / d log w_k],   log p = sum over sites u of log(w_row(u) / W_block(u)),
-    d log p / d log w_k = sum over u of [row(u) = k] - [k in block(u)] w_k / W_block(u),
-
-with W the weight of the block that a site's row is drawn from: each site adds the indicator of its row less the row's
-share of the block. No evaluation of the model is needed beyond those made.
+Source: Jaeckel, The infinitesimal jackknife (1972).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pscrub.estimate.baselines import EXACT_PAIRS, sample_of
+from pscrub.estimate.baselines import EXACT_PAIRS, Baseline, sample_of
+from pscrub.estimate.estimate import Estimate
+from pscrub.estimate.jackknife import Population
 from pscrub.estimate.pairs import Pairs, Sample
 from pscrub.evaluate.on_data import OnData
-from pscrub.hypothesis.tree import Tree
+from pscrub.law.apart import number_units
+from pscrub.outcomes import Outcome
 
 
-class Scores:
-    """Running sums of the scores and of f times the scores, apart for the first and the second draws of pairs.
+class OfPairs(Outcome):
+    """How E_randomised was come by in the population that D is a sample of."""
 
-    Costs O(draws + N) a site, and four vectors of length N.
-
-    Args:
-        tree: the treeified hypothesis that is drawn from.
-    """
-
-    def __init__(self, tree: Tree) -> None:
-        self.tree, self.draws, self.total = tree, 0, 0.0
-        self.sums = torch.zeros(2, 2, tree.hypothesis.data.n, dtype=torch.float64)
-
-    def add(self, data: Mapping[str, Tensor], f: Tensor) -> None:
-        """Take in a round.
-
-        Args:
-            data: path -> int64 [draws], every site's rows, pair by pair.
-            f: float64 [draws].
-        """
-        f = f.double()
-        for half in (0, 1):
-            each = f[half::2]
-            for factor, out in zip((torch.ones_like(each), each), self.sums[half], strict=True):
-                for path, site in self.tree.sites.items():
-                    parent = None if site.parent is None else data[site.parent][half::2]
-                    _add_score(out, self.tree, path, data[path][half::2], parent, factor)
-        self.draws += len(f)
-        self.total += float(f.sum())
-
-    def gradient(self) -> Tensor:
-        """float64 [2, N]: d E_scrubbed / d log w of each row, from the first and from the second draws of the pairs.
-
-        The score's expectation is 0, so that f may be centred, which takes most of the noise away.
-        """
-        mean = self.total / self.draws
-        return (self.sums[:, 1] - mean * self.sums[:, 0]) / (self.draws / 2)
-
-
-Population = tuple[Sequence[Tensor | Sequence[Tensor]], Tensor]
-"""Gradients of E_scrubbed, E_model and E_randomised, and D's weights: what `data_uncertainty` is made from."""
+    ALL_OTHERS = "all pairs of others", "exact, all pairs of different rows"
+    SAMPLED_OTHERS = "sampled pairs of others", "{pairs:,} sampled pairs of different {units}"
 
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """What the data's uncertainty is made from, E_scrubbed's own gradient apart.
+    """What is known of the population before anything is scrubbed: E_model and E_randomised.
 
     Args:
-        model: float64 [2, N], of E_model.
-        randomised: float64 [2, N], of E_randomised; zeros where it is given, and so held fixed.
-        weights: float64 [N], D's.
+        randomised: E_randomised over pairs of different units; as it was given, where it was.
+        of_model: float64 [2, units], E_model's gradient.
+        of_randomised: float64 [2, units], E_randomised's; zeros where it is given, and so held fixed.
+        units: int64 [N], the unit of each row.
+        weights: float64 [units], D's.
+        clusters: the column whose values are the units; "" where each row is one.
     """
 
-    model: Tensor
-    randomised: Tensor
+    randomised: Baseline
+    of_model: Tensor
+    of_randomised: Tensor
+    units: Tensor
     weights: Tensor
+    clusters: str
 
     @classmethod
-    def of(cls, on_data: OnData, labels: str | Sequence[str] | None, seed: int, fixed: bool) -> Gradients:
-        """Those of a graph's baselines; labels and seed as in `randomised_loss`, `fixed` if E_randomised was given."""
-        weights = on_data.data.weights
-        model = exact_gradient(on_data.on_data(on_data.graph.output), weights)
-        randomised = torch.zeros_like(model) if fixed else randomised_gradient(on_data, labels, seed=seed)
-        return cls(model, randomised, weights)
+    def of(
+        cls,
+        on_data: OnData,
+        labels: str | Sequence[str] | None,
+        seed: int,
+        given: Baseline | None,
+        clusters: str | None,
+    ) -> Gradients:
+        """Those of a graph's baselines; labels and seed as in `randomised_loss`."""
+        data = on_data.data
+        units = number_units(data, clusters)
+        weights = torch.bincount(units, weights=data.weights)
+        model = add_by_unit(exact_gradient(on_data.on_data(on_data.graph.output), data.weights), units)
+        randomised, own = given, torch.zeros_like(model)
+        if randomised is None:
+            randomised, own = randomised_apart(on_data, units, labels, seed=seed)
+        return cls(randomised, model, own, units, weights, clusters or "")
 
-    def beside(self, scrubbed: Tensor) -> Population:
-        """All three, with E_scrubbed's, float64 [2, N]."""
-        return (scrubbed, self.model, self.randomised), self.weights
+    def beside(self, scrubbed: Tensor, drawn: Estimate | None, unknown: float = 0.0, excess: float = 0.0) -> Population:
+        """All three, with E_scrubbed and its gradient, float64 [2, units]."""
+        gradients = (scrubbed, self.of_model, self.of_randomised)
+        kept = tuple((first.clone(), second.clone()) for first, second in gradients)
+        return Population(drawn, self.randomised, kept, self.weights, excess, unknown, self.clusters)
 
-    def of_draws(
-        self, scores: Scores, earlier: tuple[Sequence[Tensor] | Tensor, int] | None = None
-    ) -> Population | None:
-        """All three, E_scrubbed's from draws, and from those of an earlier run; None if there are neither.
 
-        Args:
-            scores: of the draws of this run.
-            earlier: E_scrubbed's gradient in the run that this one goes on from, and its draws.
-        """
-        made: list[tuple[Sequence[Tensor] | Tensor, int]] = [] if earlier is None else [earlier]
-        made += [(scores.gradient(), scores.draws)] if scores.draws else []
-        return self.beside(pool_gradients(*zip(*made, strict=True))) if made else None
+def add_by_unit(gradient: Tensor, units: Tensor) -> Tensor:
+    """float64 [2, units]: a gradient by rows [2, N], added up within units."""
+    return torch.stack([torch.bincount(units, weights=half) for half in gradient])
 
 
 def exact_gradient(f: Tensor, weights: Tensor) -> Tensor:
@@ -121,49 +99,56 @@ def exact_gradient(f: Tensor, weights: Tensor) -> Tensor:
     return (weights * (f - (weights * f).sum())).expand(2, -1)
 
 
-def randomised_gradient(
-    on_data: OnData, labels: str | Sequence[str] | None = None, pairs: int = EXACT_PAIRS, seed: int = 0
-) -> Tensor:
-    """float64 [2, N]: d E_randomised / d log w of each row, as an output and as a label; see `randomised_loss`.
+def randomised_apart(
+    on_data: OnData, units: Tensor, labels: str | Sequence[str] | None = None, pairs: int = EXACT_PAIRS, seed: int = 0
+) -> tuple[Baseline, Tensor]:
+    """E_randomised over pairs of different units, and its gradient, float64 [2, units].
 
-    Exact where `randomised_loss` is; else from the very pairs that it samples, the first and the second of every two.
+    The output of one row and the label of another: the U-statistic that D's plug-in value, in which a row meets itself
+    in one pair of N, is off from by that. Exact where `randomised_loss` is and each row is a unit; else from sampled
+    pairs, less those of one unit.
 
     Args:
         on_data: of the graph whose output node is the loss.
+        units: int64 [N], the unit of each row.
         labels: the columns that are labels.
         pairs: largest number of evaluations of f.
         seed: for sampled pairs.
     """
     pairs_of, weights = Pairs.of(on_data, labels), on_data.data.weights
-    if pairs_of.count > pairs:
-        return _sampled_gradient(pairs_of, sample_of(pairs, seed))
+    totals = torch.bincount(units, weights=weights)
+    apart = 1 - float(totals.square().sum())
+    if len(totals) < on_data.data.n or pairs_of.count > pairs:
+        return _sampled_apart(pairs_of, sample_of(pairs, seed), units, totals)
     of_output, of_label = pairs_of.sums()
-    gradient = weights * (of_output + of_label[pairs_of.partition.labels] - 2 * (weights * of_output).sum())
-    return gradient.expand(2, -1)
+    own = on_data.on_data(on_data.graph.output).double().cpu()
+    own = torch.where(weights > 0, weights.square() * own, 0.0)
+    if apart <= 0:
+        return _none(totals)
+    value = float((weights * of_output).sum() - own.sum()) / apart
+    both = weights * (of_output + of_label[pairs_of.partition.labels]) - 2 * own
+    gradient = (both - 2 * value * weights * (1 - weights)) / apart
+    return Baseline(value, 0.0, 0, OfPairs.ALL_OTHERS.say()), gradient.expand(2, -1)
 
 
-def _sampled_gradient(pairs: Pairs, sample: Sample) -> Tensor:
-    """The gradient from the pairs that `randomised_loss` samples."""
-    weights = pairs.on_data.data.weights
-    f, drawn_from = pairs.f(sample), pairs.sample(sample)
-    halves = torch.zeros(2, len(weights), dtype=torch.float64)
+def _sampled_apart(pairs: Pairs, sample: Sample, units: Tensor, totals: Tensor) -> tuple[Baseline, Tensor]:
+    """E_randomised and its gradient from sampled pairs of different units."""
+    x, y = (units[drawn] for drawn in pairs.sample(sample))
+    kept = x != y
+    f, x, y = pairs.f(sample)[kept], x[kept], y[kept]
+    if len(f) < 2:
+        return _none(totals)
+    halves = torch.zeros(2, len(totals), dtype=torch.float64)
+    expected = 2 * totals * (1 - totals) / (1 - totals.square().sum())  # how often a unit is in a pair
     for half in (0, 1):
         g = (f - f.mean())[half::2]
-        for drawn in drawn_from:
+        for drawn in (x, y):
             halves[half].index_add_(0, drawn[half::2], g)
-        halves[half] = halves[half] / len(g) - 2 * weights * g.mean()
-    return halves
+        halves[half] = halves[half] / len(g) - expected * g.mean()
+    said = OfPairs.SAMPLED_OTHERS.say(pairs=len(f), units="rows" if len(totals) == len(units) else "clusters")
+    return Baseline(float(f.mean()), float(f.std()) / math.sqrt(len(f)), len(f), said), halves
 
 
-def pool_gradients(gradients: Sequence[Tensor | Sequence[Tensor]], draws: Sequence[int]) -> Tensor:
-    """float64 [2, N]: the gradient of several sets of draws together, each weighing as it has draws."""
-    each = [torch.stack([half.double() for half in g]) * n for g, n in zip(gradients, draws, strict=True)]
-    return torch.stack(each).sum(0) / sum(draws)
-
-
-def _add_score(out: Tensor, tree: Tree, path: str, rows: Tensor, parent: Tensor | None, factor: Tensor) -> None:
-    partition = tree.whole if parent is None else tree.sites[path].partition
-    blocks = torch.zeros_like(rows) if parent is None else partition.labels[parent]
-    out += torch.bincount(rows, weights=factor, minlength=len(out))
-    per_block = torch.bincount(blocks, weights=factor, minlength=partition.n_blocks) / partition.block_weights
-    out -= torch.where(partition.weights > 0, per_block[partition.labels] * partition.weights, 0.0)
+def _none(totals: Tensor) -> tuple[Baseline, Tensor]:
+    """Of one unit there are no pairs."""
+    return Baseline(math.nan, 0.0, 0, OfPairs.ALL_OTHERS.say()), torch.zeros(2, len(totals), dtype=torch.float64)

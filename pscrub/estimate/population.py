@@ -1,9 +1,9 @@
-"""The uncertainty of D itself: what E_scrubbed, its baselines and loss recovered would be on another sample of rows.
+"""The population that D is a sample of: E_scrubbed, its baselines and loss recovered there, with intervals.
 
-Infinitesimal jackknife: D's rows are a sample of a population, so the variance of a function E of D's weights is that
-of its linearisation, sum_k (dE / d log w_k)^2, whatever the function. The derivatives are those of `gradients`, each
-twice, from the first and from the second draws of pairs: these are independent, so that the product of the two has none
-of the draws' noise, which would otherwise add to the squares.
+Two targets, kept apart. *On this D*: the rows and weights as they are; only draws are uncertain. *In the population*: D
+is one sample of independent rows (or clusters of rows), and another would give other figures. The values themselves
+differ too: on D a row can stand in for itself, in the population it hardly ever does. Everything here is of draws apart
+(`law.apart`), and its variance of their jackknife (`estimate.jackknife`).
 
 Source: Jaeckel, The infinitesimal jackknife (1972); Efron and Stein, The jackknife estimate of variance (1981).
 """
@@ -22,6 +22,7 @@ from torch import Tensor
 from pscrub.data.dataset import Dataset
 from pscrub.estimate.baselines import Baseline, model_loss, randomised_loss
 from pscrub.estimate.estimate import Estimate
+from pscrub.estimate.jackknife import Population
 from pscrub.estimate.recovered import Scale
 from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.on_data import OnData
@@ -35,13 +36,16 @@ from pscrub.records import Equal
 
 BLURRED = 0.25
 """Share of the data's variance that the draws' noise in it may reach before it is warned of and added."""
+UNKNOWN = 0.2
+"""Share of the law that D may be too small for before no interval is given for the rest."""
 _U, _V = torch.tensor([[1.0, 0.0, -1.0], [0.0, -1.0, 1.0]], dtype=torch.float64)
 
 
 class Jackknife(Outcome):
     """How the uncertainty of the data was found."""
 
-    ROWS = "jackknife", "infinitesimal jackknife over {rows:,} rows"
+    ROWS = "jackknife", "jackknife over {rows:,} rows"
+    CLUSTERS = "jackknife of clusters", "jackknife over {rows:,} clusters ({column})"
     AND_DRAWS = "jackknife and draws", "{rows}; draws: {method}"
 
 
@@ -59,11 +63,35 @@ class Blur(Outcome):
     )
 
 
+class Unknown(Outcome):
+    """What D is too small to say of the population."""
+
+    UNKNOWN = (
+        "population not known",
+        "population not known: {share:.3g} % of D's weight is in blocks with too few {units} for a draw of different "
+        "ones, so D cannot say what the population holds there, and no interval for the population is given; more data "
+        "or a coarser feature would tell",
+    )
+    PARTLY = (
+        "population partly known",
+        "population partly known: {share:.2g} % of D's weight is in blocks with too few {units} for a draw of "
+        "different ones; the interval for the population is of the rest, and of all of it only if those blocks are "
+        "like the rest",
+    )
+    NOT_FINITE = (
+        "population not finite",
+        "population not known: f is infinite or NaN on some draws, so no interval for the population is given",
+    )
+
+
 @dataclass(frozen=True)
 class Figures:
-    """E_scrubbed, E_model, E_randomised and loss recovered (None where it has no meaning), each with an interval."""
+    """E_scrubbed, E_model, E_randomised and loss recovered in the population, each with an interval.
 
-    scrubbed: Estimate
+    E_scrubbed is None where D is too small to say, and loss recovered there and where it has no meaning.
+    """
+
+    scrubbed: Estimate | None
     model: Estimate
     randomised: Estimate
     recovered: Estimate | None
@@ -71,93 +99,150 @@ class Figures:
 
 @dataclass(frozen=True, eq=False)
 class DataUncertainty(Equal):
-    """The uncertainty of the data, apart and together with that of the draws.
+    """The values in the population, with the uncertainty of the data apart and together with that of the draws.
 
     Args:
         data: intervals for D as a sample, the draws' errors left out.
         both: intervals for both.
-        gradients: of E_scrubbed, E_model and E_randomised, two float64 [N] each, from which all else was made.
-        covariances: of the three over samples D, in f's units squared, row by row.
+        covariances: of E_scrubbed, E_model and E_randomised over samples D, in f's units squared, row by row.
         warnings: what to know before believing them.
+        population: what all else was made from; None in results of before 0.1.0, whose values are D's own.
     """
 
     data: Figures
     both: Figures
-    gradients: tuple[tuple[Tensor, Tensor], ...]
     covariances: tuple[float, ...]
     warnings: tuple[str, ...]
+    population: Population | None = None
 
     @property
     def covariance(self) -> Tensor:
         """float64 [3, 3]: of E_scrubbed, E_model and E_randomised over samples D."""
         return torch.tensor(self.covariances, dtype=torch.float64).reshape(3, 3)
 
+    @property
+    def unknown(self) -> float:
+        """The share of the law that D is too small for."""
+        return 0.0 if self.population is None else self.population.unknown
 
-def data_uncertainty(
-    scrubbed: Estimate,
-    model: Baseline,
-    randomised: Baseline,
-    gradients: Sequence[Tensor | Sequence[Tensor]],
-    weights: Tensor,
-) -> DataUncertainty:
-    """The uncertainty of the data for all four figures jointly, apart and together with the draws'.
+
+def data_uncertainty(scrubbed: Estimate, model: Baseline, population: Population) -> DataUncertainty:
+    """All four figures in the population, with the uncertainty of the data apart and together with the draws'.
 
     E_scrubbed, E_model and E_randomised move together from one sample D to another; what they share cancels in loss
     recovered, whose interval is Fieller's for their joint covariance. t quantiles, with the degrees of freedom that
     match the two moments of the sum of squares (and Welch's for the sum of both variances). Where the draws' noise in
     the variance is not small against it, which a warning says, twice its standard error is added: too wide, not narrow.
+    To either side the draws' part is never less than that of the interval on D, and the data's comes on top.
 
     Args:
-        scrubbed: E_scrubbed with the draws' uncertainty.
+        scrubbed: E_scrubbed on D, with the draws' uncertainty.
         model: E_model.
-        randomised: E_randomised; a given one is held fixed (a gradient of zeros).
-        gradients: of the three, float64 [2, N] each: `Scores.gradient`, `exact_gradient`, `randomised_gradient`.
-        weights: float64 [N], D's. Rows, with their weights, are taken to be independent of one another.
+        population: what draws apart say.
     """
-    halves = torch.stack([torch.stack([half.double() for half in g]) for g in gradients])  # [3, 2, N]
-    rows = 1 / float(weights.square().sum())
-    small = rows / (rows - 1) if rows > 1 else math.inf
+    drawn, level, column = population.drawn, scrubbed.level, population.clusters
+    warnings = tuple(_warn_of_unknown(population))
+    if drawn is not None and (population.unknown > UNKNOWN or not math.isfinite(drawn.value)):
+        drawn = None
+    covariance, blur = _covariance(population, drawn is not None)
+    warnings += blur
+    rows = population.effective
+    middle = torch.stack([torch.stack(g).mean(0) for g in population.gradients]).nan_to_num(0.0, 0.0, 0.0)
+    count = int(population.weights.count_nonzero())
+    over = Jackknife.CLUSTERS.say(rows=count, column=column) if column else Jackknife.ROWS.say(rows=count)
+    sources: tuple[Estimate | Baseline | None, ...] = (drawn, model, population.randomised)
+    found = {}
+    for kind, drawing in (("data", False), ("draws and data", True)):
+        figures = [
+            None if each is None else _figure(each, float(covariance[i, i]), middle[i], rows, level, over, drawing)
+            for i, each in enumerate(sources)
+        ]
+        mine, of_model, of_randomised = figures
+        assert of_model is not None and of_randomised is not None
+        score = None
+        if mine is not None:
+            if drawing:
+                mine = _no_narrower(mine, scrubbed, float(covariance[0, 0]))
+            values = [mine.value, model.value, population.randomised.value]
+            own = [each.se if drawing and each is not None else 0.0 for each in sources]
+            if drawing and drawn is not None:
+                # The least quantile that Fieller's interval may take.
+                quantile = float(stats.norm.ppf((1 + level) / 2))
+                sides = (e.value - e.low for e in (drawn, scrubbed)), (e.high - e.value for e in (drawn, scrubbed))
+                own[0] = max(own[0], *(side / quantile for each in sides for side in each))
+            variances = torch.tensor(own, dtype=torch.float64).square()
+            score = _score(torch.tensor(values, dtype=torch.float64), covariance, variances, middle, rows, mine)
+        found[kind] = Figures(mine, replace(of_model, kind=kind), replace(of_randomised, kind=kind), score)
+    return DataUncertainty(
+        found["data"], found["draws and data"], tuple(covariance.flatten().tolist()), warnings, population
+    )
+
+
+def _figure(
+    source: Estimate | Baseline,
+    variance: float,
+    influence: Tensor,
+    rows: float,
+    level: float,
+    over: Said,
+    drawing: bool,
+) -> Estimate:
+    """A figure with the data's uncertainty, and with the draws' too if asked."""
+    variance, freedom = max(variance, 0.0), _freedom(influence, rows)
+    half = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(variance)
+    value, kind = source.value, "draws and data" if drawing else "data"
+    if not drawing or not source.se:
+        se = math.sqrt(variance)
+        return Estimate(value, value - half, value + half, level, se, freedom, source.draws, over, kind)
+    df = source.df if isinstance(source, Estimate) else math.inf
+    freedom = _welch((variance, source.se**2), (freedom, df))
+    q = float(stats.t.ppf((1 + level) / 2, freedom))
+    sides = (q * source.se,) * 2
+    if isinstance(source, Estimate) and source.interval not in ("t", ""):  # an interval with sides of its own
+        sides = value - source.low, source.high - value
+    low, high = (math.hypot(q * math.sqrt(variance), side) for side in sides)
+    method = Jackknife.AND_DRAWS.say(rows=over, method=source.method)
+    se = math.hypot(math.sqrt(variance), source.se)
+    return Estimate(value, value - low, value + high, level, se, freedom, source.draws, method, kind)
+
+
+def _no_narrower(figure: Estimate, drawn: Estimate, variance: float) -> Estimate:
+    """The figure with sides no shorter than an interval's for draws alone."""
+    value = figure.value
+    low = min(figure.low, value - math.hypot(drawn.value - drawn.low, math.sqrt(max(variance, 0.0))))
+    high = max(figure.high, value + math.hypot(drawn.high - drawn.value, math.sqrt(max(variance, 0.0))))
+    return replace(figure, low=low, high=high)
+
+
+def _covariance(population: Population, known: bool) -> tuple[Tensor, tuple[Said, ...]]:
+    """float64 [3, 3], never negative in any direction, and what blurs it."""
+    # Where f is not finite neither are figures, which are told of; the others keep their intervals.
+    halves = torch.stack([torch.stack(g) for g in population.gradients]).nan_to_num(0.0, 0.0, 0.0)  # [3, 2, units]
+    if not known:
+        halves[0] = 0.0
+    rows = population.effective
+    small = rows / (rows - 1) if rows > 1 else 0.0
     covariance = torch.einsum("in,jn->ij", halves[:, 0], halves[:, 1])
     covariance = small * (covariance + covariance.T) / 2
     noise = small * float((halves[0, 0] - halves[0, 1]).square().sum()) / 2 / math.sqrt(rows)
-    warnings = tuple(_warn(float(covariance[0, 0]), noise))
+    if known:
+        covariance[0, 0] += population.excess
+    warnings = tuple(_warn(float(covariance[0, 0]), noise)) if known else ()
     if warnings:
         covariance[0, 0] = covariance[0, 0].clamp(min=0) + 2 * noise
     # What noise is left must not make a variance negative, nor eat up that of the draws.
     spread, axes = torch.linalg.eigh(covariance)
-    covariance = axes @ torch.diag(spread.clamp(min=0)) @ axes.T
-    drawn = torch.tensor([scrubbed.se**2, model.se**2, randomised.se**2], dtype=torch.float64)
-    values = torch.tensor([scrubbed.value, model.value, randomised.value], dtype=torch.float64)
-    middle = halves.mean(1)
-    found = {}
-    for kind, own in (("data", torch.zeros(3, dtype=torch.float64)), ("draws and data", drawn)):
-        figures = []
-        sources: tuple[Estimate | Baseline, ...] = (scrubbed, model, randomised)
-        for i, each in enumerate(sources):
-            df = each.df if isinstance(each, Estimate) else math.inf
-            variance = float(covariance[i, i].clamp(min=0)), float(own[i])
-            freedom = _welch(variance, (_freedom(middle[i], rows), df))
-            se = math.sqrt(sum(variance))
-            half = float(stats.t.ppf((1 + scrubbed.level) / 2, freedom)) * se
-            over = Jackknife.ROWS.say(rows=int(weights.count_nonzero()))
-            method = Jackknife.AND_DRAWS.say(rows=over, method=each.method) if own[i] else over
-            figures.append(
-                Estimate(
-                    each.value,
-                    each.value - half,
-                    each.value + half,
-                    scrubbed.level,
-                    se,
-                    freedom,
-                    each.draws,
-                    method,
-                    kind,
-                )
-            )
-        score = _score(values, covariance, own, middle, rows, figures[0])
-        found[kind] = Figures(figures[0], figures[1], figures[2], score)
-    kept = tuple((first.clone(), second.clone()) for first, second in halves)
-    return DataUncertainty(found["data"], found["draws and data"], kept, tuple(covariance.flatten().tolist()), warnings)
+    return axes @ torch.diag(spread.clamp(min=0)) @ axes.T, warnings
+
+
+def _warn_of_unknown(population: Population) -> Iterator[Said]:
+    share, units = 100 * population.unknown, "clusters" if population.clusters else "rows"
+    if population.unknown > UNKNOWN:
+        yield Unknown.UNKNOWN.say(share=share, units=units)
+    elif population.drawn is not None and not math.isfinite(population.drawn.value):
+        yield Unknown.NOT_FINITE.say()
+    elif share:
+        yield Unknown.PARTLY.say(share=share, units=units)
 
 
 def bootstrap(
@@ -171,8 +256,9 @@ def bootstrap(
     """float64 [times, 3]: E_scrubbed, E_model and E_randomised on resamples of D's rows: the slow reference.
 
     Each resample weighs the rows by how often they were drawn, and is scrubbed anew; features are read again. Its
-    E_scrubbed has the error of its draws on top. A resample repeats rows, so that a datum more often meets its own
-    copy than on a sample of the population: where blocks are small the bootstrap is biased, and the jackknife is not.
+    E_scrubbed has the error of its draws on top. All three are plug-in values, in which a row meets itself, and the
+    more often in a resample, which repeats rows: where blocks are small they are nearer to E_model than the
+    population's, and their spread is another than that of draws apart. A reference for large blocks, and only there.
 
     Args:
         hypothesis: a well-formed one.

@@ -75,3 +75,10 @@ class Claim:
             else:
                 stack.append((read, iter(read.reads)))
         return tuple(done)
+
+
+def is_exact(claim: Claim) -> bool:
+    """Whether a claim says itself that nothing may be swapped, or says what claims that do so determine."""
+    if claim.feature is None:
+        return any(is_exact(read) for read in claim.reads)
+    return isinstance(claim.feature, str) and claim.feature == EXACT

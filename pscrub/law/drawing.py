@@ -194,7 +194,7 @@ def draw(tree: Tree, draws: int, seed: tuple[int, ...], stratified: bool = True)
     """
     if min(seed) < 0:
         raise StudyError(f"seed is {min(seed)}; expected 0 or more")
-    generator = _make_generator(seed)
+    generator = make_generator(seed)
     # On the CPU: a generator gives other numbers on each kind of device.
     model = program(tree, generator=generator)
     # Stratified, the mean of f loses the variance that the root's datum explains, and no more than that changes: the
@@ -218,10 +218,10 @@ def draw_alike(tree: Tree, strata: Partition, draws: int, seed: tuple[int, ...])
     """
 
     def source(path: str) -> torch.Generator:
-        return _make_generator((*seed, 1 + zlib.crc32(path.encode())))
+        return make_generator((*seed, 1 + zlib.crc32(path.encode())))
 
     # A generator for each path: sites of one path take the same numbers, whatever sites the trees have besides.
-    rows = stratified_rows(strata, draws // 2, _make_generator((*seed, 0)))
+    rows = stratified_rows(strata, draws // 2, make_generator((*seed, 0)))
     with pyro.poutine.block():
         return program(tree, generator=source)(draws, {tree.root: rows})
 
@@ -245,7 +245,8 @@ def stratified_rows(partition: Partition, strata: int, generator: torch.Generato
     return rows[torch.searchsorted(edges, place * (edges[-1] / strata), right=True).clamp(max=len(rows) - 1)].long()
 
 
-def _make_generator(seed: tuple[int, ...]) -> torch.Generator:
+def make_generator(seed: tuple[int, ...]) -> torch.Generator:
+    """A generator on the CPU, named by integers."""
     state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> 1))
 

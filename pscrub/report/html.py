@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pscrub.outcomes import Said
 from pscrub.report import document as report
 from pscrub.report import plots, tables
-from pscrub.result.result import HEAD, StudyResult
+from pscrub.result.result import HEAD, IN_POPULATION, StudyResult
 
 WORST = 3
 """Worst draws shown of each hypothesis."""
@@ -107,7 +107,7 @@ def _warning_box(result: StudyResult) -> str:
 
 
 def _headline(result: StudyResult, document: Any) -> str:
-    population = any("recovered_draws_and_data_low" in row for row in document["rows"])
+    population = any(each.data for each in result.results)
     lines = []
     for each, row in zip(result.results, document["rows"], strict=True):
         name, *shown = each.cells
@@ -115,7 +115,7 @@ def _headline(result: StudyResult, document: Any) -> str:
         line = [_cell(text, value) for text, value in zip(shown, [*values, row["draws"]], strict=True)]
         if population:
             low, high = row.get("recovered_draws_and_data_low"), row.get("recovered_draws_and_data_high")
-            line.append(_cell("" if low is None or high is None else f"[{low:z.2f}, {high:z.2f}]", [low, high]))
+            line.append(_cell(each.in_population, [low, high]))
         method = escape(row["method"])
         lines.append(f'<tr title="{method}"><th scope="row">{escape(name)}</th>{"".join(line)}</tr>')
     # Each row's own figures are in its tooltip.
@@ -128,7 +128,7 @@ def _headline(result: StudyResult, document: Any) -> str:
     ]
     return (
         "<h2>Loss recovered</h2>"
-        + _table("headline", (*HEAD, "of draws and data")[: len(HEAD) + population], lines)
+        + _table("headline", (*HEAD, IN_POPULATION)[: len(HEAD) + population], lines)
         + "".join(f"<p>{escape(s)}</p>" for s in said)
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pscrub.hypothesis.study import E_SCRUBBED
 from pscrub.outcomes import Outcome, Said
 from pscrub.questions.worked import Agreement, figures_table
-from pscrub.result.result import HEAD, ScrubResult, StudyResult
+from pscrub.result.result import HEAD, IN_POPULATION, ScrubResult, StudyResult
 from pscrub.result.table import Table
 
 
@@ -24,9 +24,10 @@ class Line(Outcome):
     EXACT = "exact", "All is exact: there is no uncertainty of draws, D, its weights and the model being held fixed."
     OF_DATA = (
         "of data",
-        "{hypothesis}, uncertainty of {what} (D a sample of a population): recovered {recovered}, E_scrubbed "
-        "[{low:.4g}, {high:.4g}]",
+        "{hypothesis}, in the population that D is a sample of, for the uncertainty of {what}: recovered {recovered}, "
+        "E_scrubbed {value:.4g} [{low:.4g}, {high:.4g}]",
     )
+    NOT_KNOWN = "not known", "{hypothesis}, in the population that D is a sample of: not known, see the warning"
     REWRITES = "rewrites", "Rewrites of the graph: {rewrites}, largest change of f on D {change:.2g}."
     NOTE = "note", "{note}"
 
@@ -40,13 +41,15 @@ def table(result: StudyResult, found: Sequence[Agreement] = (), interval: str = 
         interval: what to call the interval; its level by default.
     """
     interval = interval or f"{100 * result.level:g} % interval"
-    head = [interval if name == "interval" else name for name in HEAD] + ["exact", "agrees"] * bool(found)
+    more = any(each.data for each in result.results)
+    head = [interval if name == "interval" else name for name in HEAD] + [IN_POPULATION] * more
+    head += ["exact", "agrees"] * bool(found)
     known = known_of(found)
     rows = []
     for each in result.results:
         beside = known.get(each.hypothesis)
         cells = ("", "") if beside is None else (f"{beside.exact:.6g}", beside.answer)
-        rows.append((*each.cells, *cells[: 2 * bool(found)]))
+        rows.append((*each.cells, *[each.in_population] * more, *cells[: 2 * bool(found)]))
     return Table(head, tuple(rows))
 
 
@@ -80,10 +83,14 @@ def below(result: StudyResult) -> list[Said]:
 
 
 def _tell_of_data(each: ScrubResult) -> Iterator[Said]:
-    """What is said of the uncertainty of the data: loss recovered (or E_scrubbed) apart and with the draws'."""
+    """What is said of the population: loss recovered and E_scrubbed, for the data alone and with the draws."""
     if each.data is None:
         return
     for what, figures in (("the data alone", each.data.data), ("the draws and the data", each.data.both)):
         score, loss = figures.recovered, figures.scrubbed
-        said = "undefined" if score is None else f"[{score.low:.2f}, {score.high:.2f}] %"
-        yield Line.OF_DATA.say(hypothesis=each.hypothesis, what=what, recovered=said, low=loss.low, high=loss.high)
+        if loss is None:
+            yield Line.NOT_KNOWN.say(hypothesis=each.hypothesis)
+            return
+        said = "undefined" if score is None else f"{score.value:.2f} % [{score.low:.2f}, {score.high:.2f}]"
+        ends = {"value": loss.value, "low": loss.low, "high": loss.high}
+        yield Line.OF_DATA.say(hypothesis=each.hypothesis, what=what, recovered=said, **ends)

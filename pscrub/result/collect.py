@@ -15,7 +15,7 @@ from pscrub.data.partition import Partition
 from pscrub.errors import StudyError
 from pscrub.estimate.baselines import Baseline, Way, what_is_known
 from pscrub.evaluate.on_data import OnData
-from pscrub.hypothesis.claim import EXACT, Claim
+from pscrub.hypothesis.claim import is_exact
 from pscrub.hypothesis.tree import Site, Tree
 from pscrub.progress import Progress
 from pscrub.result.draws import WORST, Draws, Extreme, Groups, Reference, Round, SiteDraws
@@ -79,13 +79,6 @@ def make_reference(
     known = what_is_known(on_data, labels, seed, given, progress)
     groups = tuple(_groups(data, name) for name in by)
     return Reference(data_hash(data), data.weights, known.losses, known.randomised, groups, known.seen)
-
-
-def is_exact(claim: Claim) -> bool:
-    """Whether a claim says itself that nothing may be swapped, or says what claims that do so determine."""
-    if claim.feature is None:
-        return any(is_exact(read) for read in claim.reads)
-    return isinstance(claim.feature, str) and claim.feature == EXACT
 
 
 def _site(tree: Tree, site: Site, donors: dict[int, float]) -> SiteDraws:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from pscrub.estimate.baselines import Baselines
 from pscrub.estimate.estimate import Estimate, Interval
-from pscrub.estimate.gradients import Population
+from pscrub.estimate.jackknife import Population
 from pscrub.estimate.limits import Limits
 from pscrub.estimate.population import Figures, data_uncertainty
 from pscrub.estimate.recovered import loss_recovered, no_narrower
@@ -56,7 +56,7 @@ def conclude(hypothesis: str, law: str, found: Found, against: Baselines, interv
     score = loss_recovered(estimate, against)
     data = None
     if found.population is not None:
-        data = data_uncertainty(estimate, against.model, against.randomised, *found.population)
+        data = data_uncertainty(estimate, against.model, found.population)
         data = replace(data, both=_as_wide_as_draws(data.both, estimate, score, against))
     return ScrubResult(
         hypothesis=hypothesis,

@@ -9,29 +9,24 @@ from torch import Tensor
 
 from pscrub.estimate import stopping
 from pscrub.estimate.estimate import Estimate, Interval, Method, exact_estimate
-from pscrub.estimate.gradients import Gradients, Population, exact_gradient
 from pscrub.estimate.stopping import Stop
 from pscrub.evaluate.engine import Engine
 from pscrub.hypothesis.tree import Tree
 from pscrub.law.of_f import list_within
 
 
-def without_draws(
-    tree: Tree, engine: Engine, gradients: Gradients | None, level: float
-) -> tuple[Estimate, Population | None]:
-    """E_scrubbed of a tree whose root's datum fixes all others, and what the data's uncertainty is made from.
+def without_draws(tree: Tree, engine: Engine, level: float) -> Estimate:
+    """E_scrubbed of a tree whose root's datum fixes all others.
 
     Args:
         tree: one that is determined.
         engine: computes f.
-        gradients: of the baselines, if the data's uncertainty is asked for.
         level: of intervals.
     """
     data = tree.hypothesis.data
     f = engine.f(tree, dict.fromkeys(tree.sites, torch.arange(data.n)))
     value = float(torch.where(data.weights > 0, data.weights * f, 0.0).sum())
-    estimate = exact_estimate(value, level, Method.NOTHING_SWAPPED.say())
-    return estimate, None if gradients is None else gradients.beside(exact_gradient(f, data.weights))
+    return exact_estimate(value, level, Method.NOTHING_SWAPPED.say())
 
 
 def enumerate_law(tree: Tree, engine: Engine, stop: Stop, interval: Interval) -> Estimate | None:

@@ -11,7 +11,7 @@ import torch
 from pscrub.errors import StudyError
 from pscrub.estimate.baselines import Baseline, Baselines, Way
 from pscrub.estimate.estimate import Interval
-from pscrub.estimate.gradients import Population, pool_gradients
+from pscrub.estimate.jackknife import Population, pool_populations
 from pscrub.evaluate.on_data import OnData
 from pscrub.outcomes import Said
 from pscrub.progress import add_seconds
@@ -135,10 +135,9 @@ def _merge(one: ScrubResult, other: ScrubResult, study: StudyResult) -> ScrubRes
     if not (one.draws.rounds or other.draws.rounds):  # nothing can be swapped
         return one
     population: Population | None = None
-    if one.data is not None and other.data is not None:
-        halves = [each.data.gradients[0] for each in (one, other) if each.data is not None]
-        gradient = pool_gradients(halves, (len(one.draws.losses), len(other.draws.losses)))
-        population = ((gradient, *one.data.gradients[1:]), study.reference.weights)
+    both = [each.data.population for each in (one, other) if each.data and each.data.population]
+    if len(both) == 2:
+        population = pool_populations(both, (len(one.draws.losses), len(other.draws.losses)))
     found = Found(
         join_draws((one.draws, other.draws)),
         # What either read off the law is exact for both; draws, forced or not, then only add to the picture.

@@ -15,6 +15,7 @@ import torch
 from pscrub import records
 from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.estimate import Estimate
+from pscrub.estimate.jackknife import Population
 from pscrub.estimate.known import Seen
 from pscrub.estimate.limits import Sampled
 from pscrub.estimate.population import DataUncertainty, Figures
@@ -26,7 +27,9 @@ from pscrub.result.provenance import versions
 from pscrub.result.table import Table
 
 HEAD = ("hypothesis", "E_model", "E_randomised", "E_scrubbed", "recovered %", "interval", "draws")
-"""What the cells of a table's line are."""
+"""What the cells of a table's line are: figures on this D."""
+IN_POPULATION = "in the population %"
+"""What the cell is called that speaks of the population that D is a sample of."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,8 +84,21 @@ class ScrubResult(Equal):
             "exact" if self.scrubbed.exact else f"{self.scrubbed.draws:,}" + (" (cut short)" if self.cut_short else ""),
         )
 
+    @property
+    def in_population(self) -> str:
+        """Its loss recovered in the population that D is a sample of, for draws and data; "" if not asked for."""
+        if self.data is None:
+            return ""
+        if self.data.both.scrubbed is None:
+            return "not known"
+        score = self.data.both.recovered
+        return "undefined" if score is None else f"{score.value:.2f} [{score.low:.2f}, {score.high:.2f}]"
+
     def as_row(self) -> dict[str, Any]:
-        """Plain values by name; `recovered`, `low` and `high` in per cent, None where undefined."""
+        """Plain values by name; `recovered`, `low` and `high` in per cent, None where undefined.
+
+        Names that end in `_population`, `_data_low` and the like are of the population, all others of this D.
+        """
         score = self.recovered
         population: dict[str, Any] = {}
         for kind, figures in (("data", self.data and self.data.data), ("draws_and_data", self.data and self.data.both)):
@@ -90,6 +106,11 @@ class ScrubResult(Equal):
                 found = getattr(figures, name)
                 population[f"{name}_{kind}_low"] = None if found is None else found.low
                 population[f"{name}_{kind}_high"] = None if found is None else found.high
+        if self.data is not None and self.data.population is not None:  # the values there, which are not D's
+            for name in ("scrubbed", "randomised", "recovered"):
+                found = getattr(self.data.both, name)
+                population[f"{name}_population"] = None if found is None else found.value
+            population["unknown_population"] = self.data.unknown
         return {
             "hypothesis": self.hypothesis,
             "scrubbed": self.scrubbed.value,
@@ -214,8 +235,10 @@ class StudyResult(Equal):
 
     @property
     def table(self) -> Table:
-        """A line for each hypothesis."""
-        return Table(HEAD, tuple(each.cells for each in self.results))
+        """A line for each hypothesis: on this D, and in the population if that was asked for."""
+        more = any(each.data for each in self.results)
+        rows = tuple((*each.cells, each.in_population)[: len(HEAD) + more] for each in self.results)
+        return Table((*HEAD, IN_POPULATION)[: len(HEAD) + more], rows)
 
     @cached_property
     def _warnings(self) -> tuple[str, ...]:
@@ -276,7 +299,8 @@ def _make_baseline(method: str, **others: Any) -> Baseline:
     return Baseline(method=older.read_kind(method, older.WAYS), **others)
 
 
-def _make_data_uncertainty(warnings: Sequence[str], **others: Any) -> DataUncertainty:
+def _make_data_uncertainty(warnings: Sequence[str], gradients: Any = None, **others: Any) -> DataUncertainty:
+    # Gradients of their own are of before 0.1.0's release, of D's plug-in values.
     return DataUncertainty(warnings=_read_warnings(warnings), **others)
 
 
@@ -290,7 +314,7 @@ def _read_warnings(warnings: Sequence[str]) -> tuple[str, ...]:
 
 MAKERS: Mapping[str, Callable[..., Any]] = {
     **{each.__name__: each for each in (Round, SiteDraws, Extreme, Draws, Groups, Reference, StudyResult)},
-    **{each.__name__: each for each in (RewriteCheck, Figures, Seen, Sampled)},
+    **{each.__name__: each for each in (RewriteCheck, Figures, Seen, Sampled, Population)},
     "Estimate": _make_estimate,
     "Baseline": _make_baseline,
     "DataUncertainty": _make_data_uncertainty,

@@ -16,11 +16,9 @@ import numpy as np
 import torch
 from scipy import stats
 
-from pscrub import Baseline, unroll
+from pscrub import Baseline
 from pscrub.estimate import Baselines, Interval
-from pscrub.estimate.baselines import model_loss, randomised_loss
 from pscrub.estimate.estimate import choose, mean_of_pairs
-from pscrub.estimate.gradients import Scores, exact_gradient, randomised_gradient
 from pscrub.estimate.intervals import (
     Ends,
     bernstein_ends,
@@ -32,17 +30,12 @@ from pscrub.estimate.intervals import (
 )
 from pscrub.estimate.known import Known
 from pscrub.estimate.picking import RARE
-from pscrub.estimate.population import data_uncertainty
 from pscrub.estimate.recovered import loss_recovered
 from pscrub.estimate.stopping import estimate_losses
-from pscrub.evaluate.on_data import OnData
-from pscrub.evaluate.reference import run_scrubbed
-from pscrub.evaluate.values import Activations
-from pscrub.law.drawing import draw
 from pscrub.questions.comparison import draw_losses, ladder
 from pscrub.studies import load
-from tests.coverage.cells import rng_of, say, work_through
-from tests.coverage.situations import LAWS, POPULATION, expectation, sample_of_population
+from tests.coverage.cells import rng_of, work_through
+from tests.coverage.situations import LAWS, expectation
 from tests.coverage.table import FEWER, LEVEL, SIZES, TIMES, Row, table
 
 ZERO_ONE = Known.of(torch.tensor([0.5, 0.5]), torch.tensor([0.0, 1.0]), torch.empty(0))
@@ -166,42 +159,6 @@ def watched(name: str, best: int, last: int = 20_000, every: int = 100) -> Row:
     }
 
 
-def population(rows: int, draws: int) -> Row:
-    """Data sets sampled from a population whose values are known: intervals for the draws' error, the data's, both."""
-    rng = rng_of("population", rows, draws)
-    names = {"E_scrubbed": "scrubbed", "E_model": "model", "E_randomised": "randomised", "recovered": "recovered"}
-    inside: dict[str, dict[str, list[bool]]] = {kind: {n: [] for n in names} for kind in ("draws", "data", "both")}
-    widths: dict[str, list[float]] = {kind: [] for kind in inside}
-    for repetition in range(FEWER):
-        hypothesis = sample_of_population(rng, rows)
-        tree, known = unroll(hypothesis), OnData(hypothesis.graph, hypothesis.data)
-        data = draw(tree, draws, (repetition,))
-        f = run_scrubbed(tree, Activations(hypothesis.graph, hypothesis.data), data)
-        scores = Scores(tree)
-        scores.add(data, f)
-        estimate, model, chance = choose(f, LEVEL), model_loss(known), randomised_loss(known)
-        of_model, weights = known.on_data("f"), hypothesis.data.weights
-        gradients = scores.gradient(), exact_gradient(of_model, weights), randomised_gradient(known)
-        found = data_uncertainty(estimate, model, chance, gradients, weights)
-        naive = loss_recovered(estimate, Baselines(model, chance))
-        for kind, figures in (("data", found.data), ("both", found.both)):
-            for name, field in names.items():
-                e = getattr(figures, field)
-                inside[kind][name].append(e is not None and e.low <= POPULATION[name] <= e.high)
-            widths[kind].append(figures.recovered.width if figures.recovered else math.nan)
-        assert naive is not None
-        inside["draws"]["E_scrubbed"].append(estimate.low <= POPULATION["E_scrubbed"] <= estimate.high)
-        inside["draws"]["recovered"].append(naive.low <= POPULATION["recovered"] <= naive.high)
-        widths["draws"].append(naive.width)
-        if repetition % 50 == 49:
-            say(f"  |D| = {rows}: {repetition + 1} of {FEWER}")
-    return {
-        kind: {name: float(np.mean(each)) for name, each in by.items() if each}
-        | {"width": float(np.mean(widths[kind]))}
-        for kind, by in inside.items()
-    }
-
-
 def common_numbers(draws: int) -> Row:
     """Steps of the bracket ladder: the paired difference's width on common random numbers, and unpaired."""
     losses = draw_losses(load("brackets"), draws=draws)
@@ -242,8 +199,6 @@ def cells() -> Iterator[tuple[str, Callable[[], Row]]]:
         for best in (1000, 10_000):
             law = name.replace("0-1", "0/1")
             yield f"watched/{name}/{best}", lambda law=law, best=best: watched(law, best)  # type: ignore[misc]
-    for rows in (200, 1000):
-        yield f"population/{rows}", lambda rows=rows: population(rows, 4000)  # type: ignore[misc]
     yield "ladder/brackets", lambda: common_numbers(8192)
 
 

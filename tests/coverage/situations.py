@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from scipy import stats
-
-from pscrub import Claim, Dataset, Graph, Hypothesis
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -105,35 +101,3 @@ MEANS = {
 def expectation(name: str, draws: int) -> float:
     """The exact mean of the strata's means."""
     return MEANS.get((name, draws), LAWS[name].mean)
-
-
-# A population: a letter s, a tone h of 1 or -1, an output s + TONE h, a label s + noise that leans on the tone. The
-# claim: only the letter matters. Given the letter, another row's tone knows nothing of this row's noise: what they
-# share is lost.
-
-LETTERS = 5
-TONE, NOISE, SHARED = 0.6, 0.8, 0.5
-GRAPH = Graph.of({"out": lambda s, h: s + h, "f": lambda out, y: (out - y) ** 2}, ["s", "h", "y"], "f")
-_S = np.arange(LETTERS)
-_P = stats.binom(LETTERS - 1, 0.4).pmf(_S)
-COVARIANCE = TONE * NOISE * SHARED
-_SPREAD = float((_P * _S**2).sum() - (_P * _S).sum() ** 2)
-POPULATION = {
-    "E_model": TONE**2 + NOISE**2 - 2 * COVARIANCE,
-    "E_scrubbed": TONE**2 + NOISE**2,
-    "E_randomised": 2 * _SPREAD + TONE**2 + NOISE**2,
-}
-POPULATION["recovered"] = (
-    100 * (POPULATION["E_scrubbed"] - POPULATION["E_randomised"]) / (POPULATION["E_model"] - POPULATION["E_randomised"])
-)
-
-
-def sample_of_population(rng: np.random.Generator, rows: int) -> Hypothesis:
-    """The claim on a data set of so many independent rows of the population."""
-    s = rng.choice(LETTERS, size=rows, p=_P)
-    h, own = rng.choice([-1.0, 1.0], size=(2, rows))
-    noise = NOISE * (SHARED * h + np.sqrt(1 - SHARED**2) * own)
-    columns = {"s": s, "h": TONE * h, "y": np.round(s + noise, 9)}
-    data = Dataset({name: torch.from_numpy(column) for name, column in columns.items()})
-    claim = Claim("f", reads=[Claim("out", "s"), Claim("y", "exact")])
-    return Hypothesis("only the letter matters", GRAPH, data, claim)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.coverage.situations import LAWS, POPULATION
+from tests.coverage.situations import LAWS
 
 Row = dict[str, Any]
 LEVEL = 0.95
@@ -69,15 +69,6 @@ def table(found: Mapping[str, Row], seconds: float) -> str:
         draws, the
         first looks, at ten such losses or so, are too early for a sequence that is narrowest at 1,000 draws. In `scrub`
         looks are 16,384 draws apart, and its sequence is narrowest at 65,536.""",
-        "## D as a sample of a population",
-        f"""Five letters, a tone that the label leans on, the claim that only the letter matters; population values:
-        {", ".join(f"{name} {value:.4g}" for name, value in POPULATION.items())}. 4,000 draws of each D, {FEWER:,}
-        data sets
-        (standard error 0.7). *Draws* is the interval that holds D fixed, seen as if it spoke of the population;
-        *data* leaves
-        the draws' error out, and so does not cover alone where that is not small; *both* is for use
-        (`--data-uncertainty`).""",
-        "\n".join(_population(found)),
         "## Common random numbers on the bracket ladder",
         """Each step of `pscrub run brackets`, 8,192 draws of each hypothesis (`pscrub.questions.ladder`): the
         difference in points of loss recovered, and the widths of the interval of the paired difference and of that of
@@ -145,15 +136,6 @@ def _watched(found: Mapping[str, Row]) -> Iterator[str]:
         ratios = ", ".join(f"{r:.2f}" for r in row["ratio"].values())
         name, covered, plain = key[0].replace("0-1", "0/1"), row["default"]["coverage"], row["t"]["coverage"]
         yield f"| {name} | {int(key[1]):,} | **{_share(covered)}** | {_share(plain)} | {ratios} |"
-
-
-def _population(found: Mapping[str, Row]) -> Iterator[str]:
-    yield "| rows of D | interval for | E_scrubbed | E_model | E_randomised | loss recovered | mean width, points |"
-    yield "| ---: | --- | ---: | ---: | ---: | ---: | ---: |"
-    for key, cell in _of("population", found):
-        for kind, row in cell.items():
-            names = ("E_scrubbed", "E_model", "E_randomised", "recovered")
-            yield f"| {int(key[0]):,} | {kind} | {' | '.join(_share(row.get(n)) for n in names)} | {row['width']:.2f} |"
 
 
 def _ladder(found: Mapping[str, Row]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The data's uncertainty: the gradient against exact derivatives, and against a bootstrap of D."""
+"""The population's values and intervals: against a bootstrap of D, and refused where D cannot say."""
 
 import math
 from dataclasses import replace
@@ -8,112 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from pscrub import Baseline, Claim, Dataset, Graph, Hypothesis, scrub, unroll
-from pscrub.estimate.baselines import model_loss, randomised_loss
-from pscrub.estimate.estimate import exact_estimate, mean_of_pairs
-from pscrub.estimate.gradients import Scores, exact_gradient, randomised_gradient
+from pscrub import Baseline, Claim, Dataset, Graph, Hypothesis, scrub
+from pscrub.estimate.baselines import Baselines
+from pscrub.estimate.estimate import Estimate, choose, exact_estimate, mean_of_pairs
+from pscrub.estimate.gradients import exact_gradient
+from pscrub.estimate.jackknife import Population
 from pscrub.estimate.population import DataUncertainty, bootstrap, data_uncertainty
-from pscrub.evaluate.on_data import OnData
-from pscrub.evaluate.reference import run_scrubbed
-from pscrub.evaluate.values import Activations
-from pscrub.law.drawing import draw
-from pscrub.law.of_f import scrubbed_expectation
+from pscrub.estimate.recovered import loss_recovered
+from pscrub.outcomes import Said
 from pscrub.result.merging import merge
 from tests.false_alarm import Z
-
-WEIGHTS = torch.tensor([0.3, 0.1, 0.2, 0.1, 0.2, 0.1, 0.0], dtype=torch.float64)
-X = torch.tensor([0, 1, 2, 3, 4, 5, 6])
-GRAPH = Graph.of(
-    {
-        "a": lambda x: (x % 3) + 1,
-        "b": lambda x: x // 2,
-        "c": lambda a, b: a * b + b,
-        "f": lambda c, a, y: ((c - 2 * y) ** 2 + a).double(),
-    },
-    inputs=["x", "y"],
-    output="f",
-)
-
-
-def toy(weights: Tensor = WEIGHTS, sharing: str = "reader") -> Hypothesis:
-    """Claims two levels deep, unimportant inputs at two of them."""
-    data = Dataset({"x": X, "y": (X > 2).long()}, weights)
-    parts = Claim("c", X % 2, reads=[Claim("b", X % 2)])
-    return Hypothesis("toy", GRAPH, data, Claim("f", reads=[parts, Claim("y", "y")]), sharing)  # type: ignore[arg-type]
-
-
-def scores(hypothesis: Hypothesis, draws: int, seed: int) -> tuple[Scores, Tensor, OnData]:
-    tree = unroll(hypothesis)
-    activations = Activations(hypothesis.graph, hypothesis.data)
-    rows = draw(tree, draws, (seed,))
-    f = run_scrubbed(tree, activations, rows)
-    found = Scores(tree)
-    found.add(rows, f)
-    return found, f, OnData(hypothesis.graph, hypothesis.data)
-
-
-@pytest.mark.parametrize("sharing", ["reader", "all", "each"])
-def test_the_gradient_is_that_of_the_exact_expectation(sharing: str) -> None:
-    """d E / d log w_k by central differences of the exact E_scrubbed, every row in turn, weights not uniform."""
-    step, expected = 1e-5, []
-    for k in range(len(X)):
-        ends = []
-        for sign in (-1, 1):
-            weights = WEIGHTS.clone()
-            weights[k] *= math.exp(sign * step)
-            ends.append(scrubbed_expectation(unroll(toy(weights, sharing))))
-        expected.append((ends[1] - ends[0]) / (2 * step))
-    runs = torch.stack([scores(toy(sharing=sharing), 4000, seed)[0].gradient() for seed in range(40)])
-    for half in (0, 1):
-        error = runs[:, half].std(0) / math.sqrt(len(runs))
-        # 40 runs of 2,000: means are normal, their errors known to 11 %.
-        wrong = (runs[:, half].mean(0) - torch.tensor(expected)).abs()
-        assert bool((wrong <= 1.5 * Z * error + 1e-9).all())
-    assert runs.sum(-1).abs().max() < 1e-9  # scaling all weights changes nothing
-    assert bool((runs[..., -1] == 0).all())  # nor does a row that is never drawn
-
-
-def test_rounds_add_up() -> None:
-    tree, activations = unroll(toy()), Activations(GRAPH, toy().data)
-    rounds = [draw(tree, 100, (0, i)) for i in range(3)]
-    apart, whole = Scores(tree), Scores(tree)
-    for data in rounds:
-        apart.add(data, run_scrubbed(tree, activations, data))
-    joined = {path: torch.cat([data[path] for data in rounds]) for path in rounds[0]}
-    whole.add(joined, run_scrubbed(tree, activations, joined))
-    torch.testing.assert_close(apart.gradient(), whole.gradient(), rtol=1e-12, atol=1e-12)
-
-
-def test_the_baselines_gradients_are_exact() -> None:
-    step = 1e-6
-    on_data = OnData(GRAPH, toy().data)
-    found = (exact_gradient(on_data.on_data("f"), toy().data.weights), randomised_gradient(on_data))
-    for k in range(len(X)):
-        values = []
-        for sign in (-1, 1):
-            weights = WEIGHTS.clone()
-            weights[k] *= math.exp(sign * step)
-            moved = OnData(GRAPH, toy(weights).data)
-            values.append((model_loss(moved).value, randomised_loss(moved).value))
-        for gradient, low, high in zip(found, *values, strict=True):
-            assert float(gradient[0, k]) == pytest.approx((high - low) / (2 * step), abs=1e-6)
-            assert torch.equal(gradient[0], gradient[1])
-
-
-def test_a_sampled_randomised_loss_has_its_gradient_from_the_same_pairs() -> None:
-    on_data = OnData(GRAPH, toy().data)
-    exact, few = randomised_gradient(on_data), randomised_gradient(on_data, pairs=4_000_000 // 20)
-    assert torch.equal(exact, few)
-    big = Dataset({"x": X.repeat(40), "y": (X > 2).long().repeat(40)}, WEIGHTS.repeat(40))
-    on_data = OnData(GRAPH, big)
-    sampled = randomised_gradient(on_data, pairs=500)  # 25 pairs: fewer than 2 labels on 280 rows
-    whole = randomised_gradient(on_data)
-    assert not torch.equal(sampled[0], sampled[1]) and sampled.sum(1).abs().max() < 1e-9
-    close = torch.stack([randomised_gradient(on_data, pairs=559, seed=s).mean(0) for s in range(4000)])
-    wrong = (close.reshape(4000, 40, 7).sum(1).mean(0) - whole[0].reshape(40, 7).sum(0)).abs()
-    spread = close.reshape(4000, 40, 7).sum(1).std(0) / math.sqrt(4000)
-    # Centring by the mean of 27 pairs takes 1 / 27 of the gradient away.
-    assert bool((wrong <= Z * spread + whole[0].reshape(40, 7).sum(0).abs() / 20).all())
 
 
 def linear(n: int, seed: int = 0) -> Hypothesis:
@@ -129,14 +33,17 @@ def linear(n: int, seed: int = 0) -> Hypothesis:
 
 
 def uncertainty(hypothesis: Hypothesis, draws: int = 20_000, seed: int = 0) -> DataUncertainty:
-    found, f, on_data = scores(hypothesis, draws, seed)
-    gradients = (
-        found.gradient(),
-        exact_gradient(on_data.on_data("f"), hypothesis.data.weights),
-        randomised_gradient(on_data),
-    )
-    baselines = model_loss(on_data), randomised_loss(on_data)
-    return data_uncertainty(mean_of_pairs(f), *baselines, gradients, hypothesis.data.weights)
+    found = scrub(hypothesis, draws=draws, seed=seed, data_uncertainty=True).results[0].data
+    assert found is not None
+    return found
+
+
+def given(scrubbed: Tensor, drawn: Estimate, randomised: Baseline, **more: float) -> Population:
+    """A population of rows of equal weight, E_scrubbed's gradient given, baselines held fixed."""
+    rows = scrubbed.shape[1]
+    none = torch.zeros(2, rows, dtype=torch.float64)
+    gradients = tuple((g[0], g[1]) for g in (scrubbed, none, none))
+    return Population(drawn, randomised, gradients, torch.full((rows,), 1 / rows, dtype=torch.float64), **more)
 
 
 def test_the_jackknife_agrees_with_a_bootstrap_of_the_data() -> None:
@@ -144,7 +51,7 @@ def test_the_jackknife_agrees_with_a_bootstrap_of_the_data() -> None:
     found = uncertainty(hypothesis)
     again = bootstrap(hypothesis, times=300, draws=4000)
     covariance = torch.from_numpy(np.cov(again.T.numpy()))
-    covariance[0, 0] -= mean_of_pairs(scores(hypothesis, 4000, 9)[1]).se ** 2  # the bootstrap's own draws
+    covariance[0, 0] -= scrub(hypothesis, draws=4000, seed=9).results[0].scrubbed.se ** 2  # the bootstrap's own draws
     # 300 resamples know a standard deviation to 4 %.
     for i in range(3):
         ratio = math.sqrt(float(found.covariance[i, i] / covariance[i, i]))
@@ -179,13 +86,15 @@ def test_rows_that_are_all_alike_have_no_uncertainty() -> None:
 def test_a_hypothesis_that_claims_everything_exact_has_the_models_uncertainty() -> None:
     n = 100
     f = torch.randn(n, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    weights = torch.full((n,), 1 / n, dtype=torch.float64)
-    gradient = exact_gradient(f, weights)
-    model = Baseline(float(f.mean()), 0.0, 0, "exact")
-    given = Baseline(5.0, 0.0, 0, "given")
-    found = data_uncertainty(
-        exact_estimate(model.value, 0.95, "exact"), model, given, (gradient, gradient, torch.zeros(2, n)), weights
+    value = exact_estimate(float(f.mean()), 0.95, "exact")
+    model, gradient = Baseline(value.value, 0.0, 0, "exact"), exact_gradient(f, torch.full((n,), 1 / n).double())
+    population = given(gradient, value, Baseline(5.0, 0.0, 0, "given"))
+    population = replace(population, gradients=(population.gradients[0], *population.gradients[:2]))
+    population = replace(
+        population, gradients=(*population.gradients[:2], given(0 * gradient, value, model).gradients[0])
     )
+    found = data_uncertainty(value, model, population)
+    assert found.both.scrubbed is not None
     assert found.both.scrubbed.se == pytest.approx(float(f.std()) / math.sqrt(n))  # the textbook standard error
     assert found.both.recovered is not None and found.both.recovered.value == pytest.approx(100)
     assert found.both.recovered.width < 1e-6  # 100 % on every sample of the population
@@ -194,16 +103,63 @@ def test_a_hypothesis_that_claims_everything_exact_has_the_models_uncertainty() 
 
 def test_noise_that_hides_the_data_is_warned_of_by_name() -> None:
     noise = torch.randn(2, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    weights = torch.full((100,), 0.01, dtype=torch.float64)
-    none = torch.zeros(2, 100, dtype=torch.float64)
-    base = Baseline(0.0, 0.0, 0, "exact"), Baseline(1.0, 0.0, 0, "exact")
+    model, chance = Baseline(0.0, 0.0, 0, "exact"), Baseline(1.0, 0.0, 0, "exact")
     value = exact_estimate(0.5, 0.95, "exact")
-    hidden = data_uncertainty(value, *base, (torch.stack([noise[0], -noise[0]]), none, none), weights)
-    assert hidden.warnings[0].startswith("data uncertainty not resolved") and hidden.data.scrubbed.width > 0
-    signs = 0.8 * (-1.0) ** torch.arange(100)
-    blurred = data_uncertainty(value, *base, (torch.stack([1 + signs, 1 - signs]), none, none), weights)
+    hidden = data_uncertainty(value, model, given(torch.stack([noise[0], -noise[0]]), value, chance))
+    assert hidden.warnings[0].startswith("data uncertainty not resolved")
+    assert hidden.data.scrubbed is not None and hidden.data.scrubbed.width > 0
+    signs = 0.8 * (-1.0) ** torch.arange(100, dtype=torch.float64)
+    blurred = data_uncertainty(value, model, given(torch.stack([1 + signs, 1 - signs]), value, chance))
     assert blurred.warnings[0].startswith("data uncertainty blurred")
     assert float(blurred.covariance[0, 0]) > 100 * 0.36 * 100 / 99  # what the product of the halves gives
+
+
+def test_where_the_population_cannot_be_known_no_interval_is_given() -> None:
+    value, chance = exact_estimate(0.5, 0.95, "exact"), Baseline(1.0, 0.0, 0, "exact")
+    gradient = 0.01 * torch.ones(2, 100, dtype=torch.float64)
+    for unknown, refused, kind in ((0.3, True, "population not known"), (0.1, False, "population partly known")):
+        found = data_uncertainty(value, Baseline(0.0, 0.0, 0, "exact"), given(gradient, value, chance, unknown=unknown))
+        assert (found.both.scrubbed is None) is (found.both.recovered is None) is refused
+        assert [said.kind for said in map(Said.of, found.warnings)] == [kind]
+        assert f"{100 * unknown:.2g} %" in found.warnings[0] and found.both.model.value == 0.0
+    lone = linear(300)
+    lone = replace(lone, claim=Claim("f", reads=[Claim("out", "noise"), Claim("y", "exact")]))
+    run = scrub(lone, draws=200, data_uncertainty=True)
+    result = run.results[0]
+    assert result.data is not None and result.data.both.scrubbed is None and result.data.unknown == 1.0
+    assert "not known" in repr(run) and result.as_row()["unknown_population"] == 1.0
+    assert any(Said.of(said).kind == "population not known" for said in result.warnings)
+
+
+def test_values_on_this_data_and_in_the_population_stay_apart() -> None:
+    """Blocks of three: D's own rows stand in for themselves in a third of all draws, which makes E_scrubbed less."""
+    rng = torch.Generator().manual_seed(2)
+    u, y = torch.randn(2, 600, generator=rng, dtype=torch.float64)
+    data = Dataset({"u": u, "y": u + 0.1 * y, "b": torch.arange(600) // 3})
+    graph = Graph.of({"out": lambda u: 1.0 * u, "f": lambda out, y: (out - y) ** 2}, ["u", "y"], "f")
+    h = Hypothesis("threes", graph, data, Claim("f", reads=[Claim("out", "b"), Claim("y", "exact")]))
+    result = scrub(h, draws=8000, data_uncertainty=True).results[0]
+    assert result.data is not None and result.data.both.scrubbed is not None
+    by_block = u.reshape(200, 3)
+    apart = [(by_block[:, i] - (data["y"].reshape(200, 3))[:, j]) ** 2 for i in range(3) for j in range(3) if i != j]
+    assert abs(result.data.both.scrubbed.value - float(torch.stack(apart).mean())) < Z * result.scrubbed.se
+    assert result.scrubbed.high < result.data.both.scrubbed.low
+    row = result.as_row()
+    assert row["scrubbed_population"] == result.data.both.scrubbed.value != row["scrubbed"]
+
+
+def test_clusters_widen_the_interval_by_what_their_rows_share() -> None:
+    rng = torch.Generator().manual_seed(3)
+    s, of_cluster = torch.randint(0, 3, (400,), generator=rng), torch.randn(50, generator=rng, dtype=torch.float64)
+    noise = of_cluster.repeat_interleave(8)
+    data = Dataset({"s": s, "noise": noise, "y": s + 0.5 * noise, "document": torch.arange(400) // 8})
+    h = replace(linear(4), data=data, claim=Claim("f", reads=[Claim("out", "s"), Claim("y", "exact")]))
+    h = replace(h, graph=linear(4).graph)
+    rows, documents = uncertainty(h, 4000), scrub(h, draws=4000, clusters="document").results[0].data
+    assert documents is not None and documents.both.scrubbed is not None and rows.both.scrubbed is not None
+    assert documents.both.scrubbed.se > 1.5 * rows.both.scrubbed.se
+    assert documents.both.model.se > 1.5 * rows.both.model.se
+    assert "50 clusters (document)" in documents.both.model.method
 
 
 def test_a_run_gives_it_when_asked_and_runs_on_and_merges() -> None:
@@ -218,10 +174,12 @@ def test_a_run_gives_it_when_asked_and_runs_on_and_merges() -> None:
     merged = merge(whole, other).results[0].data
     going_on = scrub(hypothesis, draws=4000, data_uncertainty=True, seed=1, after=whole).results[0].data
     assert merged is not None and going_on is not None
-    assert merged.both.scrubbed.se < one.data.both.scrubbed.se
+    assert merged.population is not None and merged.population.drawn is not None
+    assert one.data.population is not None and one.data.population.drawn is not None
+    assert merged.population.drawn.se < one.data.population.drawn.se
     torch.testing.assert_close(merged.covariance, going_on.covariance)
-    given = scrub(hypothesis, draws=4000, data_uncertainty=True, randomised=9.0).results[0].data
-    assert given is not None and given.data.randomised.width == 0
+    fixed = scrub(hypothesis, draws=4000, data_uncertainty=True, randomised=9.0).results[0].data
+    assert fixed is not None and fixed.data.randomised.width == 0
     exact = scrub(replace(hypothesis, claim=Claim("f", "exact")), data_uncertainty=True).results[0].data
     assert exact is not None and exact.data.scrubbed.se == pytest.approx(exact.data.model.se)
 
@@ -229,10 +187,28 @@ def test_a_run_gives_it_when_asked_and_runs_on_and_merges() -> None:
 def test_noise_never_takes_away_from_the_draws() -> None:
     """A covariance that noise made negative must not narrow the interval of both below that of the draws."""
     noise = torch.randn(2, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    weights = torch.full((100,), 0.01, dtype=torch.float64)
-    none = torch.zeros(2, 100, dtype=torch.float64)
-    base = Baseline(0.0, 0.0, 0, "exact"), Baseline(10.0, 0.0, 0, "exact")
+    model, chance = Baseline(0.0, 0.0, 0, "exact"), Baseline(10.0, 0.0, 0, "exact")
     e = mean_of_pairs(torch.randn(400, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
-    found = data_uncertainty(e, *base, (0.01 * torch.stack([noise[0], -noise[0]]), none, none), weights)
-    assert found.both.scrubbed.se >= e.se and found.both.recovered is not None
+    found = data_uncertainty(e, model, given(0.01 * torch.stack([noise[0], -noise[0]]), e, chance))
+    assert found.both.scrubbed is not None and found.both.scrubbed.se >= e.se and found.both.recovered is not None
     assert found.both.recovered.width > 10 * e.width * 0.99
+
+
+@pytest.mark.parametrize("ones", [1, 3, 40])
+def test_draws_and_data_are_never_narrower_than_draws(ones: int) -> None:
+    """Rare 0/1 losses are betted on, to longer sides than a t interval has; the data's part comes on top."""
+    f = torch.zeros(1000, dtype=torch.float64)
+    f[torch.randperm(1000, generator=torch.Generator().manual_seed(0))[:ones]] = 1.0
+    e, few = choose(f), choose(f[:100], zero_one=True)
+    none = torch.zeros(2, 100, dtype=torch.float64)
+    model, chance = Baseline(0.0, 0.0, 0, "exact"), Baseline(0.5, 0.0, 0, "exact")
+    for on_data in (e, few):
+        for gradient in (none, none + 1e-4):
+            found = data_uncertainty(on_data, model, given(gradient, e, chance)).both
+            against = Baselines(model, chance)
+            plain = loss_recovered(on_data, against)
+            assert found.scrubbed is not None and found.recovered is not None and plain is not None
+            for drawn in (on_data, e):
+                assert found.scrubbed.value - found.scrubbed.low >= drawn.value - drawn.low - 1e-12
+                assert found.scrubbed.high - found.scrubbed.value >= drawn.high - drawn.value - 1e-12
+            assert found.recovered.width >= plain.width - 1e-9

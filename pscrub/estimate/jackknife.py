@@ -1,0 +1,265 @@
+"""E_scrubbed in the population that D is a sample of, from draws apart, and what it owes to each unit of D.
+
+Delete-one jackknife: how the mean moves when a unit is left out of D. Draws that hold the unit go; the others stand in
+for them, as each would then have been drawn from what is left of its block, so that no evaluation of f is needed:
+
+    E[f] - E[f without q] = E[f s_q],   s_q = [q drawn] - [q not drawn] (product over places of L / (L - w_q) - 1),
+
+with L the weight that a place's row was drawn from and w_q that of q in its block. The variance is the sum of squares
+over units, each the product of two independent estimates, from the first and from the second draws of pairs, so that
+the draws' noise is not in it. Where blocks have few rows, squares count the joint effect of two rows once for each of
+them, and too much; a second sum, over pairs of draws, has no such bias:
+
+    Var = mean over pairs of draws (s, t) of f_s f_t (1 - r),   r = [no unit in both] P(s, t drawn apart) / P(s) P(t),
+
+E[f]^2 being the mean over pairs that are apart. It is noisier, and so only the difference of the two is taken, from the
+same draws, and added.
+
+Source: Efron and Stein, The jackknife estimate of variance (1981); Hoeffding (1948), for the second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pscrub.estimate.baselines import Baseline
+from pscrub.estimate.estimate import Estimate, Interval, choose, mean_of_pairs
+from pscrub.law.apart import Apart, Places
+from pscrub.records import Equal
+
+MOST = 512
+"""Draws of each half, all pairs of which are looked at."""
+WORK = 1e8
+"""Comparisons that this may take; with more places fewer draws are looked at."""
+LEAST = 256
+"""Draws of each half below which their pairs are too noisy to say anything."""
+
+
+@dataclass(frozen=True, eq=False)
+class Population(Equal):
+    """What draws apart say of the population.
+
+    Args:
+        drawn: E_scrubbed, with the draws' uncertainty; None if no draw has a row for every place.
+        randomised: E_randomised over pairs of different units.
+        gradients: of E_scrubbed, E_model and E_randomised, two float64 [units] each, the change with each unit of D.
+        weights: float64 [units], D's.
+        excess: what pairs of draws add to the sum of squares of E_scrubbed's gradient.
+        unknown: the share of draws in which some place has no row left.
+        clusters: the column whose values tell units apart; "" where each row is one.
+    """
+
+    drawn: Estimate | None
+    randomised: Baseline
+    gradients: tuple[tuple[Tensor, Tensor], ...]
+    weights: Tensor
+    excess: float = 0.0
+    unknown: float = 0.0
+    clusters: str = ""
+
+    @property
+    def effective(self) -> float:
+        """As many units of equal weight would weigh as these do."""
+        return 1 / float(self.weights.square().sum())
+
+
+class Influence:
+    """Running sums over rounds of draws apart.
+
+    Costs O(draws) for each pair of places and O(N) for each place a round; pairs of draws, once, WORK at most.
+
+    Args:
+        places: what is drawn.
+    """
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self.weights = torch.bincount(places.units, weights=places.tree.hypothesis.data.weights)
+        self.sums = torch.zeros(2, 2, len(self.weights), dtype=torch.float64)
+        self.f: list[Tensor] = []
+        self.known: list[Tensor] = []
+        self.some: tuple[_Drawn, _Drawn] | None = None
+
+    @property
+    def draws(self) -> int:
+        """Draws so far, those that are not known included."""
+        return sum(map(len, self.f))
+
+    def add(self, drawn: Apart, f: Tensor) -> None:
+        """Take in a round.
+
+        Args:
+            drawn: of `draw_apart`.
+            f: float64 [known draws], in their order.
+        """
+        whole = torch.zeros(len(drawn.known), dtype=torch.float64).masked_scatter(drawn.known, f.double())
+        every = _Drawn(whole, drawn.known, drawn.rows, drawn.blocks, drawn.left)
+        for half in (0, 1):
+            self.sums[half] += self._scores(every.part(slice(half, None, 2)))
+        self.f.append(whole)
+        self.known.append(drawn.known)
+        if self.some is None:
+            count = min(MOST, int(math.sqrt(WORK / len(drawn.rows) ** 2)), len(whole) // 2)
+            # Random parts, as draws come sorted by the row of their root; chosen apart, as the two of a pair are of one
+            # stratum, which must be met no more often than among all draws.
+            rng = np.random.default_rng(count)
+            first, second = (torch.from_numpy(rng.permutation(len(whole) // 2)[:count]) for _ in range(2))
+            self.some = every.part(2 * first), every.part(2 * second + 1)
+
+    def found(self, interval: Interval) -> tuple[Estimate | None, float, Tensor, float]:
+        """E_scrubbed with the draws' uncertainty, the share of draws unknown, its gradient [2, units], the excess."""
+        f, known = torch.cat(self.f), torch.cat(self.known)
+        count = int(known.sum())
+        if not count:
+            return None, 1.0, torch.zeros_like(self.sums[0]), 0.0
+        mean = float(f[known].sum()) / count
+        if count == len(f):
+            estimate = choose(f, interval.level, interval.kind, interval.bounds, known=interval.known)
+        else:
+            # A ratio: of pairs with one draw unknown the other still counts.
+            moved = mean_of_pairs(torch.where(known, f - mean, 0.0) * len(f) / count, interval.level)
+            ends = mean - moved.value + moved.low, mean - moved.value + moved.high
+            estimate = replace(moved, value=mean, low=ends[0], high=ends[1], draws=count)
+        gradient = self._gradient(self.sums, mean)
+        return estimate, 1 - count / len(f), gradient, self._excess(mean)
+
+    def _gradient(self, sums: Tensor, mean: float) -> Tensor:
+        """float64 [2, units]; the last row of `sums` counts the draws that are known."""
+        counts = torch.stack([torch.cat(self.known)[half::2].sum() for half in (0, 1)]).clamp(min=1)
+        return self._scaled(sums, mean, counts)
+
+    def _scaled(self, sums: Tensor, mean: float, counts: Tensor) -> Tensor:
+        smaller = 1 - float(self.weights.square().sum())
+        return smaller * (sums[:, 1] - mean * sums[:, 0]) / counts[:, None]
+
+    def _scores(self, drawn: _Drawn) -> Tensor:
+        """float64 [2, units]: sums over draws of the scores, and of f times the scores."""
+        units, out = self.places.units, torch.zeros(2, len(self.weights), dtype=torch.float64)
+        factors = drawn.known.double(), torch.where(drawn.known, drawn.f, 0.0)
+        mine = [units[rows] for rows in drawn.rows]
+        stand_in = list(self._stand_ins(drawn))
+        for factor, into in zip(factors, out, strict=True):
+            for u, spans in enumerate(self.places.spans):
+                into += torch.bincount(mine[u], weights=factor, minlength=len(into))
+                each = factor * stand_in[u]
+                blocks = torch.bincount(drawn.blocks[u], weights=each, minlength=spans.partition.n_blocks)
+                rows = blocks[spans.partition.labels] * spans.weights
+                into -= torch.bincount(units, weights=rows, minlength=len(into))
+                for unit in mine:  # what is drawn has no stand-in
+                    own = spans.find(drawn.blocks[u], unit)[1]
+                    into += torch.bincount(unit, weights=each * own, minlength=len(into))
+        return out
+
+    def _stand_ins(self, drawn: _Drawn) -> Iterator[Tensor]:
+        """float64 [draws] for each place: by how much more a draw counts for each weight of its block that is left out.
+
+        Of the product over places the terms in the order of places, each with those before whose block holds it.
+        """
+        before: list[Tensor] = []
+        for u, spans in enumerate(self.places.spans):
+            own = spans.find(drawn.blocks[u], self.places.units[drawn.rows[u]])[1]
+            rest = drawn.left[u] - own
+            share = torch.where(rest > 1e-12 * drawn.left[u], 1 / rest.clamp(min=1e-300), 0.0)
+            product = torch.ones_like(share)
+            for v, more in enumerate(before):
+                inside = self.places.spans[v].partition.labels_of(drawn.rows[u]) == drawn.blocks[v]
+                product = product * torch.where(inside, 1 + more, 1.0)
+            before.append(share * own)
+            yield share * product
+
+    def _excess(self, mean: float) -> float:
+        """What pairs of draws add to the sum of squares."""
+        assert self.some is not None
+        counts = torch.stack([half.known.sum() for half in self.some])
+        if len(self.some[0].f) < LEAST or not bool((counts > 0).all()):
+            return 0.0
+        sums = torch.stack([self._scores(half) for half in self.some])
+        first, second = self._scaled(sums, mean, counts)
+        squares = float((first * second).sum()) / (1 - float(self.weights.square().sum()))
+        a, b = ((half.f - mean) * half.known for half in self.some)
+        return float(a @ (self._overlap(*self.some).double() @ b)) / float(counts.prod()) - squares
+
+    def _overlap(self, one: _Drawn, other: _Drawn) -> Tensor:
+        """float32 [draws, draws]: 1 - r of every pair of draws."""
+        units = self.places.units
+        shared = torch.zeros(len(one.f), len(other.f), dtype=torch.bool)
+        for mine in one.rows:
+            for theirs in other.rows:
+                shared |= units[mine].int()[:, None] == units[theirs].int()
+        ratio = torch.ones(shared.shape)
+        for u, spans in enumerate(self.places.spans):
+            if spans.partition.n_blocks > 1:  # of all of D a few units are nothing
+                ratio *= self._without(u, one, other.rows[:u])
+                ratio *= self._without(u, other, one.rows[: u + 1]).T
+        return (1 - ratio).masked_fill_(shared, 1.0)
+
+    def _without(self, u: int, drawn: _Drawn, others: Tensor) -> Tensor:
+        """float32 [draws, other draws]: by how much likelier a place's row is with others' units left out."""
+        spans, units = self.places.spans[u], self.places.units
+        blocks, left = drawn.blocks[u][:, None], drawn.left[u][:, None].float()
+        rest = left.clamp(min=1e-30).repeat(1, others.shape[1])  # nothing is left to what is not known
+        least = 1e-6 * rest[:, :1]
+        for rows in others:
+            if spans.count == len(units):  # a unit is a row
+                inside = spans.partition.labels_of(rows).int() == blocks.int()
+                rest -= inside * spans.weights[rows].float()
+            else:
+                rest -= spans.find(blocks, units[rows])[1].float()
+        return left / rest.clamp_(min=least)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Draws apart, with f: rows, blocks and what was left, [places, draws]."""
+
+    f: Tensor
+    known: Tensor
+    rows: Tensor
+    blocks: Tensor
+    left: Tensor
+
+    def part(self, some: slice | Tensor) -> _Drawn:
+        return _Drawn(self.f[some], self.known[some], *(t[:, some] for t in (self.rows, self.blocks, self.left)))
+
+
+def pool_populations(both: Sequence[Population], draws: Sequence[int]) -> Population:
+    """What sets of draws say together, each weighing as it has draws."""
+    shares = [n / sum(draws) for n in draws]
+    stacked = [torch.stack([torch.stack(g) for g in each.gradients]) for each in both]  # [3, 2, units] each
+    pooled = sum(share * g for share, g in zip(shares, stacked, strict=True))
+    assert isinstance(pooled, Tensor)
+    return replace(
+        both[0],
+        drawn=_pool([each.drawn for each in both], shares),
+        gradients=tuple((first.clone(), second.clone()) for first, second in pooled),
+        excess=sum(share * each.excess for share, each in zip(shares, both, strict=True)),
+        unknown=sum(share * each.unknown for share, each in zip(shares, both, strict=True)),
+    )
+
+
+def _pool(estimates: Sequence[Estimate | None], shares: Sequence[float]) -> Estimate | None:
+    """The mean of independent estimates: what lies between each and the ends of its interval adds up by squares."""
+    known = [(share, e) for share, e in zip(shares, estimates, strict=True) if e is not None]
+    if not known:
+        return None
+    total = sum(share for share, _ in known)
+
+    def root(parts: Sequence[float]) -> float:
+        return math.sqrt(sum(part**2 for part in parts)) / total
+
+    value = sum(share * e.value for share, e in known) / total
+    return replace(
+        known[0][1],
+        value=value,
+        low=value - root([share * (e.value - e.low) for share, e in known]),
+        high=value + root([share * (e.high - e.value) for share, e in known]),
+        se=root([share * e.se for share, e in known]),
+        df=min(e.df for _, e in known),
+        draws=sum(e.draws for _, e in known),
+    )

@@ -1,0 +1,145 @@
+"""The jackknife of draws apart against leaving each row out, and its variance against a sum over pairs of draws."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pscrub import Claim, Dataset, Graph, Hypothesis, unroll
+from pscrub.estimate.estimate import Interval
+from pscrub.estimate.gradients import exact_gradient, randomised_apart
+from pscrub.estimate.jackknife import Influence, pool_populations
+from pscrub.evaluate.engine import Engine
+from pscrub.evaluate.on_data import OnData
+from pscrub.law.apart import draw_apart, number_units, plan_places
+from tests.false_alarm import Z
+
+BLOCKS = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
+U = [0.3, -1.0, 2.0, 0.5, 1.5, 0.0, -0.7, 1.1, 0.2, 0.9, -1.4, 0.6]
+Y = [1.0, 0.0, 0.5, -1.0, 2.0, 1.0, 0.0, 0.5, -0.5, 1.0, 0.0, 2.0]
+GRAPH = Graph.of({"out": lambda u: 1.0 * u, "f": lambda out, y: (out - y) ** 2}, ["u", "y"], "f")
+
+
+def toy(weights: list[float] | None = None) -> Hypothesis:
+    columns = {"u": torch.tensor(U).double(), "y": torch.tensor(Y).double(), "b": torch.tensor(BLOCKS)}
+    data = Dataset(columns, None if weights is None else torch.tensor(weights).double())
+    return Hypothesis("toy", GRAPH, data, Claim("f", reads=[Claim("out", "b"), Claim("y", "exact")]))
+
+
+def influence(hypothesis: Hypothesis, draws: int, seed: int, units: Tensor | None = None) -> Influence:
+    tree = unroll(hypothesis)
+    places = plan_places(tree, torch.arange(hypothesis.data.n) if units is None else units)
+    drawn, found = draw_apart(places, draws, (seed,)), Influence(places)
+    found.add(drawn, Engine(hypothesis.data).f(tree, drawn.data()))
+    return found
+
+
+def mean_without(left_out: set[int], units: list[int]) -> float:
+    """The mean over a row, and another unit's row of its block, of what is left: by two loops."""
+    total, rows = 0.0, [row for row in range(len(U)) if units[row] not in left_out]
+    for i in rows:
+        others = [j for j in rows if BLOCKS[j] == BLOCKS[i] and units[j] != units[i]]
+        total += sum((U[j] - Y[i]) ** 2 for j in others) / len(others) / len(rows)
+    return total
+
+
+@pytest.mark.parametrize("units", [list(range(12)), [0, 1, 2, 3, 0, 5, 6, 7, 1, 9, 10, 11]])
+def test_the_gradient_is_the_change_without_each_unit(units: list[int]) -> None:
+    runs = [influence(toy(), 4000, seed, torch.tensor(units)).found(Interval()) for seed in range(20)]
+    values = torch.tensor([run[0].value for run in runs if run[0] is not None], dtype=torch.float64)
+    whole = mean_without(set(), units)
+    assert abs(float(values.mean()) - whole) <= Z * float(values.std()) / math.sqrt(20)
+    gradients = torch.stack([run[2].mean(0) for run in runs])
+    mean, spread = gradients.mean(0), gradients.std(0) / math.sqrt(20)
+    smaller = 1 - float(torch.bincount(torch.tensor(units)).double().div(12).square().sum())
+    if len(set(units)) == 12:
+        for unit in set(units):
+            expected = smaller * (whole - mean_without({unit}, units))
+            assert abs(float(mean[unit]) - expected) <= 1.5 * Z * float(spread[unit]) + 1e-9
+    else:  # of clusters the mean is a ratio, whose weights are known to first order
+        told = torch.tensor([smaller * (whole - mean_without({unit}, units)) for unit in range(12) if unit in units])
+        kept = mean[sorted(set(units))]
+        assert float(np.corrcoef(told.numpy(), kept.numpy())[0, 1]) > 0.95
+
+
+def variance_by_pairs(blocks: list[int]) -> float:
+    """E[f]^2 less its mean over pairs of draws that are apart, over all pairs of draws: four loops."""
+    draws = [(i, j) for i, j in product(range(len(blocks)), repeat=2) if i != j and blocks[i] == blocks[j]]
+    n = {b: blocks.count(b) for b in blocks}
+    p = [1 / len(blocks) / (n[blocks[i]] - 1) for i, _ in draws]
+    f = np.array([(U[j] - Y[i]) ** 2 for i, j in draws])
+    f -= float(np.dot(p, f))
+    total = 0.0
+    for (s, fs, ps), (t, ft, pt) in product(zip(draws, f, p, strict=True), repeat=2):
+        if set(s) & set(t):
+            ratio = 0.0
+        elif blocks[s[0]] == blocks[t[0]]:
+            size = n[blocks[s[0]]]
+            ratio = (size - 1) / (size - 2) * (size - 1) / (size - 3)
+        else:
+            ratio = 1.0
+        total += ps * pt * fs * ft * (1 - ratio)
+    return total
+
+
+def test_the_variance_is_that_of_pairs_of_draws() -> None:
+    expected, found = variance_by_pairs(BLOCKS), []
+    for seed in range(20):
+        _, _, gradient, excess = influence(toy(), 2000, seed).found(Interval())
+        found.append(12 / 11 * float((gradient[0] * gradient[1]).sum()) + excess)
+    spread = float(np.std(found)) / math.sqrt(20)
+    assert abs(float(np.mean(found)) - expected) <= 1.5 * Z * spread
+    # The squares alone, each pair's effect counted for both of its rows, would be caught.
+    _, _, gradient, excess = influence(toy(), 40_000, 99).found(Interval())
+    alone = 12 / 11 * float((gradient[0] * gradient[1]).sum())
+    assert alone > expected + 1.5 * Z * spread and excess < 0
+
+
+def test_the_randomised_loss_is_over_pairs_of_different_rows() -> None:
+    weights = [1.0, 2, 1, 1, 3, 1, 1, 2, 1, 1, 1, 0]
+
+    def by_hand(w: np.ndarray) -> float:
+        f = (np.array(U)[:, None] - np.array(Y)) ** 2
+        apart = np.outer(w, w) * (1 - np.eye(12))
+        return float((apart * f).sum() / apart.sum())
+
+    on_data = OnData(GRAPH, toy(weights).data)
+    found, gradient = randomised_apart(on_data, torch.arange(12))
+    w = on_data.data.weights.numpy()
+    assert found.value == pytest.approx(by_hand(w)) and found.exact
+    for row in range(12):
+        ends = [by_hand(w * np.exp(sign * 1e-6 * (np.arange(12) == row))) for sign in (-1, 1)]
+        assert float(gradient[0, row]) == pytest.approx((ends[1] - ends[0]) / 2e-6, abs=1e-6)
+    sampled, own = randomised_apart(on_data, torch.arange(12), pairs=60)
+    assert not sampled.exact and not torch.equal(own[0], own[1])
+    many = [randomised_apart(on_data, torch.arange(12), pairs=119, seed=seed)[0].value for seed in range(4000)]
+    assert abs(float(np.mean(many)) - found.value) <= Z * float(np.std(many)) / math.sqrt(4000)
+
+
+def test_pairs_of_one_cluster_are_left_out() -> None:
+    on_data = OnData(GRAPH, toy().data)
+    units = number_units(Dataset({"d": torch.arange(12) // 3}), "d")
+    found, gradient = randomised_apart(on_data, units, pairs=400_000)
+    f = (np.array(U)[:, None] - np.array(Y)) ** 2
+    apart = (np.arange(12)[:, None] // 3) != np.arange(12) // 3
+    assert abs(found.value - float(f[apart].mean())) <= Z * found.se and gradient.shape == (2, 4)
+
+
+def test_gradients_of_a_mean_are_its_terms() -> None:
+    f = torch.tensor([1.0, 2.0, 4.0])
+    gradient = exact_gradient(f, torch.tensor([0.5, 0.25, 0.25]).double())
+    assert gradient[0].tolist() == pytest.approx([0.5 * (1 - 2), 0.25 * 0, 0.25 * 2])
+
+
+def test_sets_of_draws_are_pooled_as_they_have_draws() -> None:
+    from pscrub import scrub
+
+    one, two = (scrub(toy(), draws=n, seed=n, data_uncertainty=True).results[0].data for n in (200, 600))
+    assert one is not None and two is not None and one.population is not None and two.population is not None
+    pooled = pool_populations((one.population, two.population), (200, 600))
+    assert pooled.drawn is not None and one.population.drawn is not None and two.population.drawn is not None
+    assert pooled.drawn.value == pytest.approx((one.population.drawn.value + 3 * two.population.drawn.value) / 4)
+    assert pooled.drawn.draws == 800 and pooled.drawn.se < two.population.drawn.se

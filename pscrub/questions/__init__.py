@@ -6,6 +6,7 @@ on a study's own data (`verify`); and an adversary that looks for claims left ou
 """
 
 from pscrub.questions.ablations import compare_ablations
+from pscrub.questions.adversarial.held_out import InPopulation, adversary_in_population
 from pscrub.questions.adversarial.search import AdversaryResult, adversary
 from pscrub.questions.claims import ClaimCost, claim_costs
 from pscrub.questions.comparison import (
@@ -41,6 +42,7 @@ __all__ = [
     "DistributionDistance",
     "Equivalence",
     "Frontier",
+    "InPopulation",
     "Losses",
     "NodeTest",
     "OutputDistance",
@@ -49,6 +51,7 @@ __all__ = [
     "StudyVerification",
     "Verification",
     "adversary",
+    "adversary_in_population",
     "agreements",
     "bayesian_bootstrap",
     "claim_costs",

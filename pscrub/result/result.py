@@ -10,10 +10,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pscrub import records
+from pscrub.errors import StudyError
 from pscrub.estimate.baselines import Baseline
+from pscrub.estimate.bootstrapped import Samples, bootstrap_posterior
 from pscrub.estimate.estimate import Estimate
 from pscrub.estimate.population import DataUncertainty, Figures
 from pscrub.graph.equal import RewriteCheck
@@ -25,6 +28,10 @@ from pscrub.result.table import Table
 
 HEAD = ("hypothesis", "E_model", "E_randomised", "E_scrubbed", "recovered %", "interval", "draws")
 """What the cells of a table's line are."""
+ASKED = ("E_scrubbed", "loss_recovered")
+"""What ArviZ is given to summarise: a baseline that is exact is a constant, of which its diagnostics are undefined."""
+POSTERIOR = 4
+"""What tells the seed of a posterior's samples from that of the draws."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -131,12 +138,34 @@ class ScrubResult(Equal):
         attrs = {name: value for name, value in self.as_row().items() if isinstance(value, str | float | int)}
         return arviz.draws_dataset(self.draws, attrs)
 
-    def to_arviz(self) -> Any:
-        """ArviZ data of the draws as one chain: `prior` has the root's row, `prior_predictive` f and the distances.
+    def posterior(self, samples: int = 4000, chains: int = 4) -> dict[str, Samples]:
+        """Name -> float64 [chains, samples / chains]: E_scrubbed, E_model, E_randomised, loss recovered in per cent.
 
-        Scrubbing runs the generative program forwards, conditioned on nothing, hence the names of the groups.
+        The Bayesian bootstrap of the draws, D held fixed (`questions.bayesian_bootstrap`); all samples are independent,
+        and named by the draws' seed. Constants where there is nothing random; NaN where losses are not finite, and for
+        loss recovered where it is undefined.
         """
-        return arviz.draws_inference_data(self.draws, {"hypothesis": self.hypothesis})
+        f = self.draws.losses.double()
+        if samples < 1 or samples % chains:
+            raise StudyError(f"samples is {samples}; expected a multiple of {chains}, the number of chains; try 4000")
+        if self.scrubbed.exact or not len(f):
+            f = torch.full((2,), self.scrubbed.value, dtype=torch.float64)
+        elif not bool(f.isfinite().all()):
+            f = torch.full((2,), torch.nan, dtype=torch.float64)
+        seed = self.draws.rounds[0].seed if self.draws.rounds else 0
+        found = bootstrap_posterior(f, self.model, self.randomised, samples, (seed, POSTERIOR))
+        if self.recovered is None:
+            found["loss_recovered"] = np.full(samples, np.nan)
+        return {name: values.reshape(chains, -1) for name, values in found.items()}
+
+    def to_arviz(self) -> Any:
+        """ArviZ data: group `posterior` is what ArviZ summarises and plots, `scrubbed_draws` holds f draw by draw.
+
+        Of the draws themselves, pairs from strata of the root's datum, no diagnostic of chains means anything.
+        """
+        found = self.posterior()
+        posterior = {name: (["chain", "draw"], found[name]) for name in ASKED}
+        return arviz.draws_inference_data(self.draws, posterior, {"hypothesis": self.hypothesis})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -229,8 +258,15 @@ class StudyResult(Equal):
         return arviz.study_dataset(self._draws, values, self.reference, attrs)
 
     def to_arviz(self) -> Any:
-        """ArviZ data of all hypotheses' draws as one chain, and f on D as observed data."""
-        return arviz.study_inference_data(self._draws, self.reference, {"study": self.study, "seed": self.seed})
+        """ArviZ data: posteriors by hypothesis in `posterior`, draws in `scrubbed_draws`, f on D as observed data.
+
+        Posteriors of different hypotheses are drawn apart: for how two differ, ask `questions.compare`.
+        """
+        each = [result.posterior() for result in self.results]
+        dims = ["chain", "draw", "hypothesis"]
+        posterior = {name: (dims, np.stack([one[name] for one in each], -1)) for name in ASKED if each}
+        about = {"study": self.study, "seed": self.seed}
+        return arviz.study_inference_data(self._draws, posterior, self.reference, about)
 
     @property
     def _draws(self) -> dict[str, Draws]:

@@ -1,22 +1,34 @@
 """The command line: run, report, list, show and verify studies. The only module that prints.
 
+Standard output holds the answer; what a study's own functions print while they work goes to standard error.
+
 A command imports what it needs when it is asked for: torch takes seconds that `--help` and `list` need not wait.
 """
 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pscrub.commands import QUESTIONS, AddOptions, add_study_options, cost_claims, load_study
+from pscrub.commands import (
+    QUESTIONS,
+    AddOptions,
+    add_report_options,
+    add_show_options,
+    add_study_options,
+    add_verify_options,
+    check_question,
+    cost_claims,
+    load_study,
+)
 from pscrub.errors import PscrubError, StudyError
+from pscrub.progress import interrupts_kept
 from pscrub.studies import shipped
 
 if TYPE_CHECKING:
@@ -67,7 +79,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.out is not None:
             report.write(so_far, arguments.out)
 
-    with _Bar(errors, study) as bar, _interrupts_kept() as raise_again:
+    with redirect_stdout(sys.stderr), _Bar(errors, study) as bar, interrupts_kept() as raise_again:
 
         def progress(phase: str, done: int, total: int) -> None:
             raise_again()
@@ -93,8 +105,10 @@ def _run(arguments: argparse.Namespace) -> int:
         raise KeyboardInterrupt
     if arguments.claims and not result.cut_short:
         tell = partial(errors.print, highlight=False, markup=False, soft_wrap=True)
-        result = cost_claims(result, study, arguments.claims, tell)
-    found = agreements(study, result, arguments.draws or DRAWS, arguments.seed)
+        with redirect_stdout(sys.stderr):
+            result = cost_claims(result, study, arguments.claims, tell)
+    with redirect_stdout(sys.stderr):
+        found = agreements(study, result, arguments.draws or DRAWS, arguments.seed)
     if arguments.json:
         print(report.dumps(report.document(result, found)))
     else:
@@ -134,37 +148,6 @@ def _write_page(result: StudyResult, folder: Path) -> Path:
     return html.write_page(result, folder)
 
 
-@contextmanager
-def _interrupts_kept() -> Iterator[Callable[[], None]]:
-    """Within it SIGTERM interrupts as Ctrl-C does: the estimates so far are printed and written.
-
-    An interrupt that comes while a destructor runs is lost, as Python passes over what those raise. What is given
-    raises it again, and is called wherever progress is told.
-    """
-    asked = False
-
-    def interrupt(*_: object) -> None:
-        nonlocal asked
-        asked = True
-        raise KeyboardInterrupt
-
-    def again() -> None:
-        if asked:
-            raise KeyboardInterrupt
-
-    try:
-        heard = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
-        before = {each: signal.signal(each, interrupt) for each in heard}
-    except ValueError:  # not the main thread, which alone can
-        yield again
-        return
-    try:
-        yield again
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-
 def _list(arguments: argparse.Namespace) -> int:
     for name, summary in shipped().items():
         print(f"{name:20} {summary}")
@@ -179,12 +162,17 @@ def _show(arguments: argparse.Namespace) -> int:
 
     console = Console()
     if arguments.plan:
-        _print_table(console, plans.plan_table(load_study(arguments), MEMORY))
+        study = load_study(arguments)
+        with redirect_stdout(sys.stderr):
+            table = plans.plan_table(study, MEMORY)
+        _print_table(console, table)
         return 0
     if not console.is_terminal:
         console = Console(width=1000)  # in a pipe no line is cut off
     for hypothesis in load_study(arguments).hypotheses:
-        console.print(trees.hypothesis_tree(hypothesis, arguments.seed))
+        with redirect_stdout(sys.stderr):
+            tree = trees.hypothesis_tree(hypothesis, arguments.seed)
+        console.print(tree)
     return 0
 
 
@@ -192,14 +180,20 @@ def _ask(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     console = Console()
-    for table, lines in arguments.ask(load_study(arguments), arguments):
+    check_question(arguments)
+    answers = arguments.ask(load_study(arguments), arguments)
+    while True:
+        with redirect_stdout(sys.stderr):
+            answer = next(answers, None)
+        if answer is None:
+            return 0
+        table, lines = answer
         if arguments.markdown or isinstance(table, str):
             print(table if isinstance(table, str) else table.markdown())
         else:
             _print_table(console, table)
         for line in lines:
             console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
-    return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -210,16 +204,19 @@ def _verify(arguments: argparse.Namespace) -> int:
 
     if arguments.draws < 0:
         raise StudyError(f"draws is {arguments.draws}; expected 0 (none) or more")
-    console, study = Console(), load_study(arguments)
+    console, study, out = Console(), load_study(arguments), sys.stdout
 
     def show(found: Verification) -> None:
-        if not arguments.json:
+        if arguments.json:
+            return
+        with redirect_stdout(out):
             _print_table(console, found.table())
             for line in found.below:
                 console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
             console.print()
 
-    result = verify(study, arguments.draws, arguments.seed, show)
+    with redirect_stdout(sys.stderr):  # where a study's own functions may print
+        result = verify(study, arguments.draws, arguments.seed, show)
     if arguments.json:
         print(report.dumps(report.document(result)))
     for failure in result.failures:
@@ -287,24 +284,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Command)
     for name, command, summary, add_options in (
         ("run", _run, "scrub a study's hypotheses and print their losses recovered", _add_run_options),
-        ("report", _report, "write report.html anew from a saved result", _add_report_options),
+        ("report", _report, "write report.html anew from a saved result", add_report_options),
         ("list", _list, "list the shipped studies", None),
-        ("show", _show, "print a study's hypotheses as trees, with one sampled datum", _add_show_options),
-        ("verify", _verify, "check a study's hypotheses: Lemma 1, entropies, maximum entropy", _add_verify_options),
+        ("show", _show, "print a study's hypotheses as trees, with one sampled datum", add_show_options),
+        ("verify", _verify, "check a study's hypotheses: Lemma 1, entropies, maximum entropy", add_verify_options),
         *((name, _ask, *about) for name, about in QUESTIONS.items()),
     ):
         made = commands.add_parser(name, help=summary)
         made.set_defaults(command=command)
         made.add_options = add_options
     return parser
-
-
-def _add_show_options(show: argparse.ArgumentParser) -> None:
-    about = (
-        "print in their place what each takes beside one run of the model: operations for each draw, values kept on D"
-    )
-    show.add_argument("--plan", action="store_true", help=about)
-    add_study_options(show)
 
 
 def _add_run_options(run: argparse.ArgumentParser) -> None:
@@ -335,16 +324,3 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--claims", type=int, nargs="?", const=CLAIM_DRAWS, default=0, metavar="N", help=about)
     run.add_argument("--json", action="store_true", help="print one JSON document on standard output")
     add_study_options(run)
-
-
-def _add_report_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="DIR", help="what `run --out` wrote")
-
-
-def _add_verify_options(parser: argparse.ArgumentParser) -> None:
-    from pscrub.questions.verification import DRAWS
-
-    about = f"where exact checks cannot reach (default: {DRAWS:,})"
-    parser.add_argument("--draws", type=int, default=DRAWS, help=about)
-    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
-    add_study_options(parser)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pscrub.errors import HypothesisError, StudyError, close
+from pscrub.errors import HypothesisError, NothingToTryError, StudyError, close
 from pscrub.studies import load
 
 if TYPE_CHECKING:
@@ -36,8 +38,32 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label", action="append", dest="labels", metavar="COLUMN", help=about)
 
 
+def add_show_options(show: argparse.ArgumentParser) -> None:
+    """Give a parser what `show` takes."""
+    about = (
+        "print in their place what each takes beside one run of the model: operations for each draw, values kept on D"
+    )
+    show.add_argument("--plan", action="store_true", help=about)
+    add_study_options(show)
+
+
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """Give a parser what `report` takes."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="what `run --out` wrote")
+
+
+def add_verify_options(parser: argparse.ArgumentParser) -> None:
+    """Give a parser what `verify` takes."""
+    from pscrub.questions.verification import DRAWS
+
+    about = f"where exact checks cannot reach (default: {DRAWS:,})"
+    parser.add_argument("--draws", type=int, default=DRAWS, help=about)
+    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    add_study_options(parser)
+
+
 def load_study(arguments: argparse.Namespace) -> Study:
-    """The study that the arguments name, made with the parameters (and labels) that they give.
+    """The study of the arguments, made with their parameters (and labels); what it prints goes to standard error.
 
     Raises:
         StudyError: as `pscrub.studies.load`, and a parameter that is not written name=value.
@@ -48,8 +74,32 @@ def load_study(arguments: argparse.Namespace) -> Study:
         if not equals or not name:
             raise StudyError(f"-P {text}: expected name=value")
         pairs[name] = value
-    study = load(arguments.study, pairs)
+    with redirect_stdout(sys.stderr):
+        study = load(arguments.study, pairs)
     return study if arguments.labels is None else replace(study, labels=arguments.labels)
+
+
+def check_question(arguments: argparse.Namespace) -> None:
+    """See that a question can be answered and its picture written, before a study is loaded and work done.
+
+    Raises:
+        StudyError: with every option that makes no sense, or a picture that cannot be written.
+    """
+    faults = []
+    if arguments.draws < 1:
+        faults.append(f"draws is {arguments.draws}; expected at least 1 of each hypothesis; try 8192")
+    if not 0 < arguments.level < 1:
+        faults.append(f"level is {arguments.level:g}; expected between 0 and 1; try 0.95")
+    if arguments.seed < 0:
+        faults.append(f"seed is {arguments.seed}; expected 0 or more")
+    if faults:
+        raise StudyError(faults)
+    if getattr(arguments, "out", None) is not None:
+        from pscrub.report.document import check_folder
+
+        if arguments.out.is_dir():
+            raise StudyError(f"cannot write picture '{arguments.out}': it is a folder; name a file, as frontier.svg")
+        check_folder(arguments.out.parent)
 
 
 def _add_adversary_options(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +108,8 @@ def _add_adversary_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--at", action="append", metavar="NODE", help="try these claims or nodes only")
     parser.add_argument("--steps", type=int, default=2, help="most claims joined one after another (default: 2)")
     parser.add_argument("--per-bit", action="store_true", help="prefer claims that forbid little for what they move")
+    about = "share of the rows that confirm what holds in the population; 0 where D is all there is (default: 0.5)"
+    parser.add_argument("--held-out", type=float, default=0.5, metavar="SHARE", help=about)
     parser.add_argument("--rows", type=int, default=20, help="lines of the table (default: 20)")
     _add_hypothesis_option(parser)
     _add_options(parser)
@@ -124,24 +176,33 @@ QUESTIONS: dict[str, tuple[str, AddOptions]] = {
 
 
 def _adversary(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
+    from pscrub.hypothesis.tree import unroll
+    from pscrub.questions.adversarial.offers import check_nodes, known_nodes
     from pscrub.questions.adversarial.search import adversary
     from pscrub.result.table import Table
 
-    for hypothesis in _choose(study, arguments.hypothesis):
+    if arguments.rows < 1:
+        raise StudyError(f"rows is {arguments.rows}; expected 1 or more lines of the table; try 20")
+    chosen = _choose(study, arguments.hypothesis)
+    if arguments.at:
+        check_nodes([unroll(hypothesis) for hypothesis in chosen], arguments.at)
+    for hypothesis in chosen:
+        nodes = arguments.at and [name for name in arguments.at if name in known_nodes(unroll(hypothesis))]
         try:
             found = adversary(
                 hypothesis,
                 study.features,
                 from_data=not arguments.no_data,
-                nodes=arguments.at,
+                nodes=nodes,
                 draws=arguments.draws,
                 steps=arguments.steps,
                 per_bit=arguments.per_bit,
                 seed=arguments.seed,
                 level=arguments.level,
+                held_out=arguments.held_out,
                 labels=study.labels,
             )
-        except StudyError as error:
+        except NothingToTryError as error:
             if arguments.hypothesis:
                 raise
             yield Table(("claim",), (), title=f"'{hypothesis.name}'"), list(error.faults)
@@ -159,9 +220,9 @@ def _frontier(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
     ]
     if arguments.out is not None:
         from pscrub.report import plots
+        from pscrub.report.document import write_text
 
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(plots.svg(plots.plot_frontier(found), "frontier"), encoding="utf-8")
+        write_text(arguments.out, plots.svg(plots.plot_frontier(found), "frontier"))
         lines.append(f"Picture: {arguments.out}")
     yield replace(found.table(), title=study.name), lines
 

@@ -55,6 +55,10 @@ class StudyError(PscrubError):
     """A study that cannot be found, built or run."""
 
 
+class NothingToTryError(StudyError):
+    """A hypothesis at which an adversary has nothing to try: no fault where several are asked about."""
+
+
 def close(name: str, known: Iterable[str]) -> str:
     """The end of an "unknown name" message: close matches if there are any, else the known names.
 

@@ -1,7 +1,8 @@
-"""Progress: how long work tells how far it has come, and how long each of its phases took."""
+"""Progress: how long work tells how far it has come, how long its phases took, and that it is to stop."""
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -48,3 +49,34 @@ def add_seconds(*each: Mapping[str, float]) -> dict[str, float]:
         for phase, spent in seconds.items():
             total[phase] = total.get(phase, 0.0) + spent
     return total
+
+
+@contextmanager
+def interrupts_kept() -> Iterator[Callable[[], None]]:
+    """Within it SIGTERM interrupts as Ctrl-C does: the estimates so far are printed and written.
+
+    An interrupt that comes while a destructor runs is lost, as Python passes over what those raise. What is given
+    raises it again, and is called wherever progress is told.
+    """
+    asked = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    def again() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    try:
+        heard = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
+        before = {each: signal.signal(each, interrupt) for each in heard}
+    except ValueError:  # not the main thread, which alone can
+        yield again
+        return
+    try:
+        yield again
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 import pscrub
 from pscrub.cli import main
 from pscrub.estimate.stopping import ROUND
+from pscrub.progress import interrupts_kept
 from pscrub.studies import SHIPPED, shipped
 
 STUDY = '''
@@ -192,8 +193,6 @@ def test_files_are_written_whole_or_not_at_all(
 def test_an_interrupt_prints_the_estimates_so_far(
     file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pscrub import cli
-
     told = 0
 
     def interrupt(_: object, phase: str, done: int, total: int) -> None:
@@ -215,22 +214,20 @@ def test_an_interrupt_prints_the_estimates_so_far(
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_that_a_destructor_swallows_is_raised_again() -> None:
-    from pscrub import cli
-
     class Dying:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background ignores it
     try:
-        with cli._interrupts_kept() as raise_again:
+        with interrupts_kept() as raise_again:
             raise_again()
             Dying()
             with pytest.raises(KeyboardInterrupt):
                 raise_again()
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        with cli._interrupts_kept():
+        with interrupts_kept():
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
@@ -383,6 +380,114 @@ def test_options_that_make_no_sense(
     options: list[str], words: str, file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert words in refused(capsys, "run", file, *options)
+
+
+UNTYPED = """
+import torch
+import pscrub
+
+print("made by", __name__)
+
+
+def study(n=7, scale=1, word="w", on=False, free=None, more: "int | None" = None):
+    print(type(n).__name__, type(scale).__name__, word, on, type(free).__name__, free)
+
+    def loss(x):
+        print("a node speaks")
+        return 1.0 * x
+
+    data = pscrub.Dataset({"x": torch.arange(4 * n) % 4})
+    graph = pscrub.Graph.of({"s": lambda x: x % 2, "f": lambda s, x: loss(s) + x}, ["x"], "f")
+    claim = pscrub.Claim("f", reads=[pscrub.Claim("s", lambda d: d["x"] % 2)])
+    return pscrub.Study("says", [pscrub.Hypothesis("a|b", graph, data, claim)], labels=["x"], features={"x": "x"})
+"""
+"""A study that prints when it is loaded, when it is made and when it runs, and whose parameters have no types."""
+
+
+@pytest.fixture
+def untyped(tmp_path: Path) -> str:
+    path = tmp_path / "says.py"
+    path.write_text(UNTYPED)
+    return str(path)
+
+
+def test_a_study_that_prints_does_not_corrupt_the_answer(untyped: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["run", untyped, "--draws", "64", "--claims", "16"], ["verify", untyped, "--draws", "64"]):
+        assert main([*command, "--json"]) == 0
+        out, err = capsys.readouterr()
+        json.loads(out)
+        assert "made by" in err and "a node speaks" in err
+        assert main(command) == 0
+        assert "speaks" not in capsys.readouterr().out
+    for question in (["show"], ["show", "--plan"], ["sharing", "--draws", "64"], ["ablations", "--draws", "64"]):
+        assert main([question[0], untyped, *question[1:]]) == 0
+        out, err = capsys.readouterr()
+        assert "made by" in err and "made by" not in out and "speaks" not in out and out.strip()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("n=8", "int int w False NoneType None"),
+        ("scale=0.5", "int float w False"),
+        ("on=yes", "int int w True"),
+        ("word=3", "int int 3 False"),
+        ("free=3", "False int 3"),
+        ("free=-2.5", "False float -2.5"),
+        ("free=1e3", "False float 1000.0"),
+        ("free=true", "False bool True"),
+        ("free=none of these", "False str none of these"),
+        ("free=inf", "False str inf"),
+    ],
+)
+def test_parameters_without_annotation(given: str, told: str, untyped: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", untyped, "-P", given]) == 0
+    assert told in capsys.readouterr().err
+    assert main(["show", untyped, "-P", "n=many"]) == 2
+    assert "parameter n='many'" in capsys.readouterr().err
+
+
+def test_bars_in_names_do_not_break_the_table(untyped: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", untyped, "--draws", "64", "--out", str(tmp_path / "out")]) == 0
+    capsys.readouterr()
+    rows = [line for line in (tmp_path / "out" / "table.md").read_text().splitlines() if line.startswith("| ")]
+    bars = {len(re.findall(r"(?<!\\)\|", line)) for line in rows}
+    assert len(rows) == 3 and len(bars) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["adversary", "--at", "typo"], "no claim or node 'typo' to try claims at"),
+        (["adversary", "--at", "frst"], 'did you mean "first"'),
+        (["adversary", "--steps", "0"], "steps is 0; expected a whole number, 1 or more"),
+        (["adversary", "--draws", "0"], "draws is 0; expected at least 1"),
+        (["adversary", "--draws", "2"], "draws is 2; expected a whole number, 4 or more"),
+        (["adversary", "--level", "95"], "level is 95; expected between 0 and 1; try 0.95"),
+        (["adversary", "--held-out", "1"], "held_out is 1.0; expected 0 to 0.9"),
+        (["adversary", "--rows", "0"], "rows is 0; expected 1 or more"),
+        (["frontier", "--draws", "-1"], "draws is -1; expected at least 1"),
+        (["sharing", "--level", "0"], "level is 0; expected between 0 and 1"),
+        (["ablations", "--seed", "-1"], "seed is -1; expected 0 or more"),
+    ],
+)
+def test_questions_that_make_no_sense(
+    options: list[str], words: str, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in refused(capsys, options[0], file, *options[1:])
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pscrub.questions import specificity
+
+    monkeypatch.setattr(specificity, "frontier", lambda *_, **__: pytest.fail("the work was done"))
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    line = refused(capsys, "frontier", file, "--out", str(taken / "below.svg"))
+    assert f"cannot write to output folder '{taken}'" in line
+    assert "it is a folder; name a file" in refused(capsys, "frontier", file, "--out", str(tmp_path))
 
 
 def test_the_installed_command(tmp_path: Path) -> None:

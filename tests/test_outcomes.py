@@ -128,7 +128,8 @@ def everything() -> dict[str, Any]:
     found["costs"] = numbers([cost.as_row() for cost in claim_costs(h, draws=200)])
     losses = draw_losses(study(), draws=200)
     found["compare"] = compare(losses, "empty", "twice").difference.low
-    found["adversary"] = adversary(h, {"x": "x"}, from_data=False, draws=128, steps=1).confirmed.value
+    attacked = adversary(h, {"x": "x", "half": "half"}, from_data=False, draws=128, steps=1)
+    found["adversary"] = attacked.confirmed.value, attacked.moved, attacked.population.finding
     shared = sharing_table(study().hypotheses[0], draws=256, large=0.0)
     found["sharing"] = [row.scrubbed.value for row in shared.rows], len(shared.warnings)
     return found

@@ -54,7 +54,7 @@ OPTIONS = {
     "list": "",
     "show": "--plan --seed -P",
     "verify": "--draws --json --seed -P",
-    "adversary": "--no-data --at --steps --per-bit --rows --hypothesis --draws --level --markdown --seed -P",
+    "adversary": "--no-data --at --steps --per-bit --held-out --rows --hypothesis --draws --level --markdown --seed -P",
     "frontier": "--out --draws --level --markdown --seed -P",
     "resolution": "--claim --bins --by --offsets --out --json --hypothesis --draws --level --markdown --seed -P",
     "sharing": "--hypothesis --draws --level --markdown --seed -P",

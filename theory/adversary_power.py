@@ -1,8 +1,9 @@
-"""How often the adversary alarms at complete hypotheses, and how often it finds a claim that was left out.
+"""On D as it stands: how often the adversary alarms at complete hypotheses, and finds a claim that was left out.
 
 `python -m theory.adversary_power` prints the table; `--repetitions`, `--draws` and `--level` change it. Each repetition
 draws its own model, data and seeds. A hypothesis is complete if no feature of those offered moves E_scrubbed when it is
-joined: what is unimportant is independent of all else, whatever it agrees on with the root.
+joined: what is unimportant is independent of all else, whatever it agrees on with the root. D is a whole grid, all
+there is: of samples, and of what holds in their population, `theory.adversary_population` speaks.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Rate:
 
     Args:
         case: what was tried.
-        found: confirmed on fresh draws.
+        found: on D, confirmed on fresh draws.
         right: of the found, those whose first move is the claim that was left out.
         clear: whose search had a move clear of 0 at the simultaneous level.
         n: repetitions.
@@ -119,8 +120,8 @@ def rate(case: str, repetitions: int, draws: int, level: float) -> Rate:
     for k in range(repetitions):
         hypothesis, features, wanted = {**COMPLETE, **PLANTED}[case](random.Random(f"{case} {k}"))
         result = _attacked(hypothesis, features, draws, level, k)
-        found += result.found
-        right += result.found and result.chosen[0].feature in wanted.split("|")
+        found += result.moved
+        right += result.moved and result.chosen[0].feature in wanted.split("|")
         clear += result.moves[0].clear
         gaps.append(abs(result.confirmed.value) / result.confirmed.se if result.confirmed.se else 0.0)
     return Rate(case, found, right, clear, repetitions, sum(gaps) / len(gaps))
@@ -128,7 +129,8 @@ def rate(case: str, repetitions: int, draws: int, level: float) -> Rate:
 
 def _attacked(hypothesis: Hypothesis, features: Mapping[str, Any], draws: int, level: float, k: int) -> AdversaryResult:
     # Sidak's level in place of the quantile of the largest error: a search takes a tenth of the time.
-    return adversary(hypothesis, features, draws=draws, steps=1, seed=k, level=level, family="sidak", randomised=1.0)
+    how: Any = {"steps": 1, "family": "sidak", "randomised": 1.0, "held_out": 0.0}
+    return adversary(hypothesis, features, draws=draws, seed=k, level=level, **how)
 
 
 def _noisy(rng: random.Random, strength: float) -> Case:

@@ -109,12 +109,15 @@ def read_features(data: Dataset, features: Mapping[str, Any] | Sequence[Any]) ->
     return made
 
 
-def features_of_columns(data: Dataset, quantiles: Sequence[int] = QUANTILES) -> dict[str, Partition]:
+def features_of_columns(
+    data: Dataset, quantiles: Sequence[int] = QUANTILES, rows: Tensor | None = None
+) -> dict[str, Partition]:
     """Name -> partition of D by each column of few values, and by quantiles of those of many; constants left out.
 
     Args:
         data: D. Strings of many values, and columns of more than WIDE entries a row, are left out.
         quantiles: numbers of parts of equal size.
+        rows: int64, those that the quantiles are of; all by default.
 
     >>> import torch
     >>> data = Dataset({"bit": torch.arange(40) % 2, "x": torch.arange(40.0)})
@@ -129,14 +132,16 @@ def features_of_columns(data: Dataset, quantiles: Sequence[int] = QUANTILES) -> 
             continue
         for i, one in enumerate(flat.T):
             name = column if values.ndim == 1 else f"{column}[{i}]"
-            made |= dict(_told_apart(name, one, data, quantiles))
+            made |= dict(_told_apart(name, one, data, quantiles, slice(None) if rows is None else rows.numpy()))
     return {name: partition for name, partition in made.items() if partition.n_blocks > 1}
 
 
-def _told_apart(name: str, values: Any, data: Dataset, quantiles: Sequence[int]) -> Iterator[tuple[str, Partition]]:
+def _told_apart(
+    name: str, values: Any, data: Dataset, quantiles: Sequence[int], rows: Any
+) -> Iterator[tuple[str, Partition]]:
     if len(np.unique(values)) <= FEW:
         yield name, Partition.of(values, data)
     elif values.dtype.kind in "iuf" and np.isfinite(values).all():
         for k in quantiles:
-            edges = np.quantile(values, np.arange(1, k) / k)
+            edges = np.quantile(values[rows], np.arange(1, k) / k)
             yield f"{name} in {k} parts", Partition.of(np.searchsorted(edges, values, side="right"), data)

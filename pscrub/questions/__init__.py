@@ -7,6 +7,7 @@ that looks for claims left out.
 """
 
 from pscrub.questions.ablations import compare_ablations
+from pscrub.questions.adversarial.held_out import InPopulation, adversary_in_population
 from pscrub.questions.adversarial.search import AdversaryResult, adversary
 from pscrub.questions.claims import ClaimCost, claim_costs
 from pscrub.questions.comparison import (
@@ -44,6 +45,7 @@ __all__ = [
     "DistributionDistance",
     "Equivalence",
     "Frontier",
+    "InPopulation",
     "Losses",
     "Mixture",
     "NodeTest",
@@ -54,6 +56,7 @@ __all__ = [
     "StudyVerification",
     "Verification",
     "adversary",
+    "adversary_in_population",
     "agreements",
     "bayesian_bootstrap",
     "claim_costs",

@@ -17,6 +17,8 @@ from pscrub.result.draws import Draws, Reference
 
 Variables = Mapping[str, tuple[Sequence[str], Any]]
 """name -> (names of the dimensions, array)."""
+DRAWS = "scrubbed_draws"
+"""The group of the draws that a result was made from."""
 
 
 def dataset(
@@ -48,8 +50,8 @@ def inference_data(
     """ArviZ's container of groups of variables: InferenceData in 0.x, xarray.DataTree in 1.x.
 
     Args:
-        groups: as "posterior", "prior_predictive" or "observed_data" -> variables. Variables that were drawn have
-            "chain" and "draw" as their first two dimensions.
+        groups: as "posterior" or "observed_data" -> variables. Those that ArviZ is to summarise have "chain" and "draw"
+            as their first two dimensions.
         coords: dimension -> its labels.
         attrs: what to say about all groups.
         arviz: the library; the one installed by default.
@@ -79,13 +81,19 @@ def draws_dataset(draws: Draws, attrs: Mapping[str, Any]) -> Any:
     return dataset({name: (["draw"], column.numpy()) for name, column in columns.items()}, attrs=attrs)
 
 
-def draws_inference_data(draws: Draws, attrs: Mapping[str, Any]) -> Any:
-    """ArviZ data of one hypothesis's draws as one chain: the root's row in `prior`, all else in `prior_predictive`."""
-    drawn = {"loss": draws.losses} | dict(draws.distances)
-    groups = {
-        "prior": {"row": (["chain", "draw"], draws.rows[None].numpy())},
-        "prior_predictive": {name: (["chain", "draw"], each[None].numpy()) for name, each in drawn.items()},
-    }
+def draws_inference_data(draws: Draws, posterior: Variables, attrs: Mapping[str, Any]) -> Any:
+    """ArviZ data of one hypothesis: what ArviZ summarises is the posterior; the draws stand in a group of their own.
+
+    The draws of f are pairs from strata of the root's datum: neither a chain nor a sample of a parameter, so that no
+    diagnostic of chains means anything of them. Nor does a mean of row numbers.
+
+    Args:
+        draws: of the hypothesis.
+        posterior: variables over "chain" and "draw".
+        attrs: what to say about them.
+    """
+    drawn = {"loss": draws.losses, "row": draws.rows} | dict(draws.distances)
+    groups = {"posterior": posterior, DRAWS: {name: (["pair_draw"], each.numpy()) for name, each in drawn.items()}}
     return inference_data(groups, attrs=attrs)
 
 
@@ -107,13 +115,21 @@ def study_dataset(
     return dataset(variables, {"hypothesis": list(draws)}, attrs)
 
 
-def study_inference_data(draws: Mapping[str, Draws], reference: Reference, attrs: Mapping[str, Any]) -> Any:
-    """ArviZ data of all hypotheses' draws as one chain, and f on D as observed data; arguments as `study_dataset`."""
+def study_inference_data(
+    draws: Mapping[str, Draws], posterior: Variables, reference: Reference, attrs: Mapping[str, Any]
+) -> Any:
+    """ArviZ data of all hypotheses: posteriors, draws in a group of their own, and f on D as observed data.
+
+    Args:
+        draws: by hypothesis.
+        posterior: variables over "chain", "draw" and "hypothesis".
+        reference: f on D, and D's weights.
+        attrs: what to say about them.
+    """
     drawn = _side_by_side(draws)
-    dims = ["chain", "draw", "hypothesis"]
     groups = {
-        "prior": {"row": (dims, drawn.pop("row").T[None].numpy())},
-        "prior_predictive": {name: (dims, each.T[None].numpy()) for name, each in drawn.items()},
+        "posterior": posterior,
+        DRAWS: {name: (["hypothesis", "pair_draw"], each.numpy()) for name, each in drawn.items()},
         "observed_data": {"loss": (["datum"], reference.losses.numpy())},
         "constant_data": {"weight": (["datum"], reference.weights.numpy())},
     }

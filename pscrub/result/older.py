@@ -5,8 +5,12 @@ The beginnings are those that were written then. They belong to the files, not t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from pscrub.estimate.baselines import Baseline
+from pscrub.estimate.estimate import Estimate
+from pscrub.estimate.population import DataUncertainty
 from pscrub.outcomes import Said
 
 METHODS = {
@@ -53,3 +57,23 @@ def read_kind(text: str, beginnings: Mapping[str, str]) -> Said:
     if beginnings is WAYS and plain.endswith(" sampled pairs"):
         kind = "sampled pairs"
     return Said(text, kind)
+
+
+def make_estimate(method: str, **others: Any) -> Estimate:
+    """An estimate as it was written."""
+    return Estimate(method=read_kind(method, METHODS), **others)
+
+
+def make_baseline(method: str, **others: Any) -> Baseline:
+    """A baseline as it was written."""
+    return Baseline(method=read_kind(method, WAYS), **others)
+
+
+def make_data_uncertainty(warnings: Sequence[str], gradients: Any = None, **others: Any) -> DataUncertainty:
+    """The data's uncertainty as it was written; gradients of their own are of D's plug-in values, and left out."""
+    return DataUncertainty(warnings=read_warnings(warnings), **others)
+
+
+def read_warnings(warnings: Sequence[str]) -> tuple[str, ...]:
+    """Warnings with their kinds."""
+    return tuple(read_kind(each, WARNINGS) for each in warnings)

@@ -10,13 +10,16 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pscrub import records
+from pscrub.errors import StudyError
 from pscrub.estimate.baselines import Baseline
+from pscrub.estimate.bootstrapped import Samples, posterior_if_any
 from pscrub.estimate.estimate import Estimate
 from pscrub.estimate.jackknife import Population
-from pscrub.estimate.known import Seen
+from pscrub.estimate.known import Known, Seen
 from pscrub.estimate.limits import Sampled
 from pscrub.estimate.population import DataUncertainty, Figures
 from pscrub.graph.equal import RewriteCheck
@@ -24,12 +27,16 @@ from pscrub.records import Equal
 from pscrub.result import arviz, older
 from pscrub.result.draws import Draws, Extreme, Groups, Reference, Round, SiteDraws
 from pscrub.result.provenance import versions
-from pscrub.result.table import Table
+from pscrub.result.table import Table, say_loss
 
 HEAD = ("hypothesis", "E_model", "E_randomised", "E_scrubbed", "recovered %", "interval", "draws")
 """What the cells of a table's line are: figures on this D."""
 IN_POPULATION = "in the population %"
 """What the cell is called that speaks of the population that D is a sample of."""
+ASKED = ("E_scrubbed", "loss_recovered")
+"""What ArviZ is given to summarise: a baseline that is exact is a constant, of which its diagnostics are undefined."""
+POSTERIOR = 4
+"""What tells the seed of a posterior's samples from that of the draws."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,9 +83,9 @@ class ScrubResult(Equal):
         score = self.recovered
         return (
             self.hypothesis,
-            _loss(self.model.value),
-            _loss(self.randomised.value) + ("" if self.randomised.exact else f" ± {1.96 * self.randomised.se:.2g}"),
-            _loss(self.scrubbed.value),
+            say_loss(self.model.value),
+            say_loss(self.randomised.value) + ("" if self.randomised.exact else f" ± {1.96 * self.randomised.se:.2g}"),
+            say_loss(self.scrubbed.value),
             "undefined" if score is None else f"{score.value:z.2f}",
             "" if score is None else score.ends(".2f"),
             "exact" if self.scrubbed.exact else f"{self.scrubbed.draws:,}" + (" (cut short)" if self.cut_short else ""),
@@ -154,12 +161,36 @@ class ScrubResult(Equal):
         attrs = {name: value for name, value in self.as_row().items() if isinstance(value, str | float | int)}
         return arviz.draws_dataset(self.draws, attrs)
 
-    def to_arviz(self) -> Any:
-        """ArviZ data of the draws as one chain: `prior` has the root's row, `prior_predictive` f and the distances.
+    def posterior(self, samples: int = 4000, chains: int = 4, known: Known | None = None) -> dict[str, Samples]:
+        """Name -> float64 [chains, samples / chains]: E_scrubbed, E_model, E_randomised, loss recovered in per cent.
 
-        Scrubbing runs the generative program forwards, conditioned on nothing, hence the names of the groups.
+        The Bayesian bootstrap of the draws, D held fixed (`questions.bayesian_bootstrap`); all samples are independent,
+        and named by the draws' seed. Constants where there is nothing random; NaN where losses are not finite, where
+        draws did not vary and nothing is known of what they missed, and for loss recovered where it is undefined.
+
+        Args:
+            samples: how many.
+            chains: that they are handed out as.
+            known: what f is known to be: `StudyResult.reference.known`.
         """
-        return arviz.draws_inference_data(self.draws, {"hypothesis": self.hypothesis})
+        if samples < 1 or samples % chains:
+            raise StudyError(f"samples is {samples}; expected a multiple of {chains}, the number of chains; try 4000")
+        f, value = self.draws.losses.double(), self.scrubbed.value
+        fixed = torch.full((2,), value, dtype=torch.float64) if self.scrubbed.exact or not len(f) else None
+        seed = self.draws.rounds[0].seed if self.draws.rounds else 0, POSTERIOR
+        drawn = posterior_if_any(f, fixed, self.model, self.randomised, samples, seed, known)
+        if self.recovered is None:
+            drawn["loss_recovered"] = np.full(samples, np.nan)
+        return {name: values.reshape(chains, -1) for name, values in drawn.items()}
+
+    def to_arviz(self) -> Any:
+        """ArviZ data: group `posterior` is what ArviZ summarises and plots, `scrubbed_draws` holds f draw by draw.
+
+        Of the draws themselves, pairs from strata of the root's datum, no diagnostic of chains means anything.
+        """
+        found = self.posterior()
+        posterior = {name: (["chain", "draw"], found[name]) for name in ASKED}
+        return arviz.draws_inference_data(self.draws, posterior, {"hypothesis": self.hypothesis})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -262,8 +293,15 @@ class StudyResult(Equal):
         return arviz.study_dataset(self._draws, values, self.reference, attrs)
 
     def to_arviz(self) -> Any:
-        """ArviZ data of all hypotheses' draws as one chain, and f on D as observed data."""
-        return arviz.study_inference_data(self._draws, self.reference, {"study": self.study, "seed": self.seed})
+        """ArviZ data: posteriors by hypothesis in `posterior`, draws in `scrubbed_draws`, f on D as observed data.
+
+        Posteriors of different hypotheses are drawn apart: for how two differ, ask `questions.compare`.
+        """
+        each = [result.posterior(known=self.reference.known) for result in self.results]
+        dims = ["chain", "draw", "hypothesis"]
+        posterior = {name: (dims, np.stack([one[name] for one in each], -1)) for name in ASKED if each}
+        about = {"study": self.study, "seed": self.seed}
+        return arviz.study_inference_data(self._draws, posterior, self.reference, about)
 
     @property
     def _draws(self) -> dict[str, Draws]:
@@ -291,42 +329,19 @@ class StudyResult(Equal):
         return found
 
 
-def _make_estimate(method: str, **others: Any) -> Estimate:
-    return Estimate(method=older.read_kind(method, older.METHODS), **others)
-
-
-def _make_baseline(method: str, **others: Any) -> Baseline:
-    return Baseline(method=older.read_kind(method, older.WAYS), **others)
-
-
-def _make_data_uncertainty(warnings: Sequence[str], gradients: Any = None, **others: Any) -> DataUncertainty:
-    # Gradients of their own are of before 0.1.0's release, of D's plug-in values.
-    return DataUncertainty(warnings=_read_warnings(warnings), **others)
-
-
 def _make_scrub_result(warnings: Sequence[str], **others: Any) -> ScrubResult:
-    return ScrubResult(warnings=_read_warnings(warnings), **others)
-
-
-def _read_warnings(warnings: Sequence[str]) -> tuple[str, ...]:
-    return tuple(older.read_kind(each, older.WARNINGS) for each in warnings)
+    return ScrubResult(warnings=older.read_warnings(warnings), **others)
 
 
 MAKERS: Mapping[str, Callable[..., Any]] = {
     **{each.__name__: each for each in (Round, SiteDraws, Extreme, Draws, Groups, Reference, StudyResult)},
     **{each.__name__: each for each in (RewriteCheck, Figures, Seen, Sampled, Population)},
-    "Estimate": _make_estimate,
-    "Baseline": _make_baseline,
-    "DataUncertainty": _make_data_uncertainty,
+    "Estimate": older.make_estimate,
+    "Baseline": older.make_baseline,
+    "DataUncertainty": older.make_data_uncertainty,
     "ScrubResult": _make_scrub_result,
 }
 """Name in a file -> what makes the record of that name."""
-
-
-def _loss(value: float) -> str:
-    if 0 < abs(value) < 5e-4:
-        return f"{value:.1e}"
-    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.4g}"
 
 
 def _paragraphs(warnings: Sequence[str]) -> str:

@@ -43,9 +43,9 @@ class Table:
         )
 
     def markdown(self) -> str:
-        """The table as Markdown, whose own bars are escaped in cells."""
+        """The table as Markdown, a line a row whatever cells hold: their own bars are escaped, line ends are blanks."""
         rule = ["---" if i < self.words else "---:" for i in range(len(self.head))]
-        cells = [[cell.replace("|", "\\|") for cell in line] for line in (self.head, *self.rows)]
+        cells = [[_in_a_cell(cell) for cell in line] for line in (self.head, *self.rows)]
         return "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], rule, *cells[1:]))
 
     def html(self) -> str:
@@ -68,3 +68,15 @@ class Table:
         for line in self.rows:
             out.add_row(*map(plainly, line))
         return out
+
+
+def _in_a_cell(text: str) -> str:
+    # After a backslash of the cell's own, the one that escapes would itself be escaped.
+    return " ".join(text.splitlines()).replace("\\|", "\\&#124;").replace("|", "\\|")
+
+
+def say_loss(value: float) -> str:
+    """A loss to four places, or as many as show anything."""
+    if 0 < abs(value) < 5e-4:
+        return f"{value:.1e}"
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.4g}"

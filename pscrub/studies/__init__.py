@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -50,7 +51,9 @@ def load(name: str, parameters: Mapping[str, str] | None = None) -> Study:
     Args:
         name: a shipped study, or a path that ends in .py.
         parameters: texts for the parameters of `study`, made into the type of the parameter's annotation
-            (int, float, bool, str or Path; a default of None stays None if nothing is given).
+            (int, float, bool, str or Path; a default of None stays None if nothing is given); without one, into that of
+            its default (any number where that is an int); without that too, into the number, truth value or None that
+            they read as, else text.
 
     Raises:
         StudyError: no such study or file, a file that raises or returns something else, an unknown parameter, a value
@@ -110,22 +113,45 @@ def _arguments(name: str, build: Callable[..., Any], given: Mapping[str, str]) -
             try:
                 arguments[key] = _convert(text, known[key])
             except ValueError:
-                kind = known[key].annotation
+                kind = _kind(known[key])
                 faults.append(f"parameter {key}={text!r} of study '{name}': expected {getattr(kind, '__name__', kind)}")
     if faults:
         raise StudyError(faults)
     return arguments
 
 
+def _kind(parameter: inspect.Parameter) -> Any:
+    """What a parameter holds: its annotation, else the type of its default; `empty` if it says neither."""
+    if parameter.annotation is not inspect.Parameter.empty:
+        return parameter.annotation
+    default = parameter.default
+    return inspect.Parameter.empty if default is None or default is inspect.Parameter.empty else type(default)
+
+
 def _convert(text: str, parameter: inspect.Parameter) -> Any:
-    kinds = getattr(parameter.annotation, "__args__", (parameter.annotation,))
+    kind = _kind(parameter)
+    kinds = getattr(kind, "__args__", (kind,))
+    if kind is int and parameter.annotation is inspect.Parameter.empty:  # scale=1 does not say that 0.5 is none
+        kinds = (int,) if text.lstrip("+-").isdigit() else (float,)
+    if inspect.Parameter.empty in kinds or Any in kinds:
+        return _read(text)
     if bool in kinds:
         if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
             raise ValueError(text)
         return text.lower() in ("true", "1", "yes")
-    for kind in (int, float, Path):
-        if kind in kinds:
-            return kind(text)
+    for made in (int, float, Path):
+        if made in kinds:
+            return made(text)
+    return text
+
+
+def _read(text: str) -> Any:
+    """What a text reads as where nothing says what it should be: a number, a truth value, None, else the text."""
+    if text in ("True", "False", "true", "false", "None"):
+        return {"t": True, "f": False, "n": None}[text[0].lower()]
+    for made in (int, float) if any(letter.isdigit() for letter in text) else ():
+        with contextlib.suppress(ValueError):
+            return made(text)
     return text
 
 

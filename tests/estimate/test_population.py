@@ -13,6 +13,7 @@ from pscrub.estimate.baselines import Baselines
 from pscrub.estimate.estimate import Estimate, choose, exact_estimate, mean_of_pairs
 from pscrub.estimate.gradients import exact_gradient
 from pscrub.estimate.jackknife import Population
+from pscrub.estimate.known import Known
 from pscrub.estimate.population import DataUncertainty, bootstrap, data_uncertainty
 from pscrub.estimate.recovered import loss_recovered
 from pscrub.outcomes import Said
@@ -194,12 +195,15 @@ def test_noise_never_takes_away_from_the_draws() -> None:
     assert found.both.recovered.width > 10 * e.width * 0.99
 
 
+ZERO_ONE = Known.of(torch.tensor([0.5, 0.5]), torch.tensor([0.0, 1.0]), torch.empty(0))
+
+
 @pytest.mark.parametrize("ones", [1, 3, 40])
 def test_draws_and_data_are_never_narrower_than_draws(ones: int) -> None:
     """Rare 0/1 losses are betted on, to longer sides than a t interval has; the data's part comes on top."""
     f = torch.zeros(1000, dtype=torch.float64)
     f[torch.randperm(1000, generator=torch.Generator().manual_seed(0))[:ones]] = 1.0
-    e, few = choose(f), choose(f[:100], zero_one=True)
+    e, few = choose(f), choose(f[:100], known=ZERO_ONE)
     none = torch.zeros(2, 100, dtype=torch.float64)
     model, chance = Baseline(0.0, 0.0, 0, "exact"), Baseline(0.5, 0.0, 0, "exact")
     for on_data in (e, few):

@@ -5,15 +5,17 @@ import random
 import pytest
 import torch
 
-from pscrub import Claim, Dataset, DatasetError, Graph, Hypothesis, StudyError, unroll
+from pscrub import Claim, Dataset, DatasetError, Graph, Hypothesis, unroll
 from pscrub.data.features import features_of_columns, read_features
 from pscrub.data.partition import Partition
+from pscrub.errors import NothingToTryError
 from pscrub.estimate.estimate import Estimate
 from pscrub.evaluate.on_data import OnData
 from pscrub.hypothesis.tree import draw_together, refine
 from pscrub.law.entropy import entropy_budget
 from pscrub.law.of_f import scrubbed_expectation
 from pscrub.questions.adversarial.clusters import clusters
+from pscrub.questions.adversarial.held_out import Finding
 from pscrub.questions.adversarial.moves import Move, options, places, with_moves
 from pscrub.questions.adversarial.search import adversary
 from pscrub.studies.worked import cancellation, hash_game, superposition
@@ -27,7 +29,8 @@ NONE = Estimate(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, "")
 def test_superposition_gives_away_that_the_halves_are_one_datum():
     study = superposition.study(1.0, 0.8, 0.9, 0.7, 0.1, 0.5)
     found = adversary(study.hypotheses[3], draws=8192, family="sidak")
-    assert found.found and found.chosen[0].feature == "one datum"
+    assert found.moved and found.chosen[0].feature == "one datum"
+    assert not found.found and found.population.finding is Finding.FEW_ROWS  # D's 25 rows are no sample to speak of
     gap = 2 * 0.9**2 * 0.7**2  # 6.1: so much is the loss underestimated
     assert found.chosen[0].difference.low < gap < found.chosen[0].difference.high
     assert scrubbed_expectation(unroll(found.joined)) > scrubbed_expectation(unroll(study.hypotheses[3])) + gap / 2
@@ -37,7 +40,7 @@ def test_the_approved_hypothesis_gives_away_the_setting():
     study = hash_game.study()
     labels = study.labels
     found = adversary(study.hypotheses[1], {"setting": "hard"}, draws=4096, family="sidak", steps=1, labels=labels)
-    assert found.found and found.chosen[0].feature == "setting" and "found a missing claim: setting" in found.verdict
+    assert found.moved and found.chosen[0].feature == "setting" and "on this D: setting" in found.on_this_data
     model = scrubbed_expectation(unroll(study.hypotheses[2]))
     assert scrubbed_expectation(unroll(found.joined)) == pytest.approx(model, abs=1e-12)
 
@@ -45,9 +48,9 @@ def test_the_approved_hypothesis_gives_away_the_setting():
 def test_terms_that_cancel_together_are_told_from_terms_that_do_not():
     study = cancellation.study()
     apart = adversary(study.hypotheses[2], draws=2048, family="sidak", steps=1)
-    assert apart.found and scrubbed_expectation(unroll(apart.joined)) == pytest.approx(0, abs=1e-12)
+    assert apart.moved and scrubbed_expectation(unroll(apart.joined)) == pytest.approx(0, abs=1e-12)
     whole = adversary(study.hypotheses[1], draws=2048, family="sidak")
-    assert not whole.found and "nothing found at level 0.95" in whole.verdict
+    assert not whole.moved and "nothing found at level 0.95" in whole.on_this_data
 
 
 def test_false_alarms_keep_to_the_level():
@@ -124,7 +127,7 @@ def test_offers():
 def test_nothing_to_try_is_said():
     data = Dataset({"x": torch.arange(4)})
     graph = Graph.of({"f": lambda x: 1.0 * x}, ["x"], "f")
-    with pytest.raises(StudyError, match="nothing to try"):
+    with pytest.raises(NothingToTryError, match="nothing to try"):
         adversary(Hypothesis("exact", graph, data, Claim("f", "exact")))
 
 

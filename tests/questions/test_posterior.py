@@ -9,12 +9,13 @@ import torch
 from scipy import stats
 
 from pscrub import Baseline, StudyError
+from pscrub.estimate.bootstrapped import FIGURES, GROUPS
 from pscrub.estimate.estimate import mean_of_pairs
 from pscrub.estimate.gradients import exact_gradient
 from pscrub.estimate.known import Known, Seen
 from pscrub.estimate.limits import Sampled
 from pscrub.estimate.population import data_uncertainty
-from pscrub.questions.posterior import FIGURES, GROUPS, agrees, bayesian_bootstrap, student_t
+from pscrub.questions.posterior import agrees, bayesian_bootstrap, student_t
 from tests.false_alarm import Z
 
 BASE = Baseline(0.5, 0.0, 0, "exact"), Baseline(4.5, 0.0, 0, "exact")
@@ -32,7 +33,7 @@ def test_the_bootstrap_has_the_estimates_mean_and_standard_error(count: int) -> 
     f = pairs(count)
     found, e = bayesian_bootstrap(f, *BASE, samples=4000), mean_of_pairs(f)
     values = found.samples["E_scrubbed"]
-    assert values.shape == (1, 4000) and set(found.samples) == set(FIGURES)
+    assert values.shape == (4, 1000) and set(found.samples) == set(FIGURES)
     half = (f[::2] - f[1::2]) / 2
     expected = math.sqrt((e.se**2 - float(half.mean() ** 2) / count) * count / (count + 1))
     assert abs(values.mean() - e.value) <= Z * e.se / math.sqrt(4000)
@@ -122,6 +123,7 @@ def test_a_posterior_becomes_arviz_data() -> None:
     data = found.to_arviz()
     assert data["posterior"]["loss_recovered"].dims == ("chain", "draw")
     assert np.array_equal(data["posterior"]["E_scrubbed"].to_numpy(), found.samples["E_scrubbed"])
+    assert float(data["constant_data"]["E_randomised"]) == 1.0 and "E_model" not in data["posterior"]
     assert data["observed_data"]["losses"].size == len(found.losses) and data["posterior"].attrs["model"] == found.model
 
 

@@ -4,15 +4,18 @@ ArviZ 1.x needs Python 3.12: where 0.x is installed, 1.x is stood in for by its 
 module looks at, and by xarray's own DataTree, which is its container.
 """
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import arviz
 import numpy as np
 import pytest
+import torch
 import xarray
 
 from pscrub.result import arviz as to_arviz
+from pscrub.result.draws import Draws
 
 DRAWN = np.arange(12.0).reshape(2, 3, 2)
 GROUPS = {
@@ -58,3 +61,17 @@ def test_arviz_itself_reads_what_is_made() -> None:
     assert dict(flat.sizes) == {"hypothesis": 2, "sample": 6}
     assert float(flat["E"].mean()) == DRAWN.mean()
     assert arviz.summary(made(None), kind="stats").shape[0] == 2
+
+
+@pytest.mark.parametrize("library", [None, NEW], ids=["installed", "1.x"])
+def test_draws_stand_in_a_group_that_no_summary_takes_for_chains(library: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if library is not None:
+        monkeypatch.setitem(sys.modules, "arviz", library)
+    posterior = {"E_scrubbed": (["chain", "draw"], np.random.default_rng(0).normal(size=(4, 50)))}
+    rows = torch.arange(6)
+    data = to_arviz.draws_inference_data(Draws(losses=rows.double(), rows=rows), posterior, {"hypothesis": "h"})
+    assert set(data["scrubbed_draws"].dims) == {"pair_draw"} and set(data["posterior"].data_vars) == {"E_scrubbed"}
+    every = data.groups() if library is None and INSTALLED < 1 else list(data.children)
+    assert sorted(name.strip("/") for name in every) == ["posterior", "scrubbed_draws"]
+    for name in ("prior", "prior_predictive"):
+        assert name not in every

@@ -168,13 +168,56 @@ def test_arrays(result: StudyResult) -> None:
 
 def test_arviz_data(result: StudyResult) -> None:
     data = result.to_arviz()
-    loss = data["prior_predictive"]["loss"]
-    assert loss.dims == ("chain", "draw", "hypothesis") and loss.shape == (1, 3000, 3)
+    scores = data["posterior"]["loss_recovered"]
+    assert scores.dims == ("chain", "draw", "hypothesis") and scores.shape == (4, 1000, 3)
+    loss = data["scrubbed_draws"]["loss"]
+    assert "chain" not in loss.dims and loss.shape == (3, 3000)  # pairs from strata are no chain
+    assert float(loss.sel(hypothesis="sign").mean()) == pytest.approx(result["sign"].scrubbed.value)
     assert float(data["observed_data"]["loss"].mean()) == pytest.approx(result["sign"].model.value)
     one = result["sign"].to_arviz()
-    assert float(arviz.extract(one, group="prior_predictive")["loss"].mean()) == pytest.approx(
-        result["sign"].scrubbed.value
-    )
+    assert np.array_equal(one["scrubbed_draws"]["row"], result["sign"].draws.rows)
+
+
+def test_what_arviz_says_of_a_result_is_right(result: StudyResult) -> None:
+    """Its summary is of expected losses and loss recovered: values, widths and diagnostics; of row numbers nothing."""
+    for name in ("sign", "nothing"):
+        each = result[name]
+        said = arviz.summary(each.to_arviz(), hdi_prob=0.95)
+        assert list(said.index) == ["E_scrubbed", "loss_recovered"]
+        assert each.recovered is not None
+        for row, estimate in (("E_scrubbed", each.scrubbed), ("loss_recovered", each.recovered)):
+            assert said.loc[row, "mean"] == pytest.approx(estimate.value, abs=0.1 * estimate.width + 1e-3)
+            assert said.loc[row, "sd"] == pytest.approx(estimate.se, rel=0.15, abs=1e-3)
+            assert said.loc[row, "ess_bulk"] > 2000 and said.loc[row, "r_hat"] < 1.02
+    together = arviz.summary(result.to_arviz(), var_names=["loss_recovered"], kind="stats")
+    assert list(together.index) == [f"loss_recovered[{name}]" for name in ("exact", "sign", "nothing")]
+    assert together.loc["loss_recovered[exact]", "mean"] == 100.0 and together.loc["loss_recovered[exact]", "sd"] == 0.0
+    assert not any("row" in index for index in arviz.summary(result.to_arviz(), kind="stats").index)
+
+
+def test_arviz_draws_what_it_says(result: StudyResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    data = result.to_arviz()
+    arviz.plot_forest(data, var_names=["loss_recovered"], combined=True)
+    arviz.plot_posterior(result["sign"].to_arviz(), var_names=["E_scrubbed", "loss_recovered"])
+    pyplot.close("all")
+
+
+def test_posteriors_of_a_result_come_in_chains_and_from_the_seed(result: StudyResult) -> None:
+    first, again = result["sign"].posterior(400), result["sign"].posterior(400)
+    assert {values.shape for values in first.values()} == {(4, 100)}
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    with pytest.raises(StudyError, match="samples is 10; expected a multiple of 4"):
+        result["sign"].posterior(10)
+    undefined = replace(result["sign"], recovered=None).posterior(40)
+    assert np.isnan(undefined["loss_recovered"]).all() and np.isfinite(undefined["E_scrubbed"]).all()
+    draws = replace(result["sign"].draws, losses=torch.full((4,), torch.inf))
+    assert np.isnan(replace(result["sign"], draws=draws).posterior(40)["E_scrubbed"]).all()
 
 
 # Saving

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.cluster.vq import kmeans2
+from scipy.cluster.vq import kmeans2, vq
+from torch import Tensor
 
 from pscrub.data.dataset import Dataset
 from pscrub.data.features import FEW
@@ -21,7 +22,12 @@ ROUNDS = 20
 
 
 def clusters(
-    on_data: OnData, nodes: Sequence[str], data: Dataset, seed: int, sizes: Sequence[int] = CLUSTERS
+    on_data: OnData,
+    nodes: Sequence[str],
+    data: Dataset,
+    seed: int,
+    sizes: Sequence[int] = CLUSTERS,
+    rows: Tensor | None = None,
 ) -> dict[str, Partition]:
     """Name -> partition of D by the clusters that the joint activation of some nodes falls into, by k-means.
 
@@ -33,6 +39,8 @@ def clusters(
         data: D.
         seed: of the first centres (k-means++).
         sizes: numbers of clusters.
+        rows: int64, those that centres are made from, the others being put with the centre next to them; all by
+            default.
     """
     flat = [on_data.on_data(name).cpu().reshape(data.n, -1).double().numpy() for name in nodes]
     x = np.concatenate(flat, 1)
@@ -44,13 +52,17 @@ def clusters(
         whole = Partition.of(x, data)
         if whole.n_blocks <= FEW:
             return {f"value of {said}": whole} if whole.n_blocks > 1 else {}
-    scale = x.std(0)
+    own = slice(None) if rows is None else rows.numpy()
+    scale = x[own].std(0)
     x = x[:, scale > 0] / max(float(scale.max()), 1e-300)
     made = {}
     for k in sizes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a cluster that became empty is one fewer
-            label = kmeans2(x, _centres(x, k, np.random.default_rng((seed, k))), iter=ROUNDS, minit="matrix")[1]
+            start = _centres(x[own], k, np.random.default_rng((seed, k)))
+            centres, label = kmeans2(x[own], start, iter=ROUNDS, minit="matrix")
+        if rows is not None:
+            label = vq(x, centres)[0]
         partition = Partition.of(label.astype(np.int64), data)
         if partition.n_blocks > 1:
             made[f"{k} clusters of {said}"] = partition

@@ -16,6 +16,8 @@ from pscrub.hypothesis.tree import Tree, draw_together, refine, unroll
 
 EVERYWHERE = "all nodes"
 """Where a claim is that is joined to every node."""
+LEAST = 0.05
+"""Bits that a claim counts as giving up at least."""
 
 
 @dataclass(frozen=True, eq=False)

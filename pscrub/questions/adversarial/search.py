@@ -1,4 +1,9 @@
-"""Adversarial validation: the claims whose join with a hypothesis moves its scrubbed expected loss most."""
+"""Adversarial validation: the claims whose join with a hypothesis moves its scrubbed expected loss most.
+
+Two things may be found. On D as it stands a claim moves E_scrubbed, which fresh draws confirm; but any sample of rows
+has chance correlations that some claim is about. That a claim is *missing* holds of the population that D is a sample
+of, and is confirmed on rows that the search has not seen (`held_out`).
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,7 @@ from typing import Any
 
 import torch
 
-from pscrub.data.features import features_of_columns, read_features
-from pscrub.data.partition import Partition
-from pscrub.errors import StudyError
+from pscrub.errors import NothingToTryError
 from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.estimate import Estimate, mean_of_pairs
 from pscrub.estimate.intervals import Family, simultaneous_level
@@ -21,16 +24,26 @@ from pscrub.evaluate.engine import Engine
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.tree import Tree, unroll
 from pscrub.law.entropy import entropy_budget
+from pscrub.outcomes import Outcome
 from pscrub.progress import Progress, quiet
-from pscrub.questions.adversarial.clusters import clusters
-from pscrub.questions.adversarial.moves import EVERYWHERE, Move, Option, names, options, places, with_moves
+from pscrub.questions.adversarial.held_out import Finding, HeldOut, InPopulation, find_in_population
+from pscrub.questions.adversarial.moves import LEAST, Move, Option, with_moves
+from pscrub.questions.adversarial.offers import Offer, check_asked, check_nodes
 from pscrub.questions.comparison import Paired, Sample, draw_losses_of
 from pscrub.result.table import Table
 
 FRESH = 1_000_003
 """What is added to the seed for the draws that confirm a winner."""
-LEAST = 0.05
-"""Bits that a claim counts as giving up at least."""
+
+
+class OnThisData(Outcome):
+    """What an adversary says of D as it stands."""
+
+    MOVED = (
+        "moved on this data",
+        "on this D: {moves}: E_scrubbed {change:+.6g}, confirmed on fresh draws at level {level:g}",
+    )
+    NOTHING = "nothing moved on this data", "on this D: nothing found at level {level:g} among {tried:,} claims tried"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +60,7 @@ class AdversaryResult:
         draws: of each hypothesis in a search, and in the confirmation.
         model: E_model.
         randomised: E_randomised.
+        population: what holds in the population that D is a sample of, by rows held out from a search of their own.
     """
 
     hypothesis: Hypothesis
@@ -58,10 +72,16 @@ class AdversaryResult:
     draws: int
     model: Baseline
     randomised: Baseline
+    population: InPopulation
 
     @property
     def found(self) -> bool:
-        """Whether the confirmation's interval leaves 0 out: with nothing to be found, seldom."""
+        """Whether a claim is missing in the population that D is a sample of; if none is, seldom."""
+        return self.population.finding is Finding.MISSING
+
+    @property
+    def moved(self) -> bool:
+        """Whether the claims chosen move E_scrubbed on this D, by fresh draws: of D as a sample it says nothing."""
         return bool(self.chosen) and not self.confirmed.low <= 0 <= self.confirmed.high
 
     @property
@@ -85,26 +105,29 @@ class AdversaryResult:
 
     @property
     def below(self) -> tuple[str, ...]:
-        """What to know under the table: the verdict, and what fresh draws say."""
+        """What to know under the table: what holds in the population, what on this D, and what was tried."""
         e, p = self.confirmed, self.points
         points = "." if p is None else f", {p.value:+.2f} points {p.ends()}."
         return (
             f"{self.verdict}.",
+            f"{self.on_this_data}.",
             f"On {self.draws:,} fresh draws: E_scrubbed {e.value:+.4g} {e.ends()}{points}",
-            f"{len(self.moves):,} claims tried; the table's intervals hold together at level {self.level:g}. "
-            "What was not offered was not tried.",
+            f"{len(self.moves):,} claims tried; the table's intervals, for D as it stands, hold together at level "
+            f"{self.level:g}. What was not offered was not tried.",
         )
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
-        if not self.found:
-            return f"nothing found at level {self.level:g} among {len(self.moves):,} claims tried"
+        """One sentence on the population that D is a sample of."""
+        return self.population.said
+
+    @property
+    def on_this_data(self) -> str:
+        """One sentence on D as it stands."""
+        if not self.moved:
+            return OnThisData.NOTHING.say(level=self.level, tried=len(self.moves))
         said = "; then ".join(f"{move.feature} at {move.where}" for move in self.chosen)
-        change = self.confirmed.value
-        return (
-            f"found a missing claim: {said}: E_scrubbed {change:+.6g}, confirmed on fresh draws at level {self.level:g}"
-        )
+        return OnThisData.MOVED.say(moves=said, change=self.confirmed.value, level=self.level)
 
 
 def adversary(
@@ -119,6 +142,7 @@ def adversary(
     seed: int = 0,
     level: float = 0.95,
     family: Family = "max-t",
+    held_out: float = 0.5,
     labels: str | Sequence[str] | None = None,
     device: torch.device | str = "cpu",
     memory: int = MEMORY,
@@ -134,6 +158,10 @@ def adversary(
     next, as long as one is clear. All moves of a search share their random numbers, and their intervals hold together.
     The winner has been picked, so that its own interval flatters it: it is tried again on fresh draws.
 
+    All that is about D as it stands. Whether a claim is missing in the population that D is a sample of is asked apart:
+    some of the rows are searched in the same way, by estimates for the population, and what is chosen there is
+    confirmed on the rows held out. Rows are taken to be independent of one another.
+
     Source: appendix 8.
 
     Args:
@@ -148,6 +176,7 @@ def adversary(
         seed: names the draws, and the clusters.
         level: of a search's intervals together, and of the confirmation.
         family: how intervals are made to hold together.
+        held_out: share of the rows that confirm what holds in the population; 0 where D is all there is.
         labels: as in `measures.randomised_loss`.
         device: where the model runs.
         memory: bytes for activations on D.
@@ -157,10 +186,10 @@ def adversary(
     Raises:
         HypothesisError: the hypothesis is not well formed.
         DatasetError: features that cannot be read.
-        StudyError: there is nothing to try.
+        StudyError: there is nothing to try, no such node to try it at, or options that make no sense.
 
     >>> from pscrub import Claim, Dataset, Graph
-    >>> data = Dataset({"x": torch.arange(40) % 4})
+    >>> data = Dataset({"x": torch.arange(400) % 4})
     >>> graph = Graph.of({"s": lambda x: 1.0 * x, "f": lambda s, x: (s - x).abs()}, inputs=["x"], output="f")
     >>> parity = Claim("s", lambda d: d["x"] % 2)
     >>> h = Hypothesis("parity alone", graph, data, Claim("f", reads=[parity, Claim("x", "x")]))
@@ -168,28 +197,20 @@ def adversary(
     >>> found.found, found.chosen[0].feature, found.chosen[0].where, round(found.confirmed.value, 1)
     (True, 'half', 's', -1.0)
     """
-    if steps < 1:
-        raise StudyError(f"steps is {steps}; expected at least 1")
-    start = tree = unroll(hypothesis)
-    given = read_features(hypothesis.data, features)
-    if from_data:
-        given |= {k: p for k, p in features_of_columns(hypothesis.data).items() if k not in given}
-    at = {where: paths for where, paths in places(tree) if nodes is None or _is_asked(tree, where, paths, nodes)}
-    local: dict[str, dict[str, Partition]] = {}
-    engine = Engine(hypothesis.data, device, memory, progress=progress)
-    if from_data:
-        on_data = engine.on_data(hypothesis.graph)
-        for where, paths in at.items():
-            sources = tuple(dict.fromkeys(name for path in paths for name in tree.source(path)))
-            if sources and len({tuple(tree.source(path)) for path in paths}) == 1:
-                local[where] = clusters(on_data, sources, hypothesis.data, seed)
+    check_asked(draws, steps, level, held_out)
     sample, wanted = Sample(draws, seed, labels, Baseline.given(randomised)), _Wanted(level, family, per_bit)
+    start = tree = unroll(hypothesis)
+    if nodes is not None:
+        check_nodes([start], nodes)
+    engine = Engine(hypothesis.data, device, memory, progress=progress)
+    offer, on_data = Offer(features, from_data, nodes, seed), engine.on_data(hypothesis.graph)
+    offered = offer.read(start, on_data)
     first: tuple[Move, ...] = ()
     chosen: list[Move] = []
     for step in range(steps):
-        tried = list(options(tree, at, given, local, nodes is None))
+        tried = offered.options(tree)
         if not tried and step == 0:
-            raise StudyError(f"nothing to try on '{hypothesis.name}': no feature splits a block of its claims")
+            raise NothingToTryError(f"nothing to try on '{hypothesis.name}': no feature splits a block of its claims")
         moves = _search(tree, tried, sample, engine, wanted)
         first = first or tuple(move for move, _ in moves)
         if not moves or (step and not moves[0][0].clear):
@@ -210,6 +231,7 @@ def adversary(
         draws=losses.f.shape[1],
         model=losses.model,
         randomised=losses.randomised,
+        population=find_in_population(hypothesis, offer, HeldOut(held_out, draws, steps, seed, level, per_bit), engine),
     )
 
 
@@ -247,8 +269,3 @@ def _rank(move: Move, per_bit: bool) -> tuple[bool, float]:
     if size > half:
         return False, (half - size) / (max(move.bits, LEAST) if per_bit else 1.0)
     return True, -size / half if half else 0.0
-
-
-def _is_asked(tree: Tree, where: str, paths: Sequence[str], nodes: Sequence[str]) -> bool:
-    """Whether the deepest of a place's sites are about named nodes."""
-    return where != EVERYWHERE and bool(set(names(tree, paths[-1:])) & set(nodes))

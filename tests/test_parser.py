@@ -49,15 +49,17 @@ def test_help_lists_the_commands_and_each_ones_options(capsys: pytest.CaptureFix
 
 OPTIONS = {
     "run": "--draws --until-width --interval --bounds --data-uncertainty --clusters --device --out --after --by "
-    "--claims --json --seed -P",
+    "--claims --draws-only --json --label --seed -P",
     "report": "",
     "list": "",
-    "show": "--plan --seed -P",
-    "verify": "--draws --json --seed -P",
-    "adversary": "--no-data --at --steps --per-bit --held-out --rows --hypothesis --draws --level --markdown --seed -P",
-    "frontier": "--out --draws --level --markdown --seed -P",
-    "resolution": "--claim --bins --by --offsets --out --json --hypothesis --draws --level --markdown --seed -P",
-    "sharing": "--hypothesis --draws --level --markdown --seed -P",
-    "ablations": "--hypothesis --draws --level --markdown --seed -P",
+    "show": "--plan --label --seed -P",
+    "verify": "--draws --json --label --seed -P",
+    "adversary": "--no-data --at --steps --per-bit --held-out --rows --hypothesis --draws --level "
+    "--markdown --label --seed -P",
+    "frontier": "--out --draws --level --markdown --label --seed -P",
+    "resolution": "--claim --bins --by --offsets --out --json --hypothesis --draws --level --markdown --label --seed "
+    "-P",
+    "sharing": "--hypothesis --draws --level --markdown --label --seed -P",
+    "ablations": "--hypothesis --draws --level --markdown --label --seed -P",
 }
 """Each command, and the options that it takes."""

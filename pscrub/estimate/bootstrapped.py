@@ -96,7 +96,7 @@ def posterior_if_any(
         known: what f is known to be.
     """
     try:
-        atoms = atoms_of(check_finite(f), known)[0] if fixed is None else None
+        atoms = atoms_of(require_finite(f), known)[0] if fixed is None else None
         return bootstrap_posterior(f if fixed is None else fixed, model, randomised, samples, seed, None, atoms)
     except StudyError:
         return {name: np.full(samples, np.nan) for name in FIGURES}
@@ -149,7 +149,7 @@ def sample_baseline(name: str, baseline: Baseline, count: int) -> Tensor:
     return drawn
 
 
-def check_finite(f: Tensor) -> Tensor:
+def require_finite(f: Tensor) -> Tensor:
     """f as float64.
 
     Raises:

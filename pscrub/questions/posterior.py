@@ -22,7 +22,7 @@ from pscrub.estimate.bootstrapped import (
     Samples,
     atoms_of,
     bootstrap_posterior,
-    check_finite,
+    require_finite,
     sample_baseline,
     seed_apart,
     with_score,
@@ -132,7 +132,7 @@ def bayesian_bootstrap(
     >>> 95 < found.interval("loss_recovered")[0] < found.interval("loss_recovered")[1] < 105
     True
     """
-    f = check_finite(f)
+    f = require_finite(f)
     if samples < 1:
         raise StudyError(f"samples is {samples}; expected at least 1; try 4000")
     atoms, prior = atoms_of(f, known)
@@ -174,7 +174,7 @@ def student_t(
     Raises:
         StudyError: losses that are not finite or do not vary.
     """
-    f = check_finite(f)
+    f = require_finite(f)
     middle, quartiles = (
         f.median(),
         torch.quantile(f[:: max(len(f) // 1_000_000, 1)], torch.tensor([0.25, 0.75]).double()),

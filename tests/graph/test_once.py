@@ -15,7 +15,7 @@ from pscrub.graph.tracing import trace
 from tests.graph.traced_modules import FAMILIES, LOSS, POSITIONS, VOCABULARY, Doing, X, draw, seeded
 
 
-@pytest.fixture(scope="module", params=["plain", "gpt2-sdpa", "llama-eager"])
+@pytest.fixture(scope="module", params=["plain", "llama-eager"])
 def family(request: pytest.FixtureRequest) -> tuple[nn.Module, dict[str, str | Cut], Dataset, Traced]:
     build, cuts = FAMILIES[request.param]
     module = seeded(build)
@@ -26,8 +26,7 @@ def family(request: pytest.FixtureRequest) -> tuple[nn.Module, dict[str, str | C
 
 def test_graphs_are_those_of_an_export_of_their_own(family: Any) -> None:
     module, cuts, data, traced = family
-    sets = [cuts, {name: cuts[name] for name in list(cuts)[::2]}, {}]
-    for some in sets:
+    for some in (cuts, {name: cuts[name] for name in list(cuts)[::3]}):
         own = trace(module, data, cuts=some, inputs=["tokens"], output="logits", behaviour=LOSS)
         graph = traced.graph(some, output="logits", behaviour=LOSS)
         assert {n: node.inputs for n, node in graph.nodes.items()} == {n: node.inputs for n, node in own.nodes.items()}

@@ -44,7 +44,7 @@ def test_a_feature_object_has_one_offset_wherever_it_is_claimed() -> None:
 
 def test_a_mixture_is_refused_where_one_hypothesis_is_meant() -> None:
     with pytest.raises(HypothesisError, match=r"random offset: .* with pscrub.questions.scrub_mixture, or fix"):
-        scrub(mixture(), draws=100)
+        scrub(mixture(), draws=100, labels="x")
     with pytest.raises(StudyError, match="'soft' has 2 random offsets; 1 were given"):
         fix_offsets(mixture(), [0.5])
     wide = Claim("a", Rounding(torch.stack([X, X], 1), 1.0, "random"))

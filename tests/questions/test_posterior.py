@@ -12,6 +12,7 @@ from pscrub import Baseline, StudyError
 from pscrub.estimate.bootstrapped import FIGURES, GROUPS
 from pscrub.estimate.estimate import mean_of_pairs
 from pscrub.estimate.gradients import exact_gradient
+from pscrub.estimate.jackknife import Population
 from pscrub.estimate.known import Known, Seen
 from pscrub.estimate.limits import Sampled
 from pscrub.estimate.population import data_uncertainty
@@ -67,9 +68,11 @@ def test_the_datas_uncertainty_is_the_jackknifes() -> None:
     f = pairs(2000)
     e = mean_of_pairs(f)
     found = bayesian_bootstrap(f, *BASE, samples=4000, gradients=gradients)
-    both = data_uncertainty(e, *BASE, gradients, weights).both
+    rows = tuple((each[0], each[1]) for each in gradients)
+    both = data_uncertainty(e, BASE[0], Population(e, BASE[1], rows, weights)).both
     assert found.uncertainty == "draws and data"
     for name, expected in (("E_scrubbed", both.scrubbed), ("E_model", both.model), ("E_randomised", both.randomised)):
+        assert expected is not None
         assert found.samples[name].std() == pytest.approx(expected.se, rel=Z / math.sqrt(8000) + 0.01)
 
 

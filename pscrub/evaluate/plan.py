@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from pscrub.graph.graph import Function, Graph
-from pscrub.graph.ops import Operation, Reader, Slice, Whole, key_of
+from pscrub.graph.ops import Operation, Reader, Sized, Slice, Whole, key_of
 from pscrub.hypothesis.ablation import Replaced
 from pscrub.hypothesis.tree import Tree
 
@@ -155,6 +155,8 @@ class Values(Reader):
         if len(found) != 1:
             return None
         ((source, datum),) = found
+        if isinstance(self[source].of, Sized):  # slices have seen to the size: the whole is the value, as it was uncut
+            source = self[source].args[0]
         return source if datum is None else self.pure(source, datum)
 
     def _number(self, value: Value, key: Hashable = None) -> int:

@@ -50,13 +50,13 @@ def skewed_quantile(level: float, df: Array | float) -> Array:
     first = t + g * (2 * t**2 + 1) / 6
     with np.errstate(invalid="ignore", divide="ignore"):  # without skewness the transform is none
         cubic = 3 / g * (1 - np.cbrt(1 - g * (t + g / 6)))
-    return np.fmax(first, cubic)
+    return np.asarray(np.fmax(first, cubic))
 
 
 def t_quantile(level: float, df: Array | float) -> Array:
     """The quantile of Student's law, float64 [...] as df; of the normal law where df is infinite."""
     df = np.asarray(df, dtype=np.float64)
-    return np.where(np.isinf(df), special.ndtri(level), special.stdtrit(df, level))
+    return np.asarray(np.where(np.isinf(df), special.ndtri(level), special.stdtrit(df, level)))
 
 
 def bernstein_stretch(level: float, both: float) -> float:

@@ -164,7 +164,9 @@ def table(found: Mapping[str, Row], seconds: float, seed: int) -> str:
     alone, *known* those where f is also known from D and from pairs, nominally 2.5 and 5. *At the mark*:
     `equivalence` says "not rejected", and "rejected", of a hypothesis that recovers just as much as is asked for, with
     the same knowledge, nominally 2.5 each. Mirrored losses are skewed to the left. Strata that differ have means skewed
-    the other way, and deviations from 0.3 to 1.7 (two values: the rare one never to twice as often). The last column is
+    the other way, and deviations from 0.3 to 1.7 (two values: the rare one never to twice as often);
+    what is known of continuous losses then reaches beyond all draws, so that wide intervals with bounds are taken, and
+    *alone* is what to look at. The last column is
     how far the upper limit at 97.5 % (known) lies from the value, over t's distance: medians.
     """
     verdict = f"""Errors above nominal by more than chance (one in 10,000 a figure): in {len(bad)} of {len(found)} rows

@@ -2,7 +2,7 @@
 # make test     formatter, linter, types, imports, doctests and tests; stops at the first fault
 # make bench    speed and memory, beside rust-circuit, in an environment of its own
 # make notebooks  runs the notebooks' sources and writes the notebooks beside them
-# make coverage how often the intervals cover: docs/coverage.md, coverage_2.md, population.md; goes on where it was cut short
+# make coverage how often the intervals cover: docs/coverage.md, coverage_2, one_sided, population; goes on where it was cut short
 # make models   the engine against the slow evaluator: a thousand random hypotheses, shipped ones; 53 kinds of models traced
 # make bridges  TransformerLens's bridges traced, in the environment of make bench
 # make format   formats, and mends what the linter can mend
@@ -41,6 +41,7 @@ notebooks: .venv/.stamp-test
 coverage: .venv/.stamp-test
 	.venv/bin/python -m tests.coverage
 	.venv/bin/python -m tests.coverage.second
+	.venv/bin/python -m tests.coverage.sides
 	.venv/bin/python -m tests.coverage.population
 
 models: .venv/.stamp-test

@@ -12,6 +12,7 @@ from pscrub.errors import StudyError, close
 from pscrub.estimate import intervals
 from pscrub.estimate.known import Known
 from pscrub.estimate.picking import Pick, is_flat, pick_interval
+from pscrub.estimate.sides import bernstein_stretch, skewed_quantile, t_quantile
 from pscrub.outcomes import Outcome, Said
 
 Kind = Literal["auto", "t", "betting", "bernstein", "sequence"]
@@ -34,6 +35,10 @@ class Method(Outcome):
     LISTED = "law of f", "exact: the law of f ({values:,} values) in {evaluations:,} evaluations"
     ONE_ROW = "one row", "exact: f depends on one row"
     MODEL = "the model's own", "exact: the model's own"
+
+
+HOLDS_ON_EACH_SIDE = {each.value for each in (Method.BETTING, Method.SEQUENCE, Method.BETTING_SEQUENCE)}
+"""Intervals of which either end alone errs at most half as often as both together may."""
 
 
 class Why(Outcome):
@@ -114,6 +119,47 @@ class Estimate:
     def width(self) -> float:
         """The interval's full width."""
         return self.high - self.low
+
+    def limit(self, side: Literal["lower", "upper"], level: float | None = None) -> float:
+        """The limit to one side: the truth lies beyond it 1 - level of the time at most, skewed losses included.
+
+        t's ends err on the heavy side of skewed losses more than half as often as both together. They are moved away
+        from the value by as much as the largest skewness asks for that their degrees of freedom allow
+        (`sides.skewed_quantile`), on both sides, as pairs do not show its sign. Ends made by betting hold on each side
+        as they are, Bernstein's with a little more room, as one of their three events counts for both. Of loss
+        recovered against sampled baselines, the baselines' error is moved with that of the draws.
+
+        Args:
+            side: "lower" or "upper".
+            level: of this side alone, above 1/2; that of the interval's end by default, 0.975 for 0.95.
+
+        Raises:
+            StudyError: an unknown side, a level that is none, or one that a betting interval was not made for.
+
+        >>> e = Estimate(1.0, 0.8, 1.2, 0.95, 0.1, 100.0, 400, "t")
+        >>> round(e.limit("lower"), 3), round(e.limit("upper"), 3), round(e.limit("upper", 0.95), 3)
+        (0.768, 1.232, 1.19)
+        """
+        own = (1 + self.level) / 2
+        level = own if level is None else level
+        if side not in ("lower", "upper"):
+            raise StudyError(f"unknown side '{side}'{close(side, ('lower', 'upper'))}; lower or upper")
+        if not 0.5 < level < 1:
+            raise StudyError(f"level is {level}; expected between 0.5 and 1, as 0.95")
+        end = self.low if side == "lower" else self.high
+        if not math.isfinite(end) or end == self.value:
+            return end
+        if self.interval == Method.BERNSTEIN.value:
+            return self.value + bernstein_stretch(level, self.level) * (end - self.value)
+        if self.exact or self.interval in HOLDS_ON_EACH_SIDE:
+            if level > own + 1e-12:
+                raise StudyError(
+                    f"level is {level:g}, and each side of this interval ({self.method}) holds at {own:g}; "
+                    f"ask for the interval at level {2 * level - 1:g}"
+                )
+            return end
+        far = float(skewed_quantile(level, self.df)) / float(t_quantile(own, self.df))
+        return self.value + far * (end - self.value)
 
     def ends(self, form: str = ".4g") -> str:
         """The interval to be read: its two ends, or "exact"."""

@@ -12,11 +12,9 @@ from pscrub.questions.adversarial.search import AdversaryResult, adversary
 from pscrub.questions.claims import ClaimCost, claim_costs
 from pscrub.questions.comparison import (
     Comparison,
-    Equivalence,
     Losses,
     compare,
     draw_losses,
-    equivalence,
     is_coarser,
     ladder,
 )
@@ -29,6 +27,7 @@ from pscrub.questions.distributions import (
     output_distances,
 )
 from pscrub.questions.goodness import NodeTest, entropy_from_draws, goodness_of_fit, independence_given_output
+from pscrub.questions.marks import Equivalence, equivalence
 from pscrub.questions.mixtures import Mixture, scrub_mixture
 from pscrub.questions.posterior import Posterior, bayesian_bootstrap
 from pscrub.questions.resolution import Resolution, resolution_curve

@@ -1,4 +1,4 @@
-"""Hypotheses seen side by side: differences on common random numbers, ladders, equivalence, many at once."""
+"""Hypotheses seen side by side: differences on common random numbers, ladders, many at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -171,19 +170,6 @@ class Comparison:
         return f"'{self.second if e.low > 0 else self.first}' recovers more"
 
 
-@dataclass(frozen=True)
-class Equivalence:
-    """Whether a hypothesis recovers at least so much, by an interval: "not rejected", "rejected" or "undecided".
-
-    "Not rejected": the whole interval is at or above the mark, on these data, by this kind of scrubbing. That a
-    hypothesis is right no score can tell.
-    """
-
-    answer: Literal["not rejected", "rejected", "undecided"]
-    at_least: float
-    score: Estimate | None
-
-
 def draw_losses(
     study: Study | Sequence[Hypothesis],
     *,
@@ -276,28 +262,6 @@ def is_coarser(weaker: Hypothesis, stronger: Hypothesis) -> bool:
     one, other = unroll(weaker), unroll(stronger)
     shared = [path for path in one.sites if path in other.sites]
     return bool(shared) and all(one.sites[p].partition.refines(other.sites[p].partition) for p in shared)
-
-
-def equivalence(score: Estimate | None, at_least: float = 95.0) -> Equivalence:
-    """Whether at least so many per cent are recovered: by the interval, never by a difference that was not found.
-
-    Args:
-        score: loss recovered in per cent, with its interval.
-        at_least: the mark, in per cent.
-
-    >>> equivalence(Estimate(97.0, 96.1, 97.9, 0.95, 0.5, 1e3, 4000, "t")).answer
-    'not rejected'
-    >>> equivalence(Estimate(95.2, 94.8, 95.6, 0.95, 0.2, 1e3, 4000, "t")).answer
-    'undecided'
-    """
-    if score is None or not (math.isfinite(score.low) and math.isfinite(score.high)):
-        return Equivalence("undecided", at_least, score)
-    answer: Literal["not rejected", "rejected", "undecided"] = "undecided"
-    if score.low >= at_least:
-        answer = "not rejected"
-    elif score.high < at_least:
-        answer = "rejected"
-    return Equivalence(answer, at_least, score)
 
 
 def draw_losses_of(trees: Mapping[str, Tree], sample: Sample, engine: Engine) -> Losses:

@@ -1,7 +1,6 @@
-"""Comparisons: common random numbers, ladders, equivalence, simultaneous intervals, and what each claim costs."""
+"""Comparisons: common random numbers, ladders, simultaneous intervals, and what each claim costs."""
 
 import itertools
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +19,7 @@ from pscrub.hypothesis.tree import make_exact
 from pscrub.law.drawing import draw_alike
 from pscrub.law.of_f import scrubbed_expectation
 from pscrub.questions.claims import claim_costs
-from pscrub.questions.comparison import Losses, compare, draw_losses, equivalence, is_coarser, ladder
+from pscrub.questions.comparison import Losses, compare, draw_losses, is_coarser, ladder
 from tests.false_alarm import PER_CHECK, Z
 
 N = 64
@@ -111,16 +110,6 @@ def test_a_ladder_is_compared_step_by_step() -> None:
     assert is_coarser(FINE, MIDDLE) and is_coarser(MIDDLE, COARSE) and not is_coarser(COARSE, MIDDLE)
     with pytest.raises(StudyError, match="two hypotheses"):
         ladder(draw_losses([FINE], draws=10))
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "answer"),
-    [(95.0, 99.0, "not rejected"), (90.0, 94.9, "rejected"), (94.0, 96.0, "undecided"), (-math.inf, 96.0, "undecided")],
-)
-def test_equivalence_is_read_off_the_interval(low: float, high: float, answer: str) -> None:
-    score = Estimate(95.5, low, high, 0.95, 1.0, 100, 1000, "t")
-    assert equivalence(score, 95.0).answer == answer
-    assert equivalence(None).answer == "undecided"
 
 
 def test_families_of_intervals() -> None:

@@ -65,7 +65,7 @@ def find_concerns(f: Tensor, estimate: Estimate, known: Known | None = None) -> 
     if estimate.df < FEW:
         yield Concern.TOO_FEW.say(df=estimate.df, draws=len(f))
     if known is not None and _beyond(f, estimate, known):
-        ends = {"least": known.seen.least, "greatest": known.seen.greatest, "low": float(f.min())}
+        ends = {"least": known.seen.least, "greatest": known.seen.greatest, "low": float(f.min()) + 0.0}
         yield Concern.NOT_DRAWN.say(**ends, high=float(f.max()), draws=len(f))
     values, counts = f.unique(return_counts=True)
     if len(values) <= 5 and len(f) - int(counts.max()) < RARE:

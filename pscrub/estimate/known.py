@@ -43,7 +43,7 @@ class Seen:
         f = f if bool(f.isfinite().all()) else f[f.isfinite()]
         if not f.numel():
             return cls(pairs=pairs)
-        least, greatest = (float(end) for end in f.aminmax())
+        least, greatest = (float(end) + 0.0 for end in f.aminmax())  # no -0.0, which people would read
         values: list[float] = []
         rest = f if len(f[:PROBED].unique()) <= FEW_VALUES else f[:0]
         while rest.numel() and len(values) <= FEW_VALUES:

@@ -116,7 +116,7 @@ def hook_everywhere(module: nn.Module, see: Callable[[str, Any], Any], places: P
             if torch._C._functorch.is_batchedtensor(leaf):  # within vmap, where each value is of one row
                 continue
             if id(leaf) not in seen:
-                labels[id(leaf)] = f"{side} {len(calls) - 1} of {path}: {' '.join(map(str, where))}"
+                labels[id(leaf)] = f"{side} {len(calls) - 1} of {path or 'the module'}: {' '.join(map(str, where))}"
                 seen[id(leaf)] = see(labels[id(leaf)], leaf)
             calls[-1][where] = labels[id(leaf)]
         return map_tensors(lambda leaf: seen.get(id(leaf), leaf), held)
@@ -130,9 +130,8 @@ def hook_everywhere(module: nn.Module, see: Callable[[str, Any], Any], places: P
     handles = [module.register_forward_pre_hook(lambda module, args: places.clear(), prepend=True)]
     try:
         for path, submodule in module.named_modules(remove_duplicate=False):
-            if path:
-                handles.append(submodule.register_forward_hook(on_output(path)))
-                handles.append(submodule.register_forward_pre_hook(on_input(path), with_kwargs=True))
+            handles.append(submodule.register_forward_hook(on_output(path)))
+            handles.append(submodule.register_forward_pre_hook(on_input(path), with_kwargs=True))
         projections = ProjectionsCalled(module.modules())
         with projections if projections.is_needed else contextlib.nullcontext():
             yield places

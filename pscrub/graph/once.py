@@ -63,12 +63,14 @@ def trace_all(
     >>> traced = trace_all(model, {"x": torch.randn(9, 3)}, inputs=["x"])
     >>> for cut, shape in traced.points.items():
     ...     print(cut, shape)
+    input_of('', index=0) (3,)
     input_of('0', index=0) (3,)
     output_of('0') (4,)
     input_of('1', index=0) (4,)
     output_of('1') (4,)
     input_of('2', index=0) (4,)
     output_of('2') (2,)
+    output_of('') (2,)
     >>> traced.graph({"hidden": "1"}, output="logits")
     Graph(2 nodes, inputs x, output logits)
     >>> traced.graph({"before": model[0], "hidden": model[1]}, output="logits")
@@ -87,9 +89,11 @@ def trace_all(
         with causes_told(subject, some, tolerance, exported=False):
             surveyed, recorded = subject.surveyed(some)
             shapes = {name: tuple(value.shape[1:]) for name, value in recorded.items()}
+            result = recorded.pop(RESULT)
             del recorded
             assert isinstance(surveyed, _Everywhere)
             traced = Traced(surveyed, rows, surveyed.export(some), max(2, check_rows), tolerance)
+            traced.results[traced.exported] = result
         names = traced.keep_marks(shapes)
         nodes, constant = traced.nodes(names, surveyed.layouts)
         graph = Graph(nodes, columns, RESULT)
@@ -99,7 +103,7 @@ def trace_all(
             def pass_on(name: str, value: Tensor) -> None:
                 if name in names:
                     see(name, value)
-                if name == RESULT:
+                if name == RESULT and len(value) in (1, traced.check_rows):
                     traced.results[len(value)] = value.clone()
 
             surveyed.watch(some, pass_on)
@@ -129,7 +133,8 @@ class Traced:
         self.check_rows, self.tolerance = check_rows, tolerance
         self.constants: Constants = constants_of(program)
         self.places = {key: list(calls) for key, calls in subject.places.items()}
-        self.results: dict[int, Tensor] = {}
+        self.exported = rows.for_export(check_rows)
+        self.results: dict[int, Tensor] = {}  # the module's, on one row, on those of the export and of the check
         self.alive: set[str] = set()
         self._shapes: dict[str, tuple[int, ...]] = {}
 
@@ -177,14 +182,16 @@ class Traced:
         layouts = {names[mark]: layout for mark, layout in self.subject.layouts.items() if mark in names}
         nodes, constant = self.nodes(names, layouts)
         rows = Rows(self.rows.data, columns, self.rows.device)
-        given = rows.of(self.check_rows) | {output: self.results[self.check_rows]}
         below = Graph(nodes, subject.columns, output)
         more = {read for node in on_top for read in node.inputs if read in below.nodes and read != output}
-        given |= below.run(more, {name: given[name] for name in subject.columns})
-        batch = rows.for_export(self.check_rows)
-        # The check rows are spread otherwise, which matters to no rule: it is their number that must be no other size.
-        on_top = tuple(open_behaviours(on_top, {name: value[:batch] for name, value in given.items()}))
+
+        def known(size: int) -> dict[str, Tensor]:
+            found = rows.of(size) | {output: self.results[size]}
+            return found | below.run(more, {name: found[name] for name in subject.columns})
+
+        on_top = tuple(open_behaviours(on_top, known(self.exported))) if on_top else ()
         graph = Graph([*nodes, *on_top], columns, on_top[-1].name if on_top else output)
+        given = known(self.check_rows)
         one = {name: column[:1] for name, column in given.items() if name in subject.columns}
         # The module was compared mark by mark: this is that the marks between were passed over rightly.
         Trial(one, self.tolerance, subject.advice).check(

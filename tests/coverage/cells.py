@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 
 def rng_of(*seed: Any) -> np.random.Generator:
@@ -47,3 +49,32 @@ def work_through(
         found[name] = json.loads(file.read_text())
         say(f"{k}/{len(every)} {name}: {found[name]['seconds']:.1f} s")
     return found, sum(row.pop("seconds") for row in found.values())
+
+
+def run_study(
+    module: str,
+    about: str | None,
+    page: str,
+    cells: Callable[[int], Iterable[tuple[str, Callable[[], dict[str, Any]]]]],
+    table: Callable[[dict[str, dict[str, Any]], float, int], str],
+) -> None:
+    """A study's command: work through the cells that are missing, then write the page.
+
+    Args:
+        module: the study's, in `tests.coverage`.
+        about: what its help says.
+        page: in `docs`, without its ending; cells are kept in `out/PAGE/SEED`.
+        cells: name and work of each, by seed.
+        table: the page, of what cells gave, the seconds that they took, and the seed.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m tests.coverage.{module}", description=about)
+    parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
+    parser.add_argument("--seed", type=int, default=0, help="of all draws")
+    parser.add_argument("--out", type=Path, default=Path(f"docs/{page}.md"))
+    parser.add_argument("--cells", type=Path, help=f"where cells are kept (default: out/{page}/SEED)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = arguments.cells or Path(f"out/{page}") / str(arguments.seed)
+    text = table(*work_through(list(cells(arguments.seed)), folder, arguments.fresh), arguments.seed)
+    arguments.out.write_text(text)
+    print(text)

@@ -5,12 +5,10 @@ As the first study, with what D and pairs show of f: `--seed` names other draws,
 
 from __future__ import annotations
 
-import argparse
 import math
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +25,7 @@ from pscrub.evaluate.values import Activations
 from pscrub.law.drawing import draw
 from pscrub.law.of_f import scrubbed_expectation
 from pscrub.questions.comparison import Losses, compare
-from tests.coverage.cells import rng_of, work_through
+from tests.coverage.cells import rng_of, run_study
 from tests.coverage.hard import LAWS, study
 
 Row = dict[str, Any]
@@ -253,21 +251,5 @@ def table(found: Mapping[str, Row], seconds: float, seed: int) -> str:
     return "\n\n".join(["# How often the intervals cover where t misleads", paragraph, "\n".join(lines)]) + "\n"
 
 
-def main() -> None:
-    """Work through the cells that are missing, then write the table."""
-    parser = argparse.ArgumentParser(prog="python -m tests.coverage.second", description=__doc__)
-    parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
-    parser.add_argument("--seed", type=int, default=0, help="of all draws")
-    parser.add_argument("--out", type=Path, default=Path("docs/coverage_2.md"))
-    parser.add_argument("--cells", type=Path, help="where cells are kept (default: out/coverage_2/SEED)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    folder = arguments.cells or Path("out/coverage_2") / str(arguments.seed)
-    found, seconds = work_through(list(cells(arguments.seed)), folder, arguments.fresh)
-    page = table(found, seconds, arguments.seed)
-    arguments.out.write_text(page)
-    print(page)
-
-
 if __name__ == "__main__":
-    main()
+    run_study("second", __doc__, "coverage_2", cells, table)

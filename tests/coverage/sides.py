@@ -6,13 +6,11 @@ draws, to see that a row is no luck.
 
 from __future__ import annotations
 
-import argparse
 import math
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,7 @@ from pscrub import Baseline
 from pscrub.estimate import Baselines, Known, choose, loss_recovered, mean_of_pairs
 from pscrub.estimate.known import Seen
 from pscrub.questions import equivalence
-from tests.coverage.cells import rng_of, work_through
+from tests.coverage.cells import rng_of, run_study
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Row = dict[str, Any]
@@ -190,21 +188,5 @@ def table(found: Mapping[str, Row], seconds: float, seed: int) -> str:
     return "\n\n".join(["# How often limits to one side are wrong", *paragraphs, "\n".join(lines)]) + "\n"
 
 
-def main() -> None:
-    """Work through the cells that are missing, then write the table."""
-    parser = argparse.ArgumentParser(prog="python -m tests.coverage.sides", description=__doc__)
-    parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
-    parser.add_argument("--seed", type=int, default=0, help="of all draws")
-    parser.add_argument("--out", type=Path, default=Path("docs/one_sided.md"))
-    parser.add_argument("--cells", type=Path, help="where cells are kept (default: out/one_sided/SEED)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    folder = arguments.cells or Path("out/one_sided") / str(arguments.seed)
-    found, seconds = work_through(list(cells(arguments.seed)), folder, arguments.fresh)
-    page = table(found, seconds, arguments.seed)
-    arguments.out.write_text(page)
-    print(page)
-
-
 if __name__ == "__main__":
-    main()
+    run_study("sides", __doc__, "one_sided", cells, table)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from pscrub.data.dataset import Dataset
 from pscrub.errors import TraceError
@@ -37,7 +37,7 @@ def test_graphs_are_those_of_an_export_of_their_own(family: Any) -> None:
 
 def test_every_point_can_be_cut_and_is_what_hooks_see(family: Any) -> None:
     _, _, data, traced = family
-    points = [cut for cut in traced.points if cut.path]
+    points = list(traced.points)
     graph = traced.graph({str(cut): cut for cut in points}, output="logits")
     values = graph.run([*map(str, points)], {"tokens": data["tokens"][:3]})
     assert {str(cut): shape for cut, shape in traced.points.items()} == {
@@ -70,11 +70,27 @@ def test_a_cut_is_a_path_a_cut_or_the_submodule_itself() -> None:
         trace_all(model, X, inputs=["x"]).graph({"a": nn.Linear(4, 4)})
 
 
+@pytest.mark.parametrize("rows", [3, 5, 7])
+def test_the_whole_module_is_a_point_and_sizes_may_be_the_number_of_rows(rows: int) -> None:
+    """As wide as there are rows in the check, or in the export."""
+    model = nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 5)).eval()
+    data = {"x": draw(9, 5), "label": torch.arange(9) % 5}
+    loss = Node(
+        "loss", ("output", "label"), lambda out, label: nn.functional.cross_entropy(out, label, reduction="none")
+    )
+    cuts = {"in": input_of(""), "all": output_of("")}
+    graph = trace_all(model, data, inputs=["x"], check_rows=rows).graph(cuts, behaviour=loss)
+    own = trace(model, data, cuts=cuts, inputs=["x"], behaviour=loss, check_rows=rows)
+    assert [node.inputs for node in graph.nodes.values()] == [node.inputs for node in own.nodes.values()]
+    assert all(isinstance(each.nodes["loss"].fn, fx.GraphModule) for each in (graph, own))
+    assert graph.run(["loss"], data)["loss"].equal(own.run(["loss"], data)["loss"])
+
+
 def test_refusals_name_the_cut() -> None:
     linear = nn.Linear(4, 4)
     model = Doing(lambda self, x: self.twice(self.twice(x)).tanh(), twice=linear, never=nn.ReLU()).eval()
     traced = trace_all(model, X, inputs=["x"])
-    assert set(map(str, traced.points)) == {
+    assert {str(cut) for cut in traced.points if cut.path} == {
         f"{side}_of('twice'{index}, call={call})"
         for call in (0, 1)
         for side, index in (("input", ", index=0"), ("output", ""))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +10,12 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.fx.node import map_aggregate
 
-from pscrub.graph.export import Copies, Parts, export_functional, mark_op
+from pscrub.graph.export import Parts, Rows, export_functional, mark_op, read_program
 from pscrub.graph.graph import Function
+from pscrub.graph.program import Excerpt, Marked
 
 
-def open_function(fn: Function, values: Sequence[Tensor]) -> fx.GraphModule | None:
+def open_function(fn: Function, values: Sequence[Tensor]) -> Excerpt | None:
     """A function's operations, as a module that takes what it takes; None where torch cannot trace it.
 
     Functions make the number of rows a constant (`len(x)`, `int(x.shape[0])`), which torch.export refuses: then it is
@@ -26,26 +26,30 @@ def open_function(fn: Function, values: Sequence[Tensor]) -> fx.GraphModule | No
         values: of inputs, on an odd number of rows that is no other size of theirs.
     """
 
-    class Marked(nn.Module):
+    class Calling(nn.Module):
         def forward(self, values: tuple[Tensor, ...]) -> Tensor:
             marked: Tensor = mark_op()(fn(*values), "value")
             return marked
 
     names, rows = [str(place) for place in range(len(values))], len(values[0])
     try:
-        return _taken_apart(Parts(export_functional(Marked(), values), names))
+        return _taken_apart(Parts(export_functional(Calling(), values), names))
     except Exception:
         try:
             fewer = next(n for n in range(rows - 2, 2, -2) if all(n not in value.shape[1:] for value in values))
-            large, small = (export_functional(Marked(), [v[:n] for v in values], any_rows=False) for n in (rows, fewer))
+            large, small = (
+                export_functional(Calling(), [v[:n] for v in values], any_rows=False) for n in (rows, fewer)
+            )
             return _taken_apart(_AtTwoSizes(large, small, names))
         except Exception:
             return None  # the function itself is run, and says what is wrong with it, if anything is
 
 
-def _taken_apart(parts: Parts) -> fx.GraphModule:
-    (value,) = (mark.all_input_nodes[0] for mark in parts.marks)
-    return parts.module(value, parts.behind(value), [each for each in parts.named if each not in parts.marks])
+def _taken_apart(parts: Parts) -> Excerpt:
+    program = read_program(parts)
+    (mark,) = program.marks.values()
+    columns = program.columns
+    return Excerpt(Marked(program, columns, {}), mark, program.constants, range(len(columns)))
 
 
 class _AtTwoSizes(Parts):
@@ -59,7 +63,7 @@ class _AtTwoSizes(Parts):
         own = Parts(other, columns).constants
         if not all(torch.equal(held, own[self.twins[node]]) for node, held in self.constants.items()):
             raise ValueError("a literal that depends on the number of rows")
-        first = next(iter(self.named))
+        first = next(iter(self.columns))
         self.sizes = [each.meta["val"].shape[0] for each in (first, self.twins[first])]
 
     def is_batch_first(self, node: fx.Node) -> bool:
@@ -70,9 +74,9 @@ class _AtTwoSizes(Parts):
             for value, size in zip(found, self.sizes, strict=True)
         )
 
-    def copy(self, graph: fx.Graph, node: fx.Node, copies: Copies, batch: fx.Node, device: fx.Node) -> fx.Node:
-        """A node in another graph; integers that differ with the size are multiples of the number of rows."""
-        copy, twin = super().copy(graph, node, copies, batch, device), self.twins[node]
+    def arguments(self, node: fx.Node) -> Any:
+        """Integers that differ with the size are multiples of the number of rows."""
+        held, twin = super().arguments(node), self.twins[node]
         others = iter(_integers((twin.args, twin.kwargs)))
         most, fewer = self.sizes
 
@@ -84,12 +88,9 @@ class _AtTwoSizes(Parts):
                 return value
             if value % most or value * fewer != other * most:
                 raise ValueError("an integer that is no multiple of the number of rows")
-            return graph.call_function(operator.mul, (batch, value // most))
+            return Rows(value // most)
 
-        with graph.inserting_before(copy):
-            changed: Any = map_aggregate((copy.args, copy.kwargs), put)
-            copy.args, copy.kwargs = changed
-        return copy
+        return map_aggregate(held, put)
 
 
 def _integers(held: Any) -> list[int]:

@@ -10,21 +10,21 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import Dim, ExportedProgram
-from torch.fx.node import map_aggregate
 
 from pscrub.errors import TraceError
 from pscrub.graph.graph import Node
-from pscrub.graph.layout import FIRST, Layout
-from pscrub.graph.ops import HAS_ROWS, OPERATION, Operation, operation_of
+from pscrub.graph.layout import Layout
+from pscrub.graph.ops import Operation
+from pscrub.graph.program import Excerpt, Marked, Program, Step, StepKind
 
 _aten = torch.ops.aten
-Copies = dict[fx.Node, fx.Node]
 Constants = dict[str, nn.Parameter]
 
 
@@ -101,86 +101,75 @@ def _is_functional(program: ExportedProgram) -> bool:
 
 
 def nodes_between_marks(
-    program: ExportedProgram,
-    columns: Sequence[str],
-    layouts: Mapping[str, Layout] | None = None,
-    constants: Constants | None = None,
-    names: Mapping[str, str] | None = None,
+    program: Program, names: Mapping[str, str] | None = None, layouts: Mapping[str, Layout] | None = None
 ) -> tuple[list[Node], set[str]]:
     """The graph nodes of a program, one a mark, and the names of those that depend on no column.
 
-    A node's inputs are the nearest marks and columns that its computation reaches walking back; its `fn` is a
-    `torch.fx.GraphModule` of the operations in between. Reading a column's number of rows is not reading the column:
+    A node's inputs are the nearest marks and columns that its computation reaches walking back; its `fn` is an
+    `Excerpt` of the program, the operations in between. Reading a column's number of rows is not reading the column:
     the batch size is taken from whatever the node reads first. A node that reads nothing is given the first column, of
     which it uses the number of rows (and the device) alone, to repeat its value [...] or [1, ...] in every row.
 
     Args:
-        program: functional (`export_functional`), dynamic in its inputs' first dimension alone.
-        columns: the names of its inputs.
-        layouts: where the rows are in values that do not have them first; nodes' values do.
-        constants: `constants_of` the program, made here where they are not given.
+        program: `read_program`.
         names: mark -> node; marks without one are passed over. By default every mark is a node of its name.
+        layouts: mark -> where the rows are in values that do not have them first; nodes' values do.
 
     Raises:
         TraceError: values that are not batch first.
     """
-    parts = Parts(program, columns, layouts, constants, names)
+    named = {program.marks[mark]: name for mark, name in (names or {mark: mark for mark in program.marks}).items()}
+    moved = {program.marks[mark]: layout for mark, layout in (layouts or {}).items() if program.marks[mark] in named}
+    named = {place: program.steps[place].of for place in program.columns} | dict(sorted(named.items()))
+    marked, called = Marked(program, list(named), moved), list(named.values())
     nodes: list[Node] = []
     constant: set[str] = set()
     faults = []
-    for mark, name in parts.marks.items():
-        value = mark.all_input_nodes[0]
-        needed = parts.behind(value)
-        reads = [each for each in parts.named if each in needed]
-        if all(parts.named[each] in constant for each in reads):
-            constant.add(name)
-        elif name not in parts.layouts and not parts.is_batch_first(value):
-            faults.append(f"the value of '{name}' has shape {parts.shape(value)}; expected one a row, [batch, ...]")
+    for place, name in named.items():
+        step = program.steps[place]
+        if step.kind is not StepKind.MARK:
             continue
-        fn = parts.module(value, needed, reads, parts.layout(mark))
-        inputs = tuple(parts.named[each] for each in reads) or (columns[0],)
-        nodes.append(Node(name, inputs, fn, view=len(reads) == 1 and len(fn.graph.nodes) == 2))
+        (value,) = step.reads
+        reads = tuple(called[bit] for bit in marked.reads(value))
+        if all(read in constant for read in reads):
+            constant.add(name)
+        elif place not in moved and not step.batch_first:
+            faults.append(f"the value of '{name}' has shape {step.told}; expected one a row, [batch, ...]")
+            continue
+        fn = Excerpt(marked, place, program.constants)
+        nodes.append(Node(name, reads or (called[0],), fn, view=fn.is_input))
     if faults:
         raise TraceError(faults)
     return nodes, constant
 
 
-class Parts:
-    """What is where in a program's graph."""
+@dataclass(frozen=True)
+class Rows:
+    """A number of rows that stands among the arguments of an operation.
 
-    def __init__(
-        self,
-        program: ExportedProgram,
-        columns: Sequence[str],
-        layouts: Mapping[str, Layout] | None = None,
-        constants: Constants | None = None,
-        names: Mapping[str, str] | None = None,
-    ) -> None:
-        self.layouts = layouts or {}
-        self.root = program.graph_module
-        self.order = {node: place for place, node in enumerate(program.graph.nodes)}
-        placeholders = {node.name: node for node in self.order if node.op == "placeholder"}
+    Args:
+        times: so many times that of the batch.
+    """
+
+    times: int
+
+
+class Parts:
+    """What is where in a program's graph.
+
+    Args:
+        program: functional (`export_functional`), dynamic in its inputs' first dimension alone.
+        columns: the names of its inputs.
+    """
+
+    def __init__(self, program: ExportedProgram, columns: Sequence[str]) -> None:
+        self.root, self.nodes = program.graph_module, list(program.graph.nodes)
+        placeholders = {node.name: node for node in self.nodes if node.op == "placeholder"}
         arguments = [placeholders[str(name)] for name in program.graph_signature.user_inputs]
-        marks = {node: str(node.args[1]) for node in self.order if node.target == mark_op()}
-        self.marks = {
-            node: names[mark] if names else mark for node, mark in marks.items() if not names or mark in names
-        }
-        self.named = dict(zip(arguments, columns, strict=True)) | self.marks
+        self.columns = dict(zip(arguments, columns, strict=True))
         sizes = [node.meta["val"].shape[0] for node in arguments]
         self.batch = {size.node.expr for size in sizes if isinstance(size, torch.SymInt)}
-        self.constants = {placeholders[name]: tensor for name, tensor in (constants or constants_of(program)).items()}
-
-    def behind(self, value: fx.Node) -> set[fx.Node]:
-        """What computes a value: everything back to named values and constants, these included."""
-        found: set[fx.Node] = set()
-        stack = [value]
-        while stack:
-            node = stack.pop()
-            if node not in found:
-                found.add(node)
-                if not (node in self.named or node in self.constants or self.rows(node)):
-                    stack.extend(node.all_input_nodes)
-        return found
+        self.constants = {placeholders[name]: tensor for name, tensor in constants_of(program).items()}
 
     def rows(self, node: fx.Node) -> int:
         """k where the node's value is the integer k * batch size, 0 for any other."""
@@ -197,85 +186,108 @@ class Parts:
         shape = value.shape if isinstance(value, Tensor) else ()
         return len(shape) > 0 and isinstance(shape[0], torch.SymInt) and shape[0].node.expr in self.batch
 
-    def layout(self, named: fx.Node) -> Layout:
-        return self.layouts.get(self.named[named], FIRST)
-
     def shape(self, node: fx.Node) -> str:
         sizes = ", ".join(str(size) for size in node.meta["val"].shape)
         for symbol in self.batch:
             sizes = sizes.replace(str(symbol), "batch")
         return "[" + re.sub(r"\bu\d+\b", "(number that depends on the data)", sizes) + "]"
 
-    def module(
-        self, value: fx.Node, needed: set[fx.Node], reads: list[fx.Node], layout: Layout = FIRST
-    ) -> fx.GraphModule:
-        """The module: values of `reads` -> value, of this layout as it is found; rows first in all of them."""
-        graph, attributes = fx.Graph(), {}
-        copies = {each: graph.placeholder(f"value_{place}") for place, each in enumerate(reads)}
-        first = copies[reads[0]] if reads else graph.placeholder("column")
-        batch = graph.call_function(_aten.sym_size.int, (first, 0))
-        device = graph.call_function(getattr, (first, "device"))
-        for each in reads:
-            for target, *arguments in self.layout(each).to_as_found():
-                copies[each] = graph.call_function(target, (copies[each], *arguments))
-        for node in sorted(needed - copies.keys(), key=self.order.__getitem__):
-            if node in self.constants:
-                attributes[node.name] = self.constants[node]
-                copies[node] = graph.get_attr(node.name)
-            elif node.op == "get_attr":
-                attributes[str(node.target)] = getattr(self.root, str(node.target))
-                copies[node] = graph.get_attr(str(node.target))
-            elif self.rows(node):
-                copies[node] = graph.call_function(operator.mul, (batch, self.rows(node)))
-            elif _is_copy(node):
-                copies[node] = copies[node.all_input_nodes[0]]
-            elif _is_cross_entropy(node):
-                # As torch does it: the first half is of the logits alone, and so is not made again for every label.
-                taken: list[Any] = [*node.args, *(None, 1, -100)[len(node.args) - 2 :]]
-                logits, target, weight, reduction, ignored = taken[:5]
-                axis = int(logits.meta["val"].ndim > 1)
-                logs = graph.call_function(_aten.log_softmax.int, (copies[logits], axis))
-                rest = (weight and copies[weight], reduction, ignored)
-                copies[node] = graph.call_function(_aten.nll_loss_nd.default, (logs, copies[target], *rest))
-                logs.meta[HAS_ROWS] = self.is_batch_first(logits)
-                copies[node].meta[HAS_ROWS] = self.is_batch_first(node)
+    def arguments(self, node: fx.Node) -> Any:
+        """Positional arguments and keywords of an operation, numbers of rows told as such."""
+        return tuple(node.args), dict(node.kwargs)
+
+
+def read_program(parts: Parts) -> Program:
+    """The steps of an exported program, copies passed over, columns first."""
+    reading = _Reading(parts)
+    for node in (*parts.columns, *(node for node in parts.nodes if node not in parts.columns)):
+        reading.take(node)
+    return Program(reading.steps, reading.constants)
+
+
+class _Reading:
+    """An exported program, read node by node."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts, self.steps, self.constants = parts, list[Step](), dict[str, Any]()
+        self.place: dict[Any, int] = {}
+
+    def take(self, node: fx.Node) -> None:
+        """Adds the steps of a node."""
+        parts = self.parts
+        if node in parts.columns:
+            self._add(node, Step(StepKind.COLUMN, parts.columns[node], batch_first=True))
+        elif node in parts.constants or node.op == "get_attr":
+            name = node.name if node in parts.constants else str(node.target)
+            self.constants[name] = parts.constants[node] if node in parts.constants else getattr(parts.root, name)
+            self._add(node, Step(StepKind.CONSTANT, name))
+        elif node.op != "call_function":
+            return
+        elif node.target == mark_op():
+            (source,), value = node.all_input_nodes, node.meta["val"]
+            first = parts.is_batch_first(source)
+            one = value.shape[:1] == (1,)
+            told = "" if first else parts.shape(source)
+            mark = Step(StepKind.MARK, str(node.args[1]), (self.place[source],), first, told, value.ndim, one)
+            self._add(node, mark)
+        elif times := parts.rows(node):
+            self.place[node] = self._rows(times)
+        elif _is_copy(node):
+            self.place[node] = self.place[node.all_input_nodes[0]]
+        elif _is_cross_entropy(node):
+            # As torch does it: the first half is of the logits alone, and so is not made again for every label.
+            taken: list[Any] = [*node.args, *(None, 1, -100)[len(node.args) - 2 :]]
+            logits, target, weight, reduction, ignored = taken[:5]
+            axis = int(logits.meta["val"].ndim > 1)
+            logs = self._operation(_aten.log_softmax.int, ((logits, axis), {}), parts.is_batch_first(logits))
+            half = _Place(self._add((node, "first half"), logs))
+            arguments: Any = ((half, target, weight, reduction, ignored), {})
+            self._add(node, self._operation(_aten.nll_loss_nd.default, arguments, parts.is_batch_first(node)))
+        else:
+            # Export bakes in by its strides `view` for `reshape`: values gathered row by row have others.
+            called = _aten.reshape.default if node.target == _aten.view.default else node.target
+            self._add(node, self._operation(called, parts.arguments(node), parts.is_batch_first(node)))
+
+    def _operation(self, target: Any, arguments: Any, has_rows: bool) -> Step:
+        reads: dict[int, int] = {}
+
+        def place(each: Any) -> int | None:
+            if isinstance(each, fx.Node | _Place):
+                at = each.at if isinstance(each, _Place) else self.place[each]
+            elif isinstance(each, torch.device):  # the one that export ran on
+                at = self._once(StepKind.DEVICE)
+            elif isinstance(each, Rows):
+                at = self._rows(each.times)
             else:
-                copies[node] = self.copy(graph, node, copies, batch, device)
-                copies[node].meta[HAS_ROWS] = self.is_batch_first(node)
-                copies[node].meta[OPERATION] = self._operation(node, copies)
-        result = copies[value]
-        for target, *arguments in layout.to_rows_first():
-            result = graph.call_function(target, (result, *arguments))
-        result.meta[HAS_ROWS] = layout != FIRST or self.is_batch_first(value)
-        if not reads:
-            one = value.meta["val"].shape[:1] == (1,)
-            row = result if one else graph.call_function(_aten.unsqueeze.default, (result, 0))
-            others = [-1] * (value.meta["val"].ndim - one)
-            result = graph.call_function(_aten.expand.default, (row, (batch, *others)))
-        graph.output(result)
-        graph.eliminate_dead_code()
-        return fx.GraphModule(attributes, graph)
+                return None
+            return reads.setdefault(at, len(reads))
 
-    def _operation(self, node: fx.Node, copies: Copies) -> Operation:
-        """The copy's operation, one and the same object wherever the node is copied to."""
-        # Which of its inputs are one: what was copied without its marks can read one value for two.
-        read = [copies[each] for each in node.all_input_nodes]
-        key = tuple(read.index(each) for each in read)
-        known: dict[tuple[int, ...], Operation] = node.meta.setdefault(OPERATION, {})
-        if key not in known:
-            known[key] = operation_of(copies[node])
-        return known[key]
+        operation = Operation.placed(target, arguments, place, has_rows)
+        return Step(StepKind.OPERATION, operation, tuple(reads), has_rows)
 
-    def copy(self, graph: fx.Graph, node: fx.Node, copies: Copies, batch: fx.Node, device: fx.Node) -> fx.Node:
-        """A node in another graph, on copies of what it reads."""
-        copy = graph.node_copy(node, copies.__getitem__)
-        # Export bakes in the device it ran on and, by its strides, `view` for `reshape`: values gathered row by row, or
-        # on another device, have neither.
-        copy.args = map_aggregate(copy.args, lambda arg: device if isinstance(arg, torch.device) else arg)
-        copy.kwargs = map_aggregate(copy.kwargs, lambda arg: device if isinstance(arg, torch.device) else arg)
-        if copy.target == _aten.view.default:
-            copy.target = _aten.reshape.default
-        return copy
+    def _rows(self, times: int) -> int:
+        if ("rows", times) not in self.place:
+            batch = self._once(StepKind.BATCH)
+            arguments: Any = ((_BATCH, times), {})
+            of = Operation.placed(operator.mul, arguments, lambda each: 0 if each is _BATCH else None, False)
+            self._add(("rows", times), Step(StepKind.OPERATION, of, (batch,)))
+        return self.place["rows", times]
+
+    def _once(self, kind: StepKind) -> int:
+        return self.place[kind] if kind in self.place else self._add(kind, Step(kind))
+
+    def _add(self, key: Any, step: Step) -> int:
+        self.place[key] = len(self.steps)
+        self.steps.append(step)
+        return self.place[key]
+
+
+@dataclass(frozen=True)
+class _Place:
+    at: int
+
+
+_BATCH = object()
 
 
 def _is_cross_entropy(node: fx.Node) -> bool:

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
-from torch.export import ExportedProgram
 
 from pscrub.data.dataset import Dataset
 from pscrub.errors import TraceError
 from pscrub.graph.causes import causes_told, dead_faults
 from pscrub.graph.checking import Trial
 from pscrub.graph.cuts import Cut, Places, cuts_of, find_label, hook_everywhere
-from pscrub.graph.export import Constants, Parts, constants_of, nodes_between_marks
+from pscrub.graph.export import Parts, nodes_between_marks, read_program
 from pscrub.graph.graph import Graph, Node
 from pscrub.graph.layout import Layout
+from pscrub.graph.program import Program, StepKind
 from pscrub.graph.state import left_as_found
 from pscrub.graph.subject import Subject, call_faults, path_faults
 from pscrub.graph.tracing import (
@@ -92,7 +92,8 @@ def trace_all(
             result = recorded.pop(RESULT)
             del recorded
             assert isinstance(surveyed, _Everywhere)
-            traced = Traced(surveyed, rows, surveyed.export(some), max(2, check_rows), tolerance)
+            program = read_program(Parts(surveyed.export(some), columns))
+            traced = Traced(surveyed, rows, program, max(2, check_rows), tolerance)
             traced.results[traced.exported] = result
         names = traced.keep_marks(shapes)
         nodes, constant = traced.nodes(names, surveyed.layouts)
@@ -126,12 +127,9 @@ class _Everywhere(Subject):
 class Traced:
     """A module's program with all its marks, from which graphs are taken. Made by `trace_all`."""
 
-    def __init__(
-        self, subject: _Everywhere, rows: Rows, program: ExportedProgram, check_rows: int, tolerance: float
-    ) -> None:
+    def __init__(self, subject: _Everywhere, rows: Rows, program: Program, check_rows: int, tolerance: float) -> None:
         self.subject, self.rows, self.program = subject, rows, program
         self.check_rows, self.tolerance = check_rows, tolerance
-        self.constants: Constants = constants_of(program)
         self.places = {key: list(calls) for key, calls in subject.places.items()}
         self.exported = rows.for_export(check_rows)
         self.results: dict[int, Tensor] = {}  # the module's, on one row, on those of the export and of the check
@@ -141,16 +139,15 @@ class Traced:
     def keep_marks(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
         """The marks that depend on columns and have one value a row, under their own names."""
         layouts = self.subject.layouts
-        parts = Parts(self.program, self.subject.columns, layouts, self.constants)
-        found = _of_columns(parts)
-        for mark, name in parts.marks.items():
-            if mark in found and (name in layouts or parts.is_batch_first(mark)):
+        found = _of_columns(self.program)
+        for name, place in self.program.marks.items():
+            if place in found and (name in layouts or self.program.steps[place].batch_first):
                 self._shapes[name] = shapes[name]
         return {name: name for name in self._shapes}
 
     def nodes(self, names: Mapping[str, str], layouts: Mapping[str, Layout]) -> tuple[list[Node], set[str]]:
         """The nodes of some marks, by mark -> name, and which of them have one value for all rows."""
-        return nodes_between_marks(self.program, self.subject.columns, layouts, self.constants, names)
+        return nodes_between_marks(self.program, names, layouts)
 
     @property
     def points(self) -> dict[Cut, tuple[int, ...]]:
@@ -179,8 +176,7 @@ class Traced:
         if faults:
             raise TraceError(faults)
         names = self._names(subject) | {RESULT: output}
-        layouts = {names[mark]: layout for mark, layout in self.subject.layouts.items() if mark in names}
-        nodes, constant = self.nodes(names, layouts)
+        nodes, constant = self.nodes(names, self.subject.layouts)
         rows = Rows(self.rows.data, columns, self.rows.device)
         below = Graph(nodes, subject.columns, output)
         more = {read for node in on_top for read in node.inputs if read in below.nodes and read != output}
@@ -229,10 +225,10 @@ class Traced:
         return names
 
 
-def _of_columns(parts: Parts) -> set[Any]:
-    """The operations of a program that depend on its inputs, other than by their number of rows."""
-    found = {node for node in parts.named if node not in parts.marks}
-    for node in parts.order:
-        if not parts.rows(node) and any(read in found for read in node.all_input_nodes):
-            found.add(node)
+def _of_columns(program: Program) -> set[int]:
+    """The steps of a program that depend on its inputs, other than by their number of rows."""
+    found = set(program.columns)
+    for place, step in enumerate(program.steps):
+        if step.kind is not StepKind.BATCH and any(read in found for read in step.reads):
+            found.add(place)
     return found

@@ -9,23 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.fx.node import map_aggregate, map_arg
+from torch import Tensor, nn
+from torch.fx.node import map_aggregate
 
 from pscrub.errors import GraphError
 from pscrub.graph.graph import Function, Graph
 
 _aten = torch.ops.aten
-OPERATION = "pscrub: operation"
-"""Key of a traced node's `meta`: its `operation_of`, where that is known."""
-
-HAS_ROWS = "pscrub: has rows"
-"""Key of an operation's `meta` in a traced function: its value is one tensor, the batch first."""
 
 
 class Opened(nn.Module):
@@ -39,6 +33,17 @@ class Opened(nn.Module):
         """The function itself."""
         result: Tensor = self.open(values, lambda fn, given: fn(*given))
         return result
+
+
+class Listed(nn.Module):
+    """A function that is a list of operations, which tells a reader of each."""
+
+    checked = False
+    """Whether tracing has seen that it treats rows alone as together, and the same every time."""
+
+    def read(self, values: Sequence[Any], reader: Reader) -> Any:
+        """What stands for its value."""
+        raise NotImplementedError
 
 
 class Same(Opened):
@@ -155,6 +160,37 @@ class Operation:
         arguments: Any = ((_Place(0), *more), {})
         return cls(target, _freeze(arguments), arguments, has_rows)
 
+    @classmethod
+    def placed(cls, target: Any, arguments: Any, place: Callable[[Any], int | None], has_rows: bool) -> Operation:
+        """A call of arguments and keywords, in which some are values.
+
+        Args:
+            target: what is called.
+            arguments: with anything for values.
+            place: which value an argument stands for; None if it is itself.
+            has_rows: its value is one tensor, the batch first.
+        """
+
+        def put(each: Any) -> Any:
+            at = place(each)
+            return each if at is None else _Place(at)
+
+        placed: Any = map_aggregate(arguments, put)
+        return cls(target, _freeze(placed), placed, has_rows)
+
+    @classmethod
+    def repeated(cls, axes: int) -> Operation:
+        """A value [1, ...] and a number of rows -> the value in as many rows; of so many axes more."""
+        arguments: Any = ((_Place(0), [_Place(1), *[-1] * axes]), {})
+        return cls(_aten.expand.default, _freeze(arguments), arguments)
+
+    @property
+    def takes(self) -> int:
+        """How many values it takes."""
+        found: set[int] = set()
+        map_aggregate(self.arguments, lambda each: found.add(each.at) if isinstance(each, _Place) else None)
+        return len(found)
+
     def __call__(self, *values: Any) -> Any:
         """The call on these values, in the order of its places."""
         args, kwargs = self.filled(values)
@@ -206,59 +242,31 @@ class Reader:
         """What stands for a function's value, all that can be opened in it being opened."""
         if isinstance(fn, Opened):
             return fn.open(values, self.through)
-        if isinstance(fn, fx.GraphModule) and all(n.op in _KNOWN for n in fn.graph.nodes):
-            return self._traced(fn, values)
+        if isinstance(fn, Listed):
+            return fn.read(values, self)
         return self.apply(fn, values)
 
-    def _traced(self, module: fx.GraphModule, values: Sequence[Any]) -> Any:
-        given, known = iter(values), list[Any]()
-        if _STEPS not in module.meta:
-            module.meta[_STEPS] = _read_steps(module)
-        for kind, of, reads in module.meta[_STEPS]:
-            if kind is _Step.VALUE:
-                known.append(next(given))
-            elif kind is _Step.CONSTANT:
-                known.append(self.constant(getattr(module, of)))
-            elif kind is _Step.BATCH:
-                known.append(self.batch())
-            elif kind is _Step.DEVICE:
-                known.append(self.device())
-            elif kind is _Step.OUTPUT:
-                return known[reads[0]]
-            else:
-                known.append(self.apply(of, [known[each] for each in reads]))
-        raise AssertionError("a traced function without an output")
+    def key(self, value: Any) -> Hashable:
+        """What tells what stands for a value from others."""
+        told: Hashable = value
+        return told
 
+    def first(self, key: Hashable, held: Any) -> bool:
+        """Whether what is held under a key is the very object that was first told of."""
+        return self._firsts.setdefault(key, held) is held
 
-class _Step(Enum):
-    """What a node of a traced function is."""
+    def made(self, key: Hashable, values: Sequence[Any]) -> dict[int, Any]:
+        """What was made so far of some values, to be added to: by its place in a program that the key tells."""
+        # The values are held too, or what tells them is given anew.
+        return self._made_of.setdefault((key, *map(self.key, values)), (values, {}))[1]
 
-    VALUE, CONSTANT, BATCH, DEVICE, OPERATION, OUTPUT = range(6)
+    @cached_property
+    def _firsts(self) -> dict[Hashable, Any]:
+        return {}
 
-
-_STEPS = "pscrub: steps"
-"""Key of a traced function's `meta`: its nodes as they are read, which takes long and is asked for often."""
-
-
-def _read_steps(module: fx.GraphModule) -> list[tuple[_Step, Any, list[int]]]:
-    """What each node is: a name or an operation, and the places of the nodes that it reads."""
-    steps, place = list[tuple[_Step, Any, list[int]]](), dict[fx.Node, int]()
-    for node in module.graph.nodes:
-        place[node] = len(steps)
-        if node.op == "placeholder":
-            steps.append((_Step.VALUE, None, []))
-        elif node.op == "get_attr":
-            steps.append((_Step.CONSTANT, str(node.target), []))
-        elif node.op == "output":
-            steps.append((_Step.OUTPUT, None, [place[node.args[0]]]))
-        elif node.target is _aten.sym_size.int and node.args[0].op == "placeholder" and node.args[1] == 0:
-            steps.append((_Step.BATCH, None, []))
-        elif node.target is getattr and node.args[1] == "device":
-            steps.append((_Step.DEVICE, None, []))
-        else:
-            operation = node.meta.get(OPERATION) or operation_of(node)
-            steps.append((_Step.OPERATION, operation, [place[each] for each in node.all_input_nodes]))
-    return steps
+    @cached_property
+    def _made_of(self) -> dict[Hashable, tuple[Sequence[Any], dict[int, Any]]]:
+        return {}
 
 
 class Numbers(Reader):
@@ -319,16 +327,6 @@ class Numbers(Reader):
 def key_of(fn: Callable[..., Any]) -> Hashable:
     """What tells a function from others: what it says, of an operation or a slice; of any other that it is the same."""
     return fn if isinstance(fn, Operation | Slice | Whole | Sized) else id(fn)
-
-
-_KNOWN = ("placeholder", "get_attr", "call_function", "output")
-
-
-def operation_of(node: fx.Node) -> Operation:
-    """What a node of a traced function runs, of the values of `node.all_input_nodes`."""
-    places = {each: _Place(i) for i, each in enumerate(node.all_input_nodes)}
-    arguments: Any = map_arg((tuple(node.args), dict(node.kwargs)), lambda each: places[each])  # type: ignore[arg-type, return-value]
-    return Operation(node.target, _freeze(arguments), arguments, bool(node.meta.get(HAS_ROWS)))
 
 
 def _freeze(value: Any) -> Hashable:

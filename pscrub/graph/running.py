@@ -7,15 +7,12 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from pscrub.data.dataset import Dataset
 from pscrub.errors import GraphError, PscrubError
 from pscrub.graph.graph import Function, Graph, Node
-from pscrub.graph.ops import Reader, Sized, Slice, Whole, key_of
-
-CHECKED = "pscrub: rows apart"
-"""Key of a traced module's `meta`: tracing has seen that it treats rows alone as together, and the same every time."""
+from pscrub.graph.ops import Listed, Reader, Sized, Slice, Whole, key_of
 
 
 class Running(Reader):
@@ -50,9 +47,13 @@ class Running(Reader):
         """The device."""
         return self.place
 
+    def key(self, value: Any) -> Hashable:
+        """A tensor by itself, a number by what it is."""
+        return ("int", value) if isinstance(value, int) else id(value)
+
     def apply(self, fn: Callable[..., Any], values: Sequence[Any]) -> Any:
         """The operation's value."""
-        key = key_of(fn), *(("int", each) if isinstance(each, int) else id(each) for each in values)
+        key = key_of(fn), *map(self.key, values)
         if key not in self._made:
             self._made[key] = tuple(values), fn(*values)
         return self._made[key][1]
@@ -114,9 +115,9 @@ class _Seen(Reader):
     checked = True
 
     def through(self, fn: Function, values: Sequence[Any]) -> Any:
-        if not isinstance(fn, fx.GraphModule):
+        if not isinstance(fn, Listed):
             super().through(fn, values)
-        elif not fn.meta.get(CHECKED):
+        elif not fn.checked:
             self.checked = False
 
     def apply(self, fn: Callable[..., Any], values: Sequence[Any]) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from pscrub.data.dataset import Dataset
 from pscrub.errors import TraceError, close
@@ -19,9 +19,10 @@ from pscrub.graph.behaviours import open_function
 from pscrub.graph.causes import causes_told, dead_faults
 from pscrub.graph.checking import Trial
 from pscrub.graph.cuts import Cut, output_of
-from pscrub.graph.export import nodes_between_marks
+from pscrub.graph.export import Parts, nodes_between_marks, read_program
 from pscrub.graph.graph import Function, Graph, Node
-from pscrub.graph.running import CHECKED
+from pscrub.graph.ops import Listed
+from pscrub.graph.program import Excerpt
 from pscrub.graph.state import left_as_found
 from pscrub.graph.subject import Argument, Subject, path_faults
 
@@ -42,9 +43,10 @@ def trace(
     """The graph of a torch module, with the named cuts, the module's result and the behaviour as its nodes.
 
     A node reads the nearest named values that its computation reaches walking back, and runs only what lies between;
-    what is not named is inlined into every reader. Every `fn` of a traced node is a `torch.fx.GraphModule`, its
-    parameters copied once from the module (which may change afterwards, unnoticed) and shared by the graph's nodes. So
-    is a behaviour's, if torch can trace it; else it is called as it is.
+    what is not named is computed by every reader. Every `fn` of a traced node is an excerpt of one program, kept whole,
+    in which named values are marks; its parameters are copied once from the module (which may change afterwards,
+    unnoticed) and shared by the graph's nodes. A behaviour is a program of its own, if torch can trace it; else it is
+    called as it is.
     All dimensions but the batch are those of the example. A value that depends on no column (position embeddings)
     is repeated in every row, and its node reads the first column for the number of rows alone. A node's value has its
     rows first, wherever they are in the module's: [positions, batch, ...] is [batch, positions, ...] of the node, and
@@ -94,7 +96,8 @@ def trace(
     with left_as_found(module, rows.device):
         with causes_told(subject, some, tolerance, exported=False):
             subject, recorded = subject.surveyed(some)
-            nodes, constant = nodes_between_marks(subject.export(some), subject.columns, subject.layouts)
+            program = read_program(Parts(subject.export(some), subject.columns))
+            nodes, constant = nodes_between_marks(program, layouts=subject.layouts)
         assert {node.name for node in nodes} == {*subject.cuts, output}
         on_top = tuple(open_behaviours(on_top, recorded | some))
         graph = Graph([*nodes, *on_top], columns, on_top[-1].name if on_top else output)
@@ -129,8 +132,8 @@ class Rows:
 def set_checked(graph: Graph) -> None:
     """Marks what was traced as tried: it is not tried again before a run."""
     for node in graph.nodes.values():
-        if isinstance(node.fn, fx.GraphModule):
-            node.fn.meta[CHECKED] = True
+        if isinstance(node.fn, Listed):
+            node.fn.checked = True
 
 
 def as_cuts(module: nn.Module, cuts: Mapping[str, str | Cut | nn.Module]) -> dict[str, Cut]:
@@ -173,7 +176,7 @@ def open_behaviours(on_top: Iterable[Node], values: dict[str, Tensor]) -> Iterat
         yield node
 
 
-def _are_same(opened: fx.GraphModule, fn: Function, reads: Sequence[Tensor]) -> bool:
+def _are_same(opened: Excerpt, fn: Function, reads: Sequence[Tensor]) -> bool:
     for size in (1, 2, len(reads[0])):
         some = [value[:size] for value in reads]
         if not torch.equal(opened(*some), fn(*some)):

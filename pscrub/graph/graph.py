@@ -222,7 +222,8 @@ class Graph:
     def to(self, device: torch.device | str) -> Graph:
         """The graph with its functions' parameters on a device: functions that are torch modules are copied there."""
         modules = [node.fn for node in self.nodes.values() if isinstance(node.fn, nn.Module)]
-        if all(p.device == torch.empty(0, device=device).device for fn in modules for p in fn.parameters()):
+        there = torch.empty(0, device=device).device
+        if all(p.device == there for p in {p for fn in modules for p in fn.parameters()}):
             return self
         # One copy of a parameter, however many functions hold it, in this graph and in those that it was made from.
         memo: dict[int, object] = {}

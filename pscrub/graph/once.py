@@ -22,6 +22,7 @@ from pscrub.graph.state import left_as_found
 from pscrub.graph.subject import Subject, call_faults, path_faults
 from pscrub.graph.tracing import (
     Inputs,
+    Known,
     Rows,
     arguments_of,
     as_cuts,
@@ -135,6 +136,7 @@ class Traced:
         self.results: dict[int, Tensor] = {}  # the module's, on one row, on those of the export and of the check
         self.alive: set[str] = set()
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._opened: Known = []
 
     def keep_marks(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
         """The marks that depend on columns and have one value a row, under their own names."""
@@ -185,7 +187,7 @@ class Traced:
             found = rows.of(size) | {output: self.results[size]}
             return found | below.run(more, {name: found[name] for name in subject.columns})
 
-        on_top = tuple(open_behaviours(on_top, known(self.exported))) if on_top else ()
+        on_top = tuple(open_behaviours(on_top, known(self.exported), self._opened)) if on_top else ()
         graph = Graph([*nodes, *on_top], columns, on_top[-1].name if on_top else output)
         given = known(self.check_rows)
         one = {name: column[:1] for name, column in given.items() if name in subject.columns}

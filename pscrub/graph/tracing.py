@@ -163,12 +163,27 @@ def columns_of(subject: Subject, data: Dataset, on_top: Sequence[Node]) -> list[
     return list(dict.fromkeys([*subject.columns, *more]))
 
 
-def open_behaviours(on_top: Iterable[Node], values: dict[str, Tensor]) -> Iterator[Node]:
-    """The nodes on top, traced too where that gives the same bit for bit: then what labels do not enter is seen."""
+Known = list[tuple[Function, list[tuple[Any, ...]], Excerpt | None]]
+"""Functions that were opened, the dtypes and shapes of what they read, and what was found."""
+
+
+def open_behaviours(on_top: Iterable[Node], values: dict[str, Tensor], known: Known | None = None) -> Iterator[Node]:
+    """The nodes on top, traced too where that gives the same bit for bit: then what labels do not enter is seen.
+
+    Args:
+        on_top: each after what it reads.
+        values: of what they read; their own are added.
+        known: what was opened before on as many rows, to be added to. It is seen again to give the same.
+    """
+    known = [] if known is None else known
     for node in on_top:
         opened, reads = None, [values[read] for read in node.inputs if read in values]
         if len(reads) == len(node.inputs):
-            opened = open_function(node.fn, reads)
+            shapes = [(value.dtype, *value.shape) for value in reads]
+            found = [each for fn, of, each in known if fn is node.fn and of == shapes]
+            opened = found[0] if found else open_function(node.fn, reads)
+            if not found:
+                known.append((node.fn, shapes, opened))
             with contextlib.suppress(Exception):  # of the function: the check that follows names it
                 values[node.name] = node.fn(*reads)
         if opened is not None and node.name in values and _are_same(opened, node.fn, reads):

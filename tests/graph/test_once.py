@@ -51,8 +51,11 @@ def test_another_set_of_cuts_exports_nothing_and_shares_the_weights(
     family: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, cuts, _, traced = family
+    loss = traced.graph(cuts, output="logits", behaviour=LOSS).nodes["loss"].fn
+    assert isinstance(loss, Excerpt)
     monkeypatch.setattr(torch.export, "export", lambda *args, **kwargs: pytest.fail("exported again"))
     first, second = traced.graph(cuts, output="logits"), traced.graph({}, output="logits")
+    assert traced.graph({}, output="logits", behaviour=LOSS).nodes["loss"].fn is loss
 
     def weights(graph: Any) -> set[int]:
         return {id(tensor) for node in graph.nodes.values() for tensor in node.fn.parameters()}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pscrub import Claim, Dataset, Graph, Hypothesis, Node, Tree, own_copy, split, trace, unroll
-from pscrub.evaluate import narrow
+from pscrub.evaluate import rules
 from pscrub.evaluate.engine import Engine
 from pscrub.evaluate.plan import Kind
 from pscrub.evaluate.reference import run_scrubbed
@@ -142,15 +142,15 @@ def test_splits_along_axes_counted_from_either_end(axis: int, size: int) -> None
     "fault", ["a norm over the sliced axis", "softmax over the sliced axis", "another head's factor"]
 )
 def test_rules_that_would_be_wrong_are_caught(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = narrow._Rule.step
+    real = rules.Rule.step
 
     def wrong(self: Any, cut: Any) -> Any:
         target, x = self.fn.target, self.args[0]
-        if fault.startswith("a norm") and target in narrow.NORMS and cut:
+        if fault.startswith("a norm") and target in rules.NORMS and cut:
             return self.fn, [(x, (*cut, (2, (*range(WIDTH - 1), 0)))), *((arg, ()) for arg in self.args[1:])]
-        if fault.startswith("softmax") and target in narrow.SOFTMAX and cut:
+        if fault.startswith("softmax") and target in rules.SOFTMAX and cut:
             return self.fn, [(x, (*cut, (3, (*range(POSITIONS - 1), 0))))]
-        if fault.startswith("another") and target in narrow.PRODUCTS and 1 in dict(cut) and len(self.out) == 4:
+        if fault.startswith("another") and target in rules.PRODUCTS and 1 in dict(cut) and len(self.out) == 4:
             (first, second) = real(self, cut)[1]
             others = tuple(
                 (axis, tuple((i + 1) % HEADS for i in part) if axis == 1 else part) for axis, part in first[1]
@@ -158,6 +158,6 @@ def test_rules_that_would_be_wrong_are_caught(fault: str, monkeypatch: pytest.Mo
             return self.fn, [(first[0], others), second]
         return real(self, cut)
 
-    monkeypatch.setattr(narrow._Rule, "step", wrong)
+    monkeypatch.setattr(rules.Rule, "step", wrong)
     made, engine = graph(), Engine(DATA)
     assert max(gap(engine, tree) for tree in trees(made)) > 1e-3

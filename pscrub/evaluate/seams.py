@@ -64,7 +64,8 @@ def find_seams(
             seams = [Seam(axis, tuple(data[i] for i in sorted(data)))]
         elif any(arg in found for arg in args):
             lengths = {len(found[arg].data) for arg in args if arg in found}
-            axes = [axis for axis in range(1, len(out)) if out[axis] in lengths]
+            # Not along the last axis: putting together there, as of keys that are transposed, is slow.
+            axes = [axis for axis in range(1, len(out) - 1) if out[axis] in lengths]
             seams = [seam for axis in axes if (seam := _carried(values, n, axis, out[axis], step, found)) is not None]
         else:
             continue

@@ -155,9 +155,9 @@ class Operation:
         return hash((self.target, self.shape))
 
     @classmethod
-    def call(cls, target: Any, *more: Any, has_rows: bool = False) -> Operation:
-        """A call on one value, and other arguments after it."""
-        arguments: Any = ((_Place(0), *more), {})
+    def call(cls, target: Any, *more: Any, values: int = 1, has_rows: bool = False) -> Operation:
+        """A call on one value or several, and other arguments after them."""
+        arguments: Any = ((*map(_Place, range(values)), *more), {})
         return cls(target, _freeze(arguments), arguments, has_rows)
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import cache
 from typing import Any
 
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pscrub import Claim, Dataset, Graph, Hypothesis, Node, Tree, own_copy, split, trace, unroll
-from pscrub.evaluate import narrow
+from pscrub.errors import NodeError
+from pscrub.evaluate import narrow, rules
 from pscrub.evaluate.engine import Engine
 from pscrub.evaluate.plan import Kind
 from pscrub.evaluate.reference import run_scrubbed
+from pscrub.evaluate.seams import Seam
 from pscrub.evaluate.values import Activations
 from pscrub.law.drawing import draw
 
@@ -142,15 +145,15 @@ def test_splits_along_axes_counted_from_either_end(axis: int, size: int) -> None
     "fault", ["a norm over the sliced axis", "softmax over the sliced axis", "another head's factor"]
 )
 def test_rules_that_would_be_wrong_are_caught(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = narrow._Rule.step
+    real = rules.Rule.step
 
     def wrong(self: Any, cut: Any) -> Any:
         target, x = self.fn.target, self.args[0]
-        if fault.startswith("a norm") and target in narrow.NORMS and cut:
+        if fault.startswith("a norm") and target in rules.NORMS and cut:
             return self.fn, [(x, (*cut, (2, (*range(WIDTH - 1), 0)))), *((arg, ()) for arg in self.args[1:])]
-        if fault.startswith("softmax") and target in narrow.SOFTMAX and cut:
+        if fault.startswith("softmax") and target in rules.SOFTMAX and cut:
             return self.fn, [(x, (*cut, (3, (*range(POSITIONS - 1), 0))))]
-        if fault.startswith("another") and target in narrow.PRODUCTS and 1 in dict(cut) and len(self.out) == 4:
+        if fault.startswith("another") and target in rules.PRODUCTS and 1 in dict(cut) and len(self.out) == 4:
             (first, second) = real(self, cut)[1]
             others = tuple(
                 (axis, tuple((i + 1) % HEADS for i in part) if axis == 1 else part) for axis, part in first[1]
@@ -158,6 +161,123 @@ def test_rules_that_would_be_wrong_are_caught(fault: str, monkeypatch: pytest.Mo
             return self.fn, [(first[0], others), second]
         return real(self, cut)
 
-    monkeypatch.setattr(narrow._Rule, "step", wrong)
+    monkeypatch.setattr(rules.Rule, "step", wrong)
     made, engine = graph(), Engine(DATA)
     assert max(gap(engine, tree) for tree in trees(made)) > 1e-3
+
+
+# Rules one by one, and attention's
+
+
+class Rotary(nn.Module):
+    """Attention in one operation with what stands around it in language models; the loss reads one position."""
+
+    def __init__(self, causal: bool, grouped: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.q = nn.Embedding(9, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.k, self.v = (nn.Linear(WIDTH, WIDTH // HEADS if grouped else WIDTH) for _ in range(2))
+        self.o, self.last, self.read, self.z = (
+            nn.Linear(WIDTH, WIDTH),
+            nn.Linear(WIDTH, 4),
+            nn.Identity(),
+            nn.Identity(),
+        )
+        self.causal, self.grouped = causal, grouped
+        self.register_buffer("mask", torch.rand(POSITIONS, POSITIONS) > 0.3 if not causal else None)
+        if self.mask is not None:
+            self.mask.fill_diagonal_(True)
+        self.register_buffer("places", torch.tensor([2, 5]))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.read(self.embed(tokens))
+        half = WIDTH // HEADS // 2
+        q, k, v = (
+            each(x).view(x.shape[0], POSITIONS, -1, WIDTH // HEADS).transpose(1, 2) for each in (self.q, self.k, self.v)
+        )
+        q, k = (each + torch.cat([-each[..., half:], each[..., :half]], -1) / 3 for each in (q, k))
+        if self.grouped:
+            k, v = (each.expand(-1, HEADS, -1, -1) for each in (k, v))
+        z = functional.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, is_causal=self.causal)
+        z = self.z(z.transpose(1, 2).flatten(2))
+        x = x + self.o(z)
+        return self.last(x.index_select(1, self.places)).sum(1)
+
+
+def rotary(causal: bool, grouped: bool) -> Tree:
+    loss = Node("loss", ("logits", "label"), lambda z, y: functional.cross_entropy(z, y, reduction="none"))
+    made = trace(
+        Rotary(causal, grouped).eval(), DATA, cuts={"r": "read"}, inputs=["tokens"], output="logits", behaviour=loss
+    )
+    made = split(made, "r", 1, {"r.first": [0, 2], "r.rest": [1, *range(3, POSITIONS)]}, POSITIONS)
+    reads = [Claim("r.first", DATA["tokens"][:, 0] % 3), Claim("r.rest", DATA["tokens"][:, 1] % 2)]
+    claim = Claim("loss", reads=[Claim("label", "label"), Claim("logits", reads=reads)])
+    return unroll(Hypothesis("h", made, DATA, claim))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_attention_of_the_positions_that_are_read(causal: bool, grouped: bool) -> None:
+    tree, engine = rotary(causal, grouped), Engine(DATA)
+    assert gap(engine, tree) < 1e-5
+    plan, kept = engine.plan(tree), engine.kept(tree.hypothesis.graph)
+    code = kept.code_of_draws(plan, engine.asked(tree).roots)
+    attention = [each for each in code if "attend" in str(each.fn) or "scaled_dot" in str(each.fn)]
+    # Queries at the two positions that are read, not at all.
+    assert {kept._row_bytes[each.number] for each in attention} == {2 * WIDTH * 4}
+
+
+@pytest.mark.parametrize("fault", ["keys for queries", "no rows of the mask", "queries as if they came first"])
+def test_attention_wrongly_cut_is_caught(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, attend = rules.Rule._attention, rules.attend_causally
+
+    def wrong(self: Any, cut: Any) -> Any:
+        found = real(self, cut)
+        if found is None or not cut:
+            return found
+        fn, asked = found
+        q, k, v, *mask = asked
+        if fault.startswith("keys"):
+            return (fn, [q, (k[0], q[1]), (v[0], q[1])]) if self.keywords.get("is_causal") or len(asked) == 3 else found
+        return (fn, [q, k, v, *((m, tuple((a, p[:1] * len(p)) for a, p in c)) for m, c in mask)])
+
+    def first(q: Tensor, k: Tensor, v: Tensor, queries: Any, scale: Any, grouped: bool) -> Tensor:
+        return attend(q, k, v, tuple(range(len(queries))), scale, grouped)
+
+    if fault.startswith("queries"):
+        monkeypatch.setattr(rules, "attend_causally", first)
+    else:
+        monkeypatch.setitem(rules._OF_SEVERAL, torch.ops.aten.scaled_dot_product_attention.default, wrong)
+    with contextlib.suppress(NodeError):  # of lengths that do not fit
+        assert gap(Engine(DATA), rotary(not fault.startswith("no rows"), False)) > 1e-3
+
+
+def test_what_is_of_one_datum_beside_a_seam_is_not_made_for_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One position of the second layer's stream has another datum: norms, keys and values of each are the model's."""
+    first = Claim("stream.p0", DATA["tokens"][:, 0] % 3)
+    claim = Claim("loss", reads=[Claim("label", "label"), Claim("logits", reads=[Claim("a1.h1", reads=[first])])])
+    made = graph()
+    tree = unroll(Hypothesis("h", made, DATA, claim))
+    norms = []
+    for least in (narrow.LEAST, 2.0):  # with seams, and as if there were none
+        monkeypatch.setattr(narrow, "LEAST", least)
+        engine = Engine(DATA)
+        assert gap(engine, tree) < 1e-5
+        code = engine.kept(made).code_of_draws(engine.plan(tree), engine.asked(tree).roots)
+        norms.append(sum("layer_norm" in str(getattr(each.fn, "target", "")) for each in code))
+    assert norms == [0, 1]
+
+
+def test_a_seam_that_forgets_a_datum_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a mixed value were of the datum that stands beside it."""
+    real = narrow.find_seams
+
+    def careless(*args: Any) -> Any:
+        found = real(*args)
+        for n, seam in found.items():
+            known = [datum for datum in seam.data if datum is not None]
+            found[n] = Seam(seam.axis, tuple(known[0] for _ in seam.data))
+        return found
+
+    monkeypatch.setattr(narrow, "find_seams", careless)
+    assert max(gap(Engine(DATA), tree) for tree in trees(graph())) > 1e-3

@@ -16,6 +16,7 @@ import torch
 
 from pscrub.evaluate.plan import ROWLESS, Kind, Values, order_of
 from pscrub.graph.ops import Operation, Sized, Slice, Whole
+from pscrub.graph.places import Pick, Put, narrow_put
 
 _aten = torch.ops.aten
 
@@ -101,6 +102,10 @@ class Narrowing:
                 return None, [(args[0], _within(cut, axis, fn.part))]
             if cut:
                 return _of_parts(fn, axis, args, cut)
+        elif isinstance(fn, Put) and cut:
+            return narrow_put(fn, args, cut)
+        elif isinstance(fn, Pick) and cut:  # one position, the axis kept
+            return fn, [(args[0], tuple(each for each in cut if each[0] != 1)), (args[1], ())]
         elif isinstance(fn, Operation) and fn.has_rows and out is not None:
             found = _Rule(self, fn, args, out).step(cut)
             if found is not None:

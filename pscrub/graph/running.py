@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from pscrub.data.dataset import Dataset
 from pscrub.errors import GraphError, PscrubError
 from pscrub.graph.graph import Function, Graph, Node
-from pscrub.graph.ops import Reader, Sized, Slice, Whole, key_of
+from pscrub.graph.ops import Moves, Reader, key_of
 
 CHECKED = "pscrub: rows apart"
 """Key of a traced module's `meta`: tracing has seen that it treats rows alone as together, and the same every time."""
@@ -120,5 +120,5 @@ class _Seen(Reader):
             self.checked = False
 
     def apply(self, fn: Callable[..., Any], values: Sequence[Any]) -> Any:
-        if not isinstance(fn, Slice | Whole | Sized) and fn not in (operator.add, operator.sub):
+        if not isinstance(fn, Moves) and fn not in (operator.add, operator.sub):
             self.checked = False

@@ -272,10 +272,10 @@ def make_plan(values: Values, tree: Tree, replaced: Replaced | None = None) -> P
             numbers[path] = take(site.claim.at, path)
             continue
         made = {
-            name: take(name, source) if tree.sites[source].claim is None else numbers[source]
+            name: take(site.apart.get(name, name), source) if tree.sites[source].claim is None else numbers[source]
             for name, source in site.given.items()
         }
-        numbers[path] = values.run([site.claim.at], made)[site.claim.at]
+        numbers[path] = values.run([site.claim.at], made, site.around(values.graph))[site.claim.at]
         computed |= dict.fromkeys(name for name, n in made.items() if values[n].kind is Kind.MIXED)
     if not tree.sites[tree.root].given:
         made = {}

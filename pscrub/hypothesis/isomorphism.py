@@ -167,7 +167,7 @@ def realise(hypothesis: Hypothesis, root: Part) -> Hypothesis:
         else:
             apart = [tuple(name_apart(m) if m in u.apart else m for m in u.members) for u in part.units]
             given = [*((r.at,) for r in part.reads), *apart]
-            inputs = tuple(each.name for each in (*part.reads, *part.units))
+            inputs = (*(r.name for r in part.reads), *(u.name for u in part.units))
             known = {
                 n: layouts[m]
                 for u, ns in zip(part.units, apart, strict=True)

@@ -58,7 +58,7 @@ def test_the_engine_and_the_slow_evaluator_agree() -> None:
     data = draw(tree, 50, (0,))
     activations = Activations(tree.hypothesis.graph, DATA)
     f = run_scrubbed(tree, activations, data)
-    assert torch.equal(f, Engine(tree.hypothesis.graph, DATA).f(tree, data))
+    assert torch.equal(f, Engine(DATA).f(tree, data))
     x, own, other = DATA["x"].double(), data["f"], data["f/~"]
     assert torch.equal(f, 10 * x[own] + 1000 * (1000 * x[other] + 2 * x[own]))
 

@@ -294,12 +294,9 @@ class Numbers(Reader):
             return args[0]  # the value itself
         if isinstance(fn, Whole):
             cut = [self.known[each] for each in args]
-            sources, slices = (
-                {of for _, of in cut},
-                [(each, Slice(fn.axis, part)) for (each, _), part in zip(cut, fn.parts, strict=True)],
-            )
-            if len(sources) == 1 and all(each == expected for each, expected in slices):
-                return sources.pop()[0]
+            pairs = zip(cut, fn.parts, strict=True)
+            if len({of for _, of in cut}) == 1 and all(each == Slice(fn.axis, part) for (each, _), part in pairs):
+                return cut[0][1][0]
         if isinstance(fn, Moves):
             fn, args = fn.seen_through(args, lambda each: (*self.known[each], (each, None)), lambda source: source[0])
         return args[0] if fn is None else self._number((key_of(fn), args), fn, args)

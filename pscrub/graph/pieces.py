@@ -16,7 +16,7 @@ from pscrub.errors import GraphError, close
 from pscrub.graph.graph import Function, Graph, Node, Rewrite
 from pscrub.graph.ops import Same
 from pscrub.graph.places import Place, Told
-from pscrub.graph.running import Running
+from pscrub.graph.running import find_shapes
 from pscrub.graph.together import Along, Box, Coordinates, Reading, Rest, Together
 
 SHOWN = 5
@@ -124,7 +124,7 @@ def carve(graph: Graph, data: Dataset, pieces: Sequence[Piece]) -> Graph:
     faults += [_say_column(name, data) for name in sorted(columns) if _say_column(name, data)]
     if faults:
         raise GraphError(faults)
-    shapes = _find_shapes(graph, data, by_node)
+    shapes = find_shapes(graph, data, by_node)
     told = {name: f"{name} (place)" for name in sorted(columns)}
     cuts = {node: _Cutting(node, shapes[node], here, told, data, faults) for node, here in by_node.items()}
     new = [*(Node(told[name], (name,), Told(name), view=True) for name in told)]
@@ -313,17 +313,6 @@ def _let_read(old: Node, made: Mapping[str, Together]) -> Node:
 
 def _run(part: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return part and tuple(range(part[0], part[0] + len(part)))
-
-
-def _find_shapes(graph: Graph, data: Dataset, nodes: Iterable[str]) -> Mapping[str, tuple[int, ...]]:
-    """The shapes of values, the batch apart, seen on two rows."""
-    rows = min(2, data.n)
-    values = {name: data[name][:rows].to(graph.device) for name in graph.inputs}
-    running = Running(rows, graph.device)
-    with torch.no_grad():
-        for name in graph.order(nodes, values):
-            values[name] = running.value(graph.nodes[name], [values[read] for read in graph.nodes[name].inputs])
-    return {name: tuple(values[name].shape[1:]) for name in nodes}
 
 
 def _say_column(name: str, data: Dataset) -> str:

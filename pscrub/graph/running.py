@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -99,6 +99,17 @@ def run_on_data(graph: Graph, data: Dataset, node: str, chunk: int = 1024) -> Te
                 )
             pieces.append(value)
     return torch.cat(pieces)
+
+
+def find_shapes(graph: Graph, data: Dataset, nodes: Iterable[str]) -> Mapping[str, tuple[int, ...]]:
+    """Name -> the shape of a node's value, the batch apart, as seen on two rows of D."""
+    rows = min(2, data.n)
+    values = {name: data[name][:rows].to(graph.device) for name in graph.inputs}
+    running = Running(rows, graph.device)
+    with torch.no_grad():
+        for name in graph.order(nodes, values):
+            values[name] = running.value(graph.nodes[name], [values[read] for read in graph.nodes[name].inputs])
+    return {name: tuple(values[name].shape[1:]) for name in nodes}
 
 
 def is_checked(node: Node) -> bool:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pscrub import Claim, Dataset, Graph, Hypothesis, Tree, check_rewrites, split, unroll
+from pscrub import Claim, Dataset, Graph, Hypothesis, Node, Tree, check_rewrites, split, trace, unroll
 from pscrub.errors import GraphError
 from pscrub.evaluate.engine import Engine
 from pscrub.evaluate.plan import Kind, Values, make_plan
@@ -19,6 +19,8 @@ from pscrub.graph.places import Place, Put, narrow_put
 from pscrub.hypothesis.isomorphism import make_isomorphic
 from pscrub.law.drawing import draw
 from pscrub.law.of_f import law_of_f
+from tests.evaluate.test_narrow import DATA as TOKENS
+from tests.evaluate.test_narrow import Small
 
 N, POSITIONS, WIDTH = 30, 5, 8
 _made = torch.Generator().manual_seed(0)
@@ -202,3 +204,34 @@ def test_a_part_of_what_is_put_together() -> None:
         fn, asked = found
         values = [taken(known[n], part) for n, part in asked]
         assert torch.equal(values[0] if fn is None else fn(*values), taken(whole, cut))
+
+
+def test_an_edge_is_a_hook() -> None:
+    """A position's neurons of one MLP from a donor, all else the row's own: the module with a hook, difference 0."""
+    torch.manual_seed(0)
+    model = Small(causal=True).eval()
+    loss = Node("loss", ("logits", "label"), lambda z, y: z[:, 0] - z[:, 1] + 0 * y)
+    graph = trace(model, TOKENS, cuts={"m0": "layers.0.written"}, inputs=["tokens"], output="logits", behaviour=loss)
+    graph = carve(graph, TOKENS, [Piece("m0@1", "m0", (2, 3, 9), Position(offset=1))])
+    rest = [Claim(name, "exact") for name in ("m0.rest", "tokens")]
+    logits = Claim("logits", TOKENS["label"] * 0, reads=[Claim("m0@1", "label"), *rest])
+    tree = unroll(Hypothesis("h", graph, TOKENS, Claim("loss", reads=[Claim("label", "exact"), logits])))
+    data = draw(tree, 32, (2,))
+    f = run_scrubbed(tree, Activations(graph, TOKENS), data)
+    into, donor = (TOKENS["tokens"][data[path]] for path in ("loss/logits", "loss/logits/m0@1"))
+    seen: list[Tensor] = []
+    with torch.no_grad():
+        handle = model.layers[0].written.register_forward_hook(lambda _, __, out: seen.append(out.clone()))  # type: ignore[union-attr]
+        model(donor)
+        handle.remove()
+
+        def patch(_: Any, __: Any, out: Tensor) -> Tensor:
+            out = out.clone()
+            out[:, 1, [2, 3, 9]] = seen[0][:, 1, [2, 3, 9]]
+            return out
+
+        handle = model.layers[0].written.register_forward_hook(patch)  # type: ignore[union-attr]
+        z = model(into)
+        handle.remove()
+    assert torch.equal(f, (z[:, 0] - z[:, 1]).double())
+    assert torch.allclose(Engine(TOKENS).f(tree, data), f, atol=1e-5)

@@ -17,6 +17,7 @@ from pscrub.evaluate.plan import Kind, Values, order_of
 from pscrub.evaluate.rules import Rule
 from pscrub.evaluate.seams import Seam, find_seams
 from pscrub.graph.ops import Operation, Sized, Slice, Whole
+from pscrub.graph.places import Pick, Put, narrow_put
 
 LEAST = 0.5
 """Share of entries on one side of a seam from which it is worth two operations in place of one."""
@@ -95,6 +96,10 @@ class Narrowing:
                 return None, [(args[0], within(cut, axis, fn.part))]
             if cut:
                 return of_parts(fn, axis, args, cut)
+        elif isinstance(fn, Put) and cut:
+            return narrow_put(fn, args, cut)
+        elif isinstance(fn, Pick) and cut:  # one position, the axis kept
+            return fn, [(args[0], tuple(each for each in cut if each[0] != 1)), (args[1], ())]
         elif isinstance(fn, Operation) and fn.has_rows and out is not None:
             found = Rule(self.values, self.shape, fn, args, out).step(cut)
             if found is not None:

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from pscrub.graph.graph import Function, Graph
-from pscrub.graph.ops import Operation, Reader, Sized, Slice, Whole, key_of
+from pscrub.graph.ops import Moves, Operation, Reader, Sized, Slice, Whole, key_of
 from pscrub.hypothesis.ablation import Replaced
 from pscrub.hypothesis.tree import Tree
 
@@ -96,6 +96,10 @@ class Values(Reader):
         args = tuple(values)
         if isinstance(fn, Whole) and (source := self._source(fn, args)) is not None:
             return source
+        if isinstance(fn, Moves):
+            fn, args = fn.seen_through(args, self._look, self._of_source)
+            if fn is None:
+                return args[0]
         kinds = {self[each].kind for each in args}
         if kinds <= set(ROWLESS):
             return self._number(Value(Kind.UNIFORM, fn, args))
@@ -141,6 +145,17 @@ class Values(Reader):
             node = graph.nodes[name]
             given[name] = self.through(node.fn, [given[each] for each in node.inputs])
         return given
+
+    def _look(self, number: int) -> tuple[Any, tuple[int, ...], tuple[int, str | None]]:
+        """What makes a value, from what (on its datum, if it has one), and the value on D with the datum."""
+        value, datum = self[number], None
+        if value.kind is Kind.PURE:
+            number, datum = value.args[0], value.of
+            value = self[number]
+        return value.of, value.args, (number, datum)
+
+    def _of_source(self, source: tuple[int, Any]) -> int:
+        return source[0] if source[1] is None else self.pure(*source)
 
     def _source(self, whole: Whole, args: tuple[int, ...]) -> int | None:
         """What slices were cut from, if they are all of one value and put together as they were cut."""
@@ -257,10 +272,10 @@ def make_plan(values: Values, tree: Tree, replaced: Replaced | None = None) -> P
             numbers[path] = take(site.claim.at, path)
             continue
         made = {
-            name: take(name, source) if tree.sites[source].claim is None else numbers[source]
+            name: take(site.apart.get(name, name), source) if tree.sites[source].claim is None else numbers[source]
             for name, source in site.given.items()
         }
-        numbers[path] = values.run([site.claim.at], made)[site.claim.at]
+        numbers[path] = values.run([site.claim.at], made, site.around(values.graph))[site.claim.at]
         computed |= dict.fromkeys(name for name, n in made.items() if values[n].kind is Kind.MIXED)
     if not tree.sites[tree.root].given:
         made = {}

@@ -91,9 +91,13 @@ def _evaluate(tree: Tree, activations: Activations, data: Mapping[str, Tensor], 
             # Without claimed inputs it is evaluated whole on its datum; ablated, it has what stands in for that.
             values[path] = take(site.claim.at, path)
             continue
-        given = {n: values.pop(each) if each in values else take(n, each) for n, each in site.given.items()}
+        given = {
+            n: values.pop(each) if each in values else take(site.apart.get(n, n), each)
+            for n, each in site.given.items()
+        }
         # G's node c(u), from its important inputs as they were just made, and its unimportant ones on their own datum.
-        values[path] = activations.graph.run([site.claim.at], given)[site.claim.at]
+        graph = site.around(activations.graph)
+        values[path] = graph.run([site.claim.at], given)[site.claim.at]
     return values[at]
 
 

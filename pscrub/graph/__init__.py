@@ -11,6 +11,7 @@ from pscrub.graph.graph import Function, Graph, Node, Rewrite
 from pscrub.graph.labels import Labels, tell_labels
 from pscrub.graph.losses import accuracy, correlation, divergence, flipped, squared_error
 from pscrub.graph.once import Traced, trace_all
+from pscrub.graph.pieces import Piece, Position, Subspace, carve
 from pscrub.graph.rewrites import inline, own_copy, replace, split, with_estimate
 from pscrub.graph.tracing import trace
 from pscrub.graph.trivial import constant, lookup_table
@@ -22,10 +23,14 @@ __all__ = [
     "Graph",
     "Labels",
     "Node",
+    "Piece",
+    "Position",
     "Rewrite",
     "RewriteCheck",
+    "Subspace",
     "Traced",
     "accuracy",
+    "carve",
     "check_rewrites",
     "constant",
     "correlation",

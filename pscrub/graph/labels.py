@@ -7,13 +7,12 @@ of may inline an output, copy a label, look f up in a table; f is the same on D,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pscrub.errors import StudyError, close
-from pscrub.graph.graph import Graph, Node
-from pscrub.graph.ops import Reader, Sized, Slice, Whole
+from pscrub.graph.graph import Graph
+from pscrub.graph.places import only_moves
 
 ADVICE = "name the labels (Study(..., labels=...), scrub(..., labels=...), --label), or give the baseline's value"
 
@@ -106,7 +105,7 @@ def compared_outputs(graph: Graph, labels: str | Sequence[str] | None = None) ->
     else:
         known = set(name_labels(labels))
     for node in graph.nodes.values():  # each after what it reads
-        if node.inputs and known.issuperset(node.inputs) and _only_cuts(node):
+        if node.inputs and known.issuperset(node.inputs) and only_moves(node):
             known.add(node.name)
     return tuple(name for name in graph.reads(graph.output) if name not in known)
 
@@ -128,30 +127,6 @@ def _guess(graph: Graph, reads: Sequence[str], behind: dict[str, set[str]]) -> t
 def _columns(graph: Graph, name: str) -> set[str]:
     """The columns that a value depends on."""
     return {each for each in (name, *graph.ancestors(name)) if each in graph.inputs}
-
-
-def _only_cuts(node: Node) -> bool:
-    seen = _Cuts()
-    seen.through(node.fn, [None] * len(node.inputs))
-    return seen.only
-
-
-class _Cuts(Reader):
-    """Opens a function to see whether it does no more than cut values and put them together."""
-
-    only = True
-
-    def apply(self, fn: Callable[..., Any], values: Sequence[Any]) -> Any:
-        self.only &= isinstance(fn, Slice | Whole | Sized)
-
-    def constant(self, tensor: Any) -> Any:
-        self.only = False
-
-    def batch(self) -> Any:
-        return None
-
-    def device(self) -> Any:
-        return None
 
 
 def _list(names: Sequence[str]) -> str:

@@ -53,8 +53,16 @@ class Same(Opened):
         return values[0]
 
 
+class Moves:
+    """What only cuts values and puts them together: equal ones do the same, and rows stay apart."""
+
+    def seen_through(self, args: Any, *_: Any) -> tuple[Any, Any]:
+        """What is left to be done, or None, and what it reads (`places.Put`)."""
+        return self, args
+
+
 @dataclass(frozen=True)
-class Slice:
+class Slice(Moves):
     """Some indices of a value along an axis, the axis kept.
 
     Args:
@@ -78,7 +86,7 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Whole:
+class Whole(Moves):
     """Slices of one value, all of its axis, put together again.
 
     Args:
@@ -93,14 +101,12 @@ class Whole:
         """The value, indices in their order."""
         order = [i for part in self.parts for i in part]
         joined = torch.cat(values, self.axis)
-        if order == sorted(order):
-            return joined
-        back = [order.index(i) for i in range(len(order))]
-        return joined.index_select(self.axis, torch.tensor(back, device=joined.device))
+        back = torch.tensor(order, device=joined.device).argsort()
+        return joined if order == sorted(order) else joined.index_select(self.axis, back)
 
 
 @dataclass(frozen=True)
-class Sized:
+class Sized(Moves):
     """The value itself, once it is seen to have so many entries along an axis.
 
     Args:
@@ -296,11 +302,12 @@ class Numbers(Reader):
             return args[0]  # the value itself
         if isinstance(fn, Whole):
             cut = [self.known[each] for each in args]
-            sources = {of for _, of in cut}
-            slices = [(each, Slice(fn.axis, part)) for (each, _), part in zip(cut, fn.parts, strict=True)]
-            if len(sources) == 1 and all(each == expected for each, expected in slices):
-                return sources.pop()[0]
-        return self._number((key_of(fn), args), fn, args)
+            pairs = zip(cut, fn.parts, strict=True)
+            if len({of for _, of in cut}) == 1 and all(each == Slice(fn.axis, part) for (each, _), part in pairs):
+                return cut[0][1][0]
+        if isinstance(fn, Moves):
+            fn, args = fn.seen_through(args, lambda each: (*self.known[each], (each, None)), lambda source: source[0])
+        return args[0] if fn is None else self._number((key_of(fn), args), fn, args)
 
     def through(self, fn: Function, values: Sequence[int]) -> int:
         """The number of a function's value, opened once for the same values."""
@@ -326,7 +333,7 @@ class Numbers(Reader):
 
 def key_of(fn: Callable[..., Any]) -> Hashable:
     """What tells a function from others: what it says, of an operation or a slice; of any other that it is the same."""
-    return fn if isinstance(fn, Operation | Slice | Whole | Sized) else id(fn)
+    return fn if isinstance(fn, Operation | Moves) else id(fn)
 
 
 def _freeze(value: Any) -> Hashable:

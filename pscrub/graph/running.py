@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from pscrub.data.dataset import Dataset
 from pscrub.errors import GraphError, PscrubError
 from pscrub.graph.graph import Function, Graph, Node
-from pscrub.graph.ops import Listed, Reader, Sized, Slice, Whole, key_of
+from pscrub.graph.ops import Listed, Moves, Reader, key_of
 
 
 class Running(Reader):
@@ -102,6 +102,17 @@ def run_on_data(graph: Graph, data: Dataset, node: str, chunk: int = 1024) -> Te
     return torch.cat(pieces)
 
 
+def find_shapes(graph: Graph, data: Dataset, nodes: Iterable[str]) -> Mapping[str, tuple[int, ...]]:
+    """Name -> the shape of a node's value, the batch apart, as seen on two rows of D."""
+    rows = min(2, data.n)
+    values = {name: data[name][:rows].to(graph.device) for name in graph.inputs}
+    running = Running(rows, graph.device)
+    with torch.no_grad():
+        for name in graph.order(nodes, values):
+            values[name] = running.value(graph.nodes[name], [values[read] for read in graph.nodes[name].inputs])
+    return {name: tuple(values[name].shape[1:]) for name in nodes}
+
+
 def is_checked(node: Node) -> bool:
     """Whether all that a node runs was traced and checked, or only cuts values and puts them together."""
     seen = _Seen()
@@ -121,5 +132,5 @@ class _Seen(Reader):
             self.checked = False
 
     def apply(self, fn: Callable[..., Any], values: Sequence[Any]) -> Any:
-        if not isinstance(fn, Slice | Whole | Sized) and fn not in (operator.add, operator.sub):
+        if not isinstance(fn, Moves) and fn not in (operator.add, operator.sub):
             self.checked = False

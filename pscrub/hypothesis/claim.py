@@ -27,8 +27,10 @@ class Claim:
             none is about the whole node, which is evaluated on one datum.
         name: its name in paths and tables; the graph node's by default.
         words: what to call the feature in tables; its column's or function's name by default.
-        paths: "direct" follows an edge of the graph where there is one, and otherwise every path to the claimed input;
-            "any" follows every path even then. Nodes on followed paths are recomputed, their other inputs unimportant.
+        paths: "direct" claims the edge alone where the graph has one: where a node that is recomputed on the way reads
+            that input too, it reads it as any other unimportant input. To an input that is no edge away every path is
+            followed that meets no claimed input. "any" follows every path to all of them. Nodes on followed paths are
+            recomputed, their other inputs unimportant. Slices, copies and pieces that rewrites made are seen through.
         unit: the claim is a node that isomorphic rewriting made of unimportant inputs (see `make_isomorphic`).
     """
 

@@ -19,6 +19,7 @@ from pscrub.graph.graph import Graph
 from pscrub.graph.running import run_on_data
 from pscrub.hypothesis.claim import EXACT, Claim
 from pscrub.hypothesis.faults import find_edge_faults, find_naming_faults, find_sharing_faults, find_value_faults
+from pscrub.hypothesis.reading import Reading, read_inputs
 
 Sharing = Literal["reader", "all", "each"] | Mapping[str, Sequence[str]]
 """Which unimportant inputs share a draw, as `Hypothesis` explains."""
@@ -109,24 +110,26 @@ class Hypothesis:
             raise HypothesisError(f"hypothesis '{self.name}': {fault}" for fault in faults) from cause
         return checks
 
+    def reading(self, claim: Claim) -> Reading:
+        """What a claim's edges speak of: what its node is given, and what is computed anew on the way."""
+        if claim not in self._readings:
+            self._readings[claim] = read_inputs(self.graph, claim)
+        return self._readings[claim]
+
     def inlined(self, claim: Claim) -> set[str]:
         """The graph nodes between a claim and what it reads, recomputed on the followed paths."""
-        graph, direct = self.graph, self.graph.reads(claim.at)
-        claimed = {read.at for read in claim.reads}
-        # An edge of I that is an edge of G too speaks of that edge alone, unless it asks for "any" path.
-        followed = {at for at in claimed if claim.paths == "any" or at not in direct}
-        between = graph.ancestors(claim.at, claimed) - claimed
-        return {name for name in between if graph.ancestors(name, claimed) & followed}
+        return set(self.reading(claim).inlined)
 
     def unimportant(self, claim: Claim) -> tuple[str, ...]:
-        """The graph nodes that a claim's node reads, itself or through inlined nodes, and that no claim speaks of."""
-        # A claim that reads nothing has no inputs at all in I^T but its datum: its node is taken whole from there.
-        if not claim.reads:
-            return ()
-        inside = {claim.at, *self.inlined(claim)}
-        read = {name for node in inside for name in self.graph.reads(node)}
-        outside = read - inside - {each.at for each in claim.reads}
-        return tuple(name for name in (*self.graph.inputs, *self.graph.nodes) if name in outside)
+        """The graph nodes that a claim's node reads, itself or through inlined nodes, and that no claim speaks of.
+
+        Among them is a claimed input, if a node on another path than the claimed edge reads it too.
+        """
+        return self.reading(claim).unimportant
+
+    @cached_property
+    def _readings(self) -> dict[Claim, Reading]:
+        return {}
 
     def given(self, feature: Any) -> Any:
         """A feature as the dataset alone can tell it: bins of a node's activations are given those on D.

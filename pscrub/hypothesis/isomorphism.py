@@ -14,6 +14,7 @@ from pscrub.data.partition import Partition
 from pscrub.graph.graph import Graph, Node, Rewrite
 from pscrub.hypothesis.claim import EXACT, Claim
 from pscrub.hypothesis.hypothesis import Hypothesis, Sharing
+from pscrub.hypothesis.reading import Reading, name_apart
 from pscrub.hypothesis.tree import unroll
 
 T = TypeVar("T", bound=Hashable)
@@ -29,11 +30,15 @@ class Unit:
         name: of the node that they are combined into.
         members: graph nodes or columns.
         group: the draw that readers share with one another, if they do; such a node is left without a claim.
+        apart: of the members, claimed inputs that nodes on other paths read.
+        feature: what it agrees on with its reader; None for nothing.
     """
 
     name: str
     members: tuple[str, ...]
     group: str | None = None
+    apart: frozenset[str] = frozenset()
+    feature: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +54,7 @@ class Part:
         reads: the important inputs.
         units: the unimportant ones; both empty if it is evaluated whole.
         unit: its claim is one that such rewriting made of unimportant inputs before.
+        reading: what its claim's edges speak of, where some inputs are read apart.
     """
 
     name: str
@@ -59,6 +65,7 @@ class Part:
     reads: tuple[Part, ...] = ()
     units: tuple[Unit, ...] = ()
     unit: bool = False
+    reading: Reading | None = None
 
 
 def make_isomorphic(hypothesis: Hypothesis) -> Hypothesis:
@@ -102,20 +109,29 @@ def make_isomorphic(hypothesis: Hypothesis) -> Hypothesis:
         units: dict[str, list[str]] = {}
         for name, source in (site.given or {}).items():
             if tree.sites[source].claim is None:
-                units.setdefault(source, []).append(name)
+                units.setdefault(source, []).append(site.apart.get(name, name))
         alone = {source: readers[source] == 1 or source.startswith(path) for source in units}
         made[claim] = Part(
             claim.at,
             claim.at,
             claim.name,
-            claim.feature if _is_plain(claim.feature) else hypothesis.partitions[claim],
+            claim.feature
+            if _is_plain(claim.feature) and not (claim.feature is None and hypothesis.reading(claim).placing)
+            else hypothesis.partitions[claim],
             claim.feature_name,
             tuple(made[read] for read in claim.reads),
             tuple(
-                Unit(_name_unit(claim.at, source), tuple(names), None if alone[source] else source[1:])
+                Unit(
+                    _name_unit(claim.at, source),
+                    tuple(names),
+                    None if alone[source] else source[1:],
+                    frozenset(names) & frozenset(site.apart.values()),
+                    None if tree.sites[source].parent is None else tree.sites[source].partition,
+                )
                 for source, names in units.items()
             ),
             claim.unit,
+            site.reading,
         )
     return realise(hypothesis, made[hypothesis.claim])
 
@@ -138,8 +154,9 @@ def realise(hypothesis: Hypothesis, root: Part) -> Hypothesis:
             nodes[unit.name] = Node(unit.name, graph.inputs, _Packed(graph, unit.members))
             if unit.group is None:
                 # "unit type": I's node there takes one value, so that any datum is in its block.
-                whole = Partition.trivial(data)
-                reads.append(Claim(unit.name, whole, name=unit.name.replace("/", "|"), words=UNIT, unit=True))
+                agreed, words = unit.feature, UNIT if unit.feature is None else EXACT
+                agreed = Partition.trivial(data) if agreed is None else agreed
+                reads.append(Claim(unit.name, agreed, name=unit.name.replace("/", "|"), words=words, unit=True))
             else:
                 groups.setdefault(unit.group, []).append(unit.name)
         claims[part] = Claim(part.name, part.feature, reads, name=part.claim, words=part.words, unit=part.unit)
@@ -148,9 +165,16 @@ def realise(hypothesis: Hypothesis, root: Part) -> Hypothesis:
         if not part.reads and not part.units:
             nodes[part.name] = Node(part.name, graph.inputs, _Packed(graph, (part.at,)))
         else:
-            given = [*((r.name, (r.at,)) for r in part.reads), *((u.name, u.members) for u in part.units)]
-            inputs = tuple(name for name, _ in given)
-            nodes[part.name] = Node(part.name, inputs, _Computed(graph, part.at, [m for _, m in given], layouts))
+            apart = [tuple(name_apart(m) if m in u.apart else m for m in u.members) for u in part.units]
+            given = [*((r.at,) for r in part.reads), *apart]
+            inputs = (*(r.name for r in part.reads), *(u.name for u in part.units))
+            known = {
+                n: layouts[m]
+                for u, ns in zip(part.units, apart, strict=True)
+                for n, m in zip(ns, u.members, strict=True)
+            }
+            around = graph if part.reading is None else part.reading.around(graph)
+            nodes[part.name] = Node(part.name, inputs, _Computed(around, part.at, given, known))
     new = Graph(nodes.values(), graph.inputs, root.name, Rewrite("isomorphic", graph.output, graph))
     sharing: Sharing = groups or "reader"
     return replace(hypothesis, graph=new, claim=claims[root], sharing=sharing)
@@ -234,7 +258,7 @@ class _Computed(_Steps):
     def __init__(self, graph: Graph, at: str, given: Sequence[tuple[str, ...]], layouts: Mapping[str, Layout]) -> None:
         super().__init__(graph, [at], [name for members in given for name in members])
         self.at, self.given = at, tuple(given)
-        self.layouts = {name: layouts[name] for members in given for name in members}
+        self.layouts = layouts
 
     def forward(self, *packs: Tensor) -> Tensor:
         values: dict[str, Tensor] = {}

@@ -292,13 +292,19 @@ def _pair_claims(h: Hypothesis, sharing: Sharing, at: str, path: str, one: _Side
     read = dict.fromkeys(each.at for claim in opened for each in claim.reads)
     paths: Literal["direct", "any"] = "any" if any(c.paths == "any" for c in opened) else "direct"
     like = Claim(at, reads=[Claim(each) for each in read], paths=paths)
-    rest = h.unimportant(like)
+    reading = h.reading(like)
+    rest, exact = reading.unimportant, [*reading.placing]
     whole = any((s.inside if s.claim is None else "" if s.claim.reads else "whole") == "whole" for s in sides)
     if whole:  # nothing inside may be swapped: every input is a node that carries the datum itself
-        read |= dict.fromkeys(rest)
+        read |= dict.fromkeys(name for name in rest if name not in reading.apart)
+        exact += [name for name in rest if name in reading.apart]
         rest = ()
     parts = tuple(_pair_claims(h, sharing, each, f"{path}/{each}", *(s.below(each) for s in sides)) for each in read)
-    return Part(path, at, name, feature, words, parts, tuple(_list_units(path, rest, sharing)), unit)
+    units = [*_list_units(path, rest, sharing)]
+    if exact:
+        units.append(Unit(f"unit({path}: own)", tuple(exact), feature=Partition.finest(h.data)))
+    units = [replace(each, apart=reading.apart & {*each.members}) for each in units]
+    return Part(path, at, name, feature, words, parts, tuple(units), unit, reading if reading.apart else None)
 
 
 def _list_units(path: str, names: tuple[str, ...], sharing: Sharing) -> Iterator[Unit]:

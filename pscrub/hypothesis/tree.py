@@ -7,15 +7,19 @@ on the same graph is unrolled into.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from pscrub.data.partition import Partition
+from pscrub.graph.graph import Graph
 from pscrub.hypothesis.claim import Claim
 from pscrub.hypothesis.hypothesis import Hypothesis
+from pscrub.hypothesis.reading import Reading, name_apart
 
 SHOWN = 8
 """Sites that a tree's repr lists."""
+PLACING = "~place"
+"""What the path of a site ends in that gives a reader the columns of its own datum, which tell where pieces are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +32,8 @@ class Site:
         partition: what it agrees on with its parent; for the root, what its feature (its output) distinguishes.
         claim: the claim of a tree node; None for unimportant inputs.
         given: for a tree node that reads others, graph node -> path of the site that gives its value.
+        apart: of `given`, other names of claimed inputs, by which nodes on paths that no claim speaks of read them.
+        reading: what the claim's edges speak of, if there are any such names.
     """
 
     path: str
@@ -35,6 +41,12 @@ class Site:
     partition: Partition
     claim: Claim | None = None
     given: Mapping[str, str] | None = None
+    apart: Mapping[str, str] = field(default_factory=dict)
+    reading: Reading | None = None
+
+    def around(self, graph: Graph) -> Graph:
+        """The graph by which its value is computed from what it is given: G, or one with the names that stand apart."""
+        return graph if self.reading is None else self.reading.around(graph)
 
     @property
     def is_leaf(self) -> bool:
@@ -111,7 +123,7 @@ class Tree:
         found: dict[str, dict[str, None]] = {}
         for site in self.sites.values():
             for name, path in (site.given or {}).items():
-                found.setdefault(path, {})[name] = None
+                found.setdefault(path, {})[site.apart.get(name, name)] = None
         return {path: tuple(names) for path, names in found.items()}
 
     def __repr__(self) -> str:
@@ -145,7 +157,7 @@ def unroll(hypothesis: Hypothesis) -> Tree:
       f/s: parity, 2 blocks
     """
     hypothesis.check(rewrites=False)
-    trivial = Partition.trivial(hypothesis.data)
+    trivial, finest = Partition.trivial(hypothesis.data), Partition.finest(hypothesis.data)
     shared: dict[str, Site] = {}
     sites: dict[str, Site] = {}
     root = hypothesis.claim.name
@@ -155,15 +167,23 @@ def unroll(hypothesis: Hypothesis) -> Tree:
     waiting: list[tuple[Claim, str, str | None]] = [(hypothesis.claim, root, None)]
     while waiting:
         claim, path, parent = waiting.pop()
-        unimportant = {name: _draw_path(hypothesis, path, name) for name in hypothesis.unimportant(claim)}
+        reading = hypothesis.reading(claim)
+        apart = {name_apart(name): name for name in reading.unimportant if name in reading.apart}
+        # In the graph's order; what is apart stands where its node does.
+        others = {name: each for each, name in apart.items()}
+        unimportant = {others.get(name, name): _draw_path(hypothesis, path, name) for name in reading.unimportant}
         claimed = {read.at: f"{path}/{read.name}" for read in claim.reads}
         # The datum of u is drawn from the block of u's value that its parent's datum is in; the root's from all of D.
         # G^T's node c(u) is given its important inputs by the sites of their claims, the others by draws of their own.
-        sites[path] = Site(path, parent, hypothesis.partitions[claim], claim, unimportant | claimed)
+        placing = dict.fromkeys(reading.placing, f"{path}/{PLACING}")
+        given = unimportant | placing | claimed
+        sites[path] = Site(path, parent, hypothesis.partitions[claim], claim, given, apart, reading if apart else None)
         # 4.1: unimportant inputs are resampled from all of D, agreeing with nothing. Which of them one draw is for,
         # (R, S) and (X, Y) or all four, is the hypothesis's to say: inputs of one draw have one path.
         for draw in unimportant.values():
             (shared if draw.startswith("~") else sites).setdefault(draw, Site(draw, None, trivial))
+        for draw in placing.values():  # a piece is put where it is on its reader's datum
+            sites[draw] = Site(draw, path, finest)
         waiting += [(read, f"{path}/{read.name}", path) for read in reversed(claim.reads)]
     # A draw that is no one reader's own stands before all that read it.
     return Tree(hypothesis, shared | sites, root)
@@ -204,7 +224,7 @@ def draw_together(tree: Tree, everywhere: bool) -> Tree:
         # A draw that readers share already is no one reader's to merge.
         return "~all" if everywhere else f"{tree.reader(path)}/~" if "/~" in path else path
 
-    free = {path: merged(path) for path, site in tree.sites.items() if site.claim is None}
+    free = {p: merged(p) for p, site in tree.sites.items() if site.claim is None and site.parent is None}
     sites: dict[str, Site] = {}
     # The first of the draws that become one stands for them: as unrolled, all are alike, drawn from all of D.
     for path, new in free.items():
@@ -214,6 +234,8 @@ def draw_together(tree: Tree, everywhere: bool) -> Tree:
             # Of a leaf `given` is empty, and stays so.
             given = {name: free.get(source, source) for name, source in (site.given or {}).items()}
             sites[path] = replace(site, given=given) if site.given is not None else site
+        elif path not in free:
+            sites[path] = site
     return _put_together(tree, sites)
 
 

@@ -259,7 +259,7 @@ class _Messages:
         if site.path in self.replaced:
             self.known[self._key(site, setting)] = self._read_leaf(site)
             return
-        graph, claim = self.tree.hypothesis.graph, site.claim
+        graph, claim = site.around(self.tree.hypothesis.graph), site.claim
         assert claim is not None and site.given is not None
         # Every value x of the inputs of u that D produces, to be joined with what may stand behind each of its wires.
         inputs = inputs_partition(self.tree, site.path)
@@ -281,7 +281,10 @@ class _Messages:
         code, first = _tell_apart(list(places.values()))
         self.budget.spend(CALL + len(first))
         self.budget.hold(sum(m.values[n][:1].nbytes for m in messages.values() for n in m.values), len(first))
-        given = {name: messages[path].values[name][places[path][first]] for name, path in site.given.items()}
+        given = {
+            name: messages[path].values[site.apart.get(name, name)][places[path][first]]
+            for name, path in site.given.items()
+        }
         pieces = []
         size = sum(value.nbytes for value in given.values()) // max(len(first), 1)
         for some in torch.arange(len(first)).split(max(min(ROWS * 16, CHUNK // max(size, 1)), 16)):

@@ -114,6 +114,15 @@ def inlined(case: Case, claim: CaseClaim) -> frozenset[str]:
     return frozenset(n for n in between if any(reads_through(case, n, c, claimed) for c in far))
 
 
+def carries(case: Case, claim: CaseClaim, reader: str, node: str) -> bool:
+    """Whether `reader`, computed anew for `claim`, is given the claimed value of the claimed `node` that it reads.
+
+    An edge of I that is an edge of G stands for that edge alone: c maps it there, and to no other. One that G has no
+    edge for, or that is said of any path, stands for every path.
+    """
+    return reader == claim.at or claim.paths == "any" or node not in inputs_of(case, claim.at)
+
+
 def unimportant(case: Case, claim: CaseClaim) -> tuple[str, ...]:
     """The unimportant inputs of a claim with reads: what it, or a node inlined into it, reads and nothing claims."""
     claimed, between = {case.claims[read].at for read in claim.reads}, inlined(case, claim)
@@ -123,7 +132,7 @@ def unimportant(case: Case, claim: CaseClaim) -> tuple[str, ...]:
         for i in inputs_of(case, node):
             if i in between:
                 look(i)
-            elif i not in claimed and i not in found:
+            elif not (i in claimed and carries(case, claim, node, i)) and i not in found:
                 found.append(i)
 
     if claim.reads:
@@ -233,15 +242,15 @@ def scrubbed(case: Case) -> Callable[[tuple[int, ...]], int]:
                 return table[claim.at][data[position[path]]]
             children = {case.claims[read].at: read for read in claim.reads}
 
-            def read_value(node: str) -> int:
-                if node in children:
+            def read_value(reader: str, node: str) -> int:
+                if node in children and carries(case, claim, reader, node):
                     return tree_value(children[node], f"{path}/{children[node]}")
                 if node in between[name]:
                     return apply(node)
                 return table[node][data[position[drawn_at(case, path, node)]]]
 
             def apply(node: str) -> int:
-                return case.nodes[node].fn(*map(read_value, case.nodes[node].inputs))
+                return case.nodes[node].fn(*(read_value(node, i) for i in case.nodes[node].inputs))
 
             return apply(claim.at)
 

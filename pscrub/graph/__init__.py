@@ -7,13 +7,15 @@ here knows about partitions.
 """
 
 from pscrub.graph.cuts import Cut, input_of, output_of
-from pscrub.graph.decoder import Decoder, open_decoder
+from pscrub.graph.decoder import Decoder
 from pscrub.graph.equal import Difference, RewriteCheck, check_rewrites, equal_on
 from pscrub.graph.families import FAMILIES, Family
 from pscrub.graph.graph import Function, Graph, Node, Rewrite
+from pscrub.graph.judging import Loss
 from pscrub.graph.labels import Labels, tell_labels
 from pscrub.graph.losses import accuracy, correlation, divergence, flipped, squared_error
 from pscrub.graph.once import Traced, trace_all
+from pscrub.graph.opening import open_decoder
 from pscrub.graph.points import Point
 from pscrub.graph.rewrites import inline, own_copy, replace, split, with_estimate
 from pscrub.graph.tracing import trace
@@ -28,6 +30,7 @@ __all__ = [
     "Function",
     "Graph",
     "Labels",
+    "Loss",
     "Node",
     "Point",
     "Rewrite",

@@ -103,7 +103,10 @@ def name_points(family: Family, sizes: Sizes, found: Mapping[Cut, tuple[int, ...
             if wanted is None or outside != (layer < 0) or (kind == "resid_pre" and layer > 0):
                 continue
             own = found.get(wanted) if wanted.index is not None or wanted.call is not None else None
-            cut, shape = (wanted, own) if own else at.get((wanted.path, wanted.side), (wanted, None))
+            cut: Cut = wanted
+            shape: tuple[int, ...] | None = own
+            if own is None and (wanted.path, wanted.side) in at:
+                cut, shape = at[wanted.path, wanted.side]
             name = pattern.format(i=layer)
             if shape is None and kind == "pos_embed":  # of no column: the same in every row, like the embedding's
                 shape = points["hook_embed"].shape if "hook_embed" in points else None

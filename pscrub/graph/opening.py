@@ -148,6 +148,11 @@ def _of_bridge(bridge: Any) -> Family:
         hook = bridge.hook_dict.get(pattern.format(i=0))
         if hook is not None and kind not in ("resid_pre", "resid_post") and id(hook) in paths:
             points[kind] = paths[id(hook)].replace("blocks.0.", "blocks.{i}.")
+    for raw, added in (("attn_raw", "attn_out"), ("mlp_raw", "mlp_out")):
+        if points.get(raw) == points.get(added):  # no norm between
+            points.pop(raw, None)
+    if points.get("pos_embed", "").startswith("rotary"):  # which is no term of the stream
+        del points["pos_embed"]
     return Family("blocks.{i}", points)
 
 

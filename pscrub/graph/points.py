@@ -103,17 +103,15 @@ def name_points(family: Family, sizes: Sizes, found: Mapping[Cut, tuple[int, ...
             if wanted is None or outside != (layer < 0) or (kind == "resid_pre" and layer > 0):
                 continue
             own = found.get(wanted) if wanted.index is not None or wanted.call is not None else None
-            cut: Cut = wanted
-            shape: tuple[int, ...] | None = own
-            if own is None and (wanted.path, wanted.side) in at:
-                cut, shape = at[wanted.path, wanted.side]
+            first = at.get((wanted.path, wanted.side)) if own is None else None
+            value, size = first or (wanted, own)
             name = pattern.format(i=layer)
-            if shape is None and kind == "pos_embed":  # of no column: the same in every row, like the embedding's
-                shape = points["hook_embed"].shape if "hook_embed" in points else None
-            if shape is None:
+            if size is None and kind == "pos_embed":  # of no column: the same in every row, like the embedding's
+                size = points["hook_embed"].shape if "hook_embed" in points else None
+            if size is None:
                 faults.append(f"{name}: {wanted} is no value that the result depends on, or has no row for each input")
                 continue
-            point = Point(name, kind, None if outside else layer, name, cut, shape, sizes.heads * (kind == "z"))
+            point = Point(name, kind, None if outside else layer, name, value, size, sizes.heads * (kind == "z"))
             for each in _parts(point, family, sizes):
                 points[each.name] = each
                 if each.heads and each.shape[-1] % each.heads:

@@ -46,7 +46,8 @@ coverage: .venv/.stamp-test
 
 models: .venv/.stamp-test
 	CASES=250 .venv/bin/python -m pytest -n auto tests/evaluate/test_engine.py \
-		tests/evaluate/test_fake_cuda.py tests/evaluate/test_on_data.py tests/graph/test_zoo.py
+		tests/evaluate/test_fake_cuda.py tests/evaluate/test_on_data.py tests/graph/test_zoo.py \
+		tests/graph/test_opening.py
 
 bridges: .venv-bench/.stamp-bridges
 	CASES=250 .venv-bench/bin/python -m pytest -k bridge tests/graph/test_zoo.py

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pscrub.errors import StudyError, close
 from pscrub.graph.graph import Graph
+from pscrub.graph.judging import Loss
 from pscrub.graph.places import only_moves
 
 ADVICE = "name the labels (Study(..., labels=...), scrub(..., labels=...), --label), or give the baseline's value"
@@ -55,6 +56,9 @@ def tell_labels(graph: Graph, given: str | Sequence[str] | None = None) -> Label
     (('y',), ('out',))
     """
     graph = graph.original
+    of_f = graph.nodes[graph.output]
+    if given is None and isinstance(of_f, Loss):
+        given = of_f.labels
     reads = tuple(dict.fromkeys(graph.reads(graph.output)))
     behind = {name: _columns(graph, name) for name in reads}
     columns = _guess(graph, reads, behind) if given is None else name_labels(given)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -65,6 +65,23 @@ class Program:
     def marks(self) -> dict[str, int]:
         """Label -> the place of the mark."""
         return {step.of: place for place, step in enumerate(self.steps) if step.kind is StepKind.MARK}
+
+    def through(self, labels: Collection[str]) -> Program:
+        """The program in which all that comes after a mark of these reads the mark, and not the value it is a copy of.
+
+        Args:
+            labels: of marks.
+        """
+        instead: dict[int, int] = {}
+        steps = list[Step]()
+        for place, step in enumerate(self.steps):
+            steps.append(replace(step, reads=tuple(instead.get(read, read) for read in step.reads)))
+            if step.kind is StepKind.MARK and step.of in labels:
+                (source,) = step.reads
+                while self.steps[source].kind is StepKind.MARK:
+                    (source,) = self.steps[source].reads
+                instead.setdefault(source, place)
+        return Program(steps, self.constants)
 
 
 class Marked:

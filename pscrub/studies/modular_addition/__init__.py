@@ -1,0 +1,4 @@
+"""The modular addition study: a small transformer that adds modulo 113, and a ladder of claims about how.
+
+`study` is the study; `model` the architecture and its shipped weights, which `train` trained.
+"""

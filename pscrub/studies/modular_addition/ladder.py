@@ -33,8 +33,8 @@ class Found:
 
     @property
     def doubles(self) -> tuple[int, ...]:
-        """Twice each key frequency, as the frequency of 1 to 56 that it is."""
-        return tuple(fold(2 * k) for k in self.keys)
+        """Twice each key frequency, as the frequency of 1 to 56 that it is, where that is no key itself."""
+        return tuple(fold(2 * k) for k in self.keys if fold(2 * k) not in self.keys)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ class Ladder:
     def _neurons(self, base: Graph) -> Iterator[Hypothesis]:
         keys = self.found.keys
         names = {k: f"neurons {k}" for k in keys}
-        groups = {f"{k}": [k] for k in keys} | {f"2*{k}": [fold(2 * k)] for k in keys}
+        groups = {f"{k}": [k] for k in keys}
+        groups |= {f"2*{k}": [fold(2 * k)] for k in keys if fold(2 * k) in self.found.doubles}
         graph = graphs.with_own_values(base)
         for of in (SCORES, VALUES):
             graph = graphs.with_number_parts(graph, self.model, groups, of)
@@ -111,24 +112,38 @@ class Ladder:
         mixed = torch.randperm(D_MLP, generator=self._generator()).split([len(self.found.clusters[k]) for k in keys])
         random = graphs.with_clusters(graph, dict(zip(names.values(), (each.tolist() for each in mixed), strict=True)))
 
-        def row(name: str, on: Graph, shift: int, scores: bool, doubles: bool = True) -> Hypothesis:
-            # A node has one claim, whoever reads it; each reader's datum for it is drawn apart.
-            scored = {part: self._read(SCORES, part) for part in ("", *(f".{group}" for group in groups))}
-            valued = {part: self._read(VALUES, part) for part in scored}
-            reads = [Claim("mid", EXACT)]
-            for place, k in enumerate(keys):
-                read = keys[(place + shift) % len(keys)]
-                parts = [f".{read}", *([f".2*{read}"] if doubles else [])]
-                inputs = [claim for part in parts for claim in valued[part]]
-                inputs += [claim for part in (parts if scores else [""]) for claim in scored[part]]
-                reads.append(Claim(names[k], reads=inputs))
-            return Hypothesis(name, on, self.data, _loss(Claim("logits", reads=reads)))
+        def row(name: str, on: Graph, shift: int, scores: bool = False, doubles: bool = True) -> Hypothesis:
+            reading = {k: keys[(place + shift) % len(keys)] for place, k in enumerate(keys)}
+            return self._clustered(name, on, reading, scores, doubles)
 
-        yield row("3a clusters read their key, by true scores", own, 0, scores=False, doubles=False)
-        yield row("3b and its double", own, 0, scores=False)
-        yield row("3c and scores of these alone", own, 0, scores=True)
-        yield row("3d the next one's, by true scores", own, 1, scores=False)
-        yield row("3e as 3b, neurons at random", random, 0, scores=False)
+        yield row("3a clusters read their key, by true scores", own, 0, doubles=False)
+        yield row("3b clusters read their key and its double", own, 0)
+        yield row("3c as 3b, and scores of these alone", own, 0, scores=True)
+        if len(keys) > 1:
+            yield row("3d clusters read the next one's", own, 1)
+            for k, other in zip(keys, (*keys[1:], keys[0]), strict=True):
+                yield self._clustered(f"3e cluster {k} alone reads {other}", own, {k: other}, False, True)
+            yield row("3f as 3b, neurons at random", random, 0)
+
+    def _clustered(
+        self, name: str, graph: Graph, reading: Mapping[int, int], scores: bool, doubles: bool
+    ) -> Hypothesis:
+        """Clusters compute from values of the frequency that each is said to read; others, and the skip path, exact."""
+        # A node has one claim, whoever reads it; each reader's datum for it is drawn apart.
+        groups = [f".{read}" for k in self.found.keys for read in (k, f"2*{k}")]
+        scored = {part: self._read(SCORES, part) for part in ("", *groups)}
+        valued = {part: self._read(VALUES, part) for part in groups}
+        reads = [Claim("mid", EXACT)]
+        for k in self.found.keys:
+            if k not in reading:
+                reads.append(Claim(f"neurons {k}", EXACT))
+                continue
+            own = reading[k]
+            parts = [f".{own}", *([f".2*{own}"] if doubles and fold(2 * own) in self.found.doubles else [])]
+            inputs = [claim for part in parts for claim in valued[part]]
+            inputs += [claim for part in (parts if scores else [""]) for claim in scored[part]]
+            reads.append(Claim(f"neurons {k}", reads=inputs))
+        return Hypothesis(name, graph, self.data, _loss(Claim("logits", reads=reads)))
 
     def _logits(self, base: Graph) -> Iterator[Hypothesis]:
         keys, total = self.found.keys, self.data["sum"]

@@ -43,11 +43,13 @@ class _Attention(nn.Module):
         self.hook_pattern, self.hook_heads = nn.Identity(), nn.Identity()
 
     def forward(self, residual: Tensor) -> Tensor:
-        by_head = residual[:, None]
-        query = by_head[:, :, -1:] @ self.W_Q
-        scores = query @ (by_head @ self.W_K).transpose(-1, -2) / math.sqrt(D_HEAD)
+        # Products with all rows at once: weights that are broadcast would be copied for each row.
+        query = torch.einsum("nd,hde->nhe", residual[:, -1], self.W_Q)
+        key, value = (torch.einsum("npd,hde->nhpe", residual, weights) for weights in (self.W_K, self.W_V))
+        scores = (key * query[:, :, None]).sum(-1) / math.sqrt(D_HEAD)
         pattern = self.hook_pattern(scores.softmax(-1))
-        written: Tensor = self.hook_heads((pattern @ (by_head @ self.W_V) @ self.W_O).squeeze(2))
+        read = (pattern[..., None] * value).sum(2)
+        written: Tensor = self.hook_heads(torch.einsum("nhe,hed->nhd", read, self.W_O))
         return written
 
 

@@ -39,8 +39,8 @@ def study(model: str = "trained", weights: Path | None = None, keys: int = KEYS,
         StudyError: an unknown model, or no number of keys that leaves others as control.
     """
     faults = [] if model in MODELS else [f"model is '{model}'; expected one of {', '.join(MODELS)}"]
-    if not 1 <= keys <= 14:
-        faults.append(f"keys is {keys}; expected 1 to 14, so that as many random frequencies are left as control")
+    if not 1 <= keys <= 13:
+        faults.append(f"keys is {keys}; expected 1 to 13, so that as many random frequencies are left as control")
     if faults:
         raise StudyError(faults)
     subject = _model(model, SHIPPED if weights is None else weights, seed)

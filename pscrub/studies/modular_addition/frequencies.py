@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from pscrub.studies.modular_addition.model import D_MLP, ModularAddition, P
+from pscrub.studies.modular_addition.model import ModularAddition, P
 
 FREQUENCIES = range(1, P // 2 + 1)
 """Those that differ: k and 113 - k are the same cosine."""
@@ -59,8 +59,8 @@ def logit_shares(model: ModularAddition, tokens: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def neuron_shares(model: ModularAddition, tokens: Tensor) -> Tensor:
-    """float64 [57, 512]: how much of a neuron's variance over some pairs a frequency explains, by least squares.
+def neuron_shares(model: ModularAddition, tokens: Tensor, frequencies: Sequence[int] = FREQUENCIES) -> Tensor:
+    """float64 [len(frequencies), 512]: how much of a neuron's variance over some pairs each explains, by least squares.
 
     A frequency explains what the cosines and sines of a and of b, and their products, can: eight terms.
     """
@@ -68,14 +68,14 @@ def neuron_shares(model: ModularAddition, tokens: Tensor) -> Tensor:
         model(tokens)
     activations = seen[0].double()
     activations -= activations.mean(0)
-    shares = torch.zeros(len(FREQUENCIES) + 1, D_MLP, dtype=torch.float64)
-    total = activations.square().sum(0)
-    for k in FREQUENCIES:
+    total = activations.square().sum(0).clamp(min=1e-30)
+    shares = []
+    for k in frequencies:
         a, b = waves(tokens[:, 0], k), waves(tokens[:, 1], k)
         products = (a[:, :, None] * b[:, None]).flatten(1)
         terms, _ = torch.linalg.qr(torch.cat([torch.ones(len(a), 1, dtype=torch.float64), a, b, products], 1))
-        shares[k] = (terms.T @ activations).square().sum(0) / total.clamp(min=1e-30)
-    return shares
+        shares.append((terms.T @ activations).square().sum(0) / total)
+    return torch.stack(shares)
 
 
 def key_frequencies(model: ModularAddition, tokens: Tensor, count: int) -> tuple[int, ...]:
@@ -86,7 +86,7 @@ def key_frequencies(model: ModularAddition, tokens: Tensor, count: int) -> tuple
 
 def clusters(model: ModularAddition, tokens: Tensor, keys: Sequence[int]) -> dict[int, list[int]]:
     """Key frequency -> the neurons that it explains better, over some pairs, than another key frequency does."""
-    best = neuron_shares(model, tokens)[list(keys)].argmax(0)
+    best = neuron_shares(model, tokens, keys).argmax(0)
     return {k: torch.nonzero(best == place).flatten().tolist() for place, k in enumerate(keys)}
 
 

@@ -43,13 +43,11 @@ def study(model: str = "trained", weights: Path | None = None, keys: int = KEYS,
         faults.append(f"keys is {keys}; expected 1 to 13, so that as many random frequencies are left as control")
     if faults:
         raise StudyError(faults)
-    subject = _model(model, SHIPPED if weights is None else weights, seed)
+    subject = load_subject(model, SHIPPED if weights is None else weights, seed)
     selecting, scoring = halves()
-    tokens = all_pairs()[selecting]
-    found = key_frequencies(subject, tokens, keys)
-    ladder = Ladder(subject, pairs(scoring), Found(found, clusters(subject, tokens, found)), seed)
+    ladder = Ladder(subject, pairs(scoring), find(subject, selecting, keys), seed)
     notes = (
-        f"Key frequencies, found on {len(selecting):,} other pairs: {', '.join(map(str, found))}; "
+        f"Key frequencies, found on {len(selecting):,} other pairs: {', '.join(map(str, ladder.found.keys))}; "
         f"random ones: {', '.join(map(str, ladder.random_frequencies(2 * keys)))}.",
     )
     summary = __doc__.split("\n")[0]
@@ -69,7 +67,15 @@ def pairs(rows: torch.Tensor) -> Dataset:
     return Dataset({"tokens": tokens, "a": a, "b": b, "sum": total, "wraps": (a + b > total).long()})
 
 
-def _model(which: str, weights: Path, seed: int) -> ModularAddition:
+def find(subject: ModularAddition, rows: torch.Tensor, keys: int = KEYS) -> Found:
+    """The key frequencies, so many, and the clusters of neurons, measured on rows int64 [N] of `all_pairs`."""
+    tokens = all_pairs()[rows]
+    found = key_frequencies(subject, tokens, keys)
+    return Found(found, clusters(subject, tokens, found))
+
+
+def load_subject(which: str = "trained", weights: Path = SHIPPED, seed: int = 0) -> ModularAddition:
+    """The model that is asked for: one of MODELS, as `study` says."""
     if which == "untrained":
         return ModularAddition(seed).eval()
     found = load_model(weights)

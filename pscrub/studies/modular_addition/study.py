@@ -25,7 +25,9 @@ KEYS = 3
 """Of the shipped model's logits three frequencies carry 99.6 % of the variance, the next one 0.07 %."""
 
 
-def study(model: str = "trained", weights: Path | None = None, keys: int = KEYS, seed: int = 0) -> Study:
+def study(
+    model: str = "trained", weights: Path | None = None, keys: int = KEYS, rows: int | None = None, seed: int = 0
+) -> Study:
     """The study on the shipped model, on a file of the user's, or on a control that has learnt nothing.
 
     Args:
@@ -33,19 +35,22 @@ def study(model: str = "trained", weights: Path | None = None, keys: int = KEYS,
             entries of each matrix permuted.
         weights: safetensors of another model of this architecture and modulus, that held out the same pairs.
         keys: how many frequencies are taken for key ones.
+        rows: how many of the 3,970 pairs for scoring to take, the first of them; by default all.
         seed: of the controls: random frequencies, shuffled features, permuted weights.
 
     Raises:
-        StudyError: an unknown model, or no number of keys that leaves others as control.
+        StudyError: an unknown model, a number of keys that leaves no others as control, or of rows that are not there.
     """
     faults = [] if model in MODELS else [f"model is '{model}'; expected one of {', '.join(MODELS)}"]
     if not 1 <= keys <= 13:
         faults.append(f"keys is {keys}; expected 1 to 13, so that as many random frequencies are left as control")
+    selecting, scoring = halves()
+    if rows is not None and not 1 <= rows <= len(scoring):
+        faults.append(f"rows is {rows}; expected 1 to {len(scoring)}, the pairs for scoring")
     if faults:
         raise StudyError(faults)
     subject = load_subject(model, SHIPPED if weights is None else weights, seed)
-    selecting, scoring = halves()
-    ladder = Ladder(subject, pairs(scoring), find(subject, selecting, keys), seed)
+    ladder = Ladder(subject, pairs(scoring[:rows]), find(subject, selecting, keys), seed)
     notes = (
         f"Key frequencies, found on {len(selecting):,} other pairs: {', '.join(map(str, ladder.found.keys))}; "
         f"random ones: {', '.join(map(str, ladder.random_frequencies(2 * keys)))}.",

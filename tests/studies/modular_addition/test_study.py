@@ -96,7 +96,10 @@ def test_a_frequency_stands_in_one_part() -> None:
     assert all(each.check() is not None for each in other.hypotheses()[2:24:7])
 
 
-@pytest.mark.parametrize(("given", "said"), [({"model": "other"}, "model is 'other'"), ({"keys": "0"}, "keys is 0")])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"model": "other"}, "model is 'other'"), ({"keys": "0"}, "keys is 0"), ({"rows": "4000"}, "rows is 4000")],
+)
 def test_bad_parameters_are_refused(given: dict[str, str], said: str) -> None:
     with pytest.raises(StudyError, match=said):
         load("modular_addition", given)

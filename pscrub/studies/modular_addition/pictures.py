@@ -1,9 +1,11 @@
-"""Draws what was measured of the shipped model: frequencies of numbers, logits and neurons, and one head's attention.
+"""Prints and draws what is measured of the shipped model: frequencies of numbers, logits, neurons, attention scores.
 
 python -m pscrub.studies.modular_addition.pictures docs/studies/modular_addition.svg
 """
 
 import argparse
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,18 @@ from pscrub.studies.modular_addition.frequencies import (
     embedding_shares,
     logit_shares,
     neuron_shares,
+    waves,
 )
 from pscrub.studies.modular_addition.ladder import Found
 from pscrub.studies.modular_addition.model import EQUALS, ModularAddition, P, all_pairs
 from pscrub.studies.modular_addition.study import find, halves, load_subject
 
+WELL = 0.85
+"""From what share of its variance on a neuron is said to be of one frequency."""
+
 
 def draw_frequencies(model: ModularAddition, rows: Tensor) -> Figure:
-    """A figure of four parts: shares by frequency of the embedding and of the logits, neurons, a head's attention.
+    """A figure of four parts: shares by frequency of the embedding and of the logits, neurons, attention scores.
 
     Args:
         model: whose.
@@ -63,6 +69,32 @@ def head_scores(model: ModularAddition) -> Tensor:
     return scores
 
 
+def tell_frequencies(model: ModularAddition, rows: Tensor) -> Iterator[str]:
+    """Returns lines of what the figure shows, each with its newline; shares in per cent.
+
+    Args:
+        model: whose.
+        rows: as in `draw_frequencies`.
+    """
+    found, tokens = find(model, rows), all_pairs()[rows]
+    for name, shares in (("embedding", embedding_shares(model)), ("logits", logit_shares(model, tokens))):
+        yield f"{name}: keys {_say(shares, found.keys)}, doubles {_say(shares, found.doubles)}\n"
+    shares, best = neuron_shares(model, tokens), neuron_shares(model, tokens, found.keys).max(0).values
+    yield f"neurons: {int((shares.max(0).values > WELL).sum())} of {len(best)} are explained to over {WELL:.0%} by a "
+    yield f"frequency; {int((best > WELL).sum())} by a key; by their key to {best.median():.0%} in the median\n"
+    scores = head_scores(model).double()
+    scores -= scores.mean(0)
+    for head in range(scores.shape[1]):
+        at = [(waves(torch.arange(P), k).T @ scores[:, head]).square().sum() * 2 / P for k in FREQUENCIES]
+        of = torch.stack([scores.new_zeros(()), *at]) / scores[:, head].square().sum()
+        yield f"scores of h{head}: keys {_say(of, found.keys)}, doubles {_say(of, found.doubles)}\n"
+
+
+def _say(shares: Tensor, frequencies: Sequence[int]) -> str:
+    each = ", ".join(f"{k}: {100 * shares[k]:.1f}" for k in frequencies)
+    return f"{100 * shares[list(frequencies)].sum():.1f} ({each})"
+
+
 def _spectrum(axes: Any, shares: Tensor, found: Found, title: str) -> None:
     colour = {k: f"C{place}" for place, k in enumerate(found.keys)}
     axes.bar(list(FREQUENCIES), shares[1:], color=[colour.get(k, "0.55") for k in FREQUENCIES])
@@ -73,12 +105,14 @@ def _spectrum(axes: Any, shares: Tensor, found: Found, title: str) -> None:
 
 
 def main() -> None:
-    """Returns nothing: writes the picture of the shipped model."""
+    """Returns nothing: prints what was measured of the shipped model, and writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="where to write it; its ending says in what format")
     options = parser.parse_args()
     with matplotlib.rc_context({"svg.hashsalt": "pscrub"}):
-        made = draw_frequencies(load_subject(), halves()[0])
+        model, rows = load_subject(), halves()[0]
+        sys.stdout.writelines(tell_frequencies(model, rows))
+        made = draw_frequencies(model, rows)
         made.savefig(options.file, metadata={"Date": None} if options.file.suffix == ".svg" else None)
 
 

@@ -30,12 +30,14 @@ from pscrub.hypothesis import Study
 from pscrub.report import measures
 from pscrub.studies import load
 from pscrub.studies.modular_addition import graphs
-from pscrub.studies.modular_addition.pictures import draw_frequencies, tell_frequencies
+from pscrub.studies.modular_addition.frequencies import FREQUENCIES, embedding_shares, logit_shares
+from pscrub.studies.modular_addition.measured import tell_frequencies
+from pscrub.studies.modular_addition.model import all_pairs
 from pscrub.studies.modular_addition.study import find, halves, load_subject, pairs
-from pscrub.studies.modular_addition.train import score, table_of_scores
+from pscrub.studies.modular_addition.train import score, tell_scores
 
 model = load_subject()
-print("".join(table_of_scores(model)))
+print("".join(tell_scores(model)))
 
 # %% [markdown]
 # ## Measuring, on one half of the held-out pairs
@@ -48,7 +50,15 @@ print("".join(table_of_scores(model)))
 selecting, scoring = halves()
 found = find(model, selecting)
 print("".join(tell_frequencies(model, selecting)))
-draw_frequencies(model, selecting)
+
+figure, both = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
+spectra = {"embedding of the numbers": embedding_shares(model), "logits": logit_shares(model, all_pairs()[selecting])}
+for axes, (title, shares) in zip(both, spectra.items(), strict=True):
+    axes.bar(list(FREQUENCIES), shares[1:], color=["C0" if k in found.keys else "0.55" for k in FREQUENCIES])
+    for k in (*found.keys, *found.doubles):
+        if shares[k] > 0.01:
+            axes.annotate(str(k), (k, float(shares[k])), ha="center", va="bottom")
+    axes.set(title=title, xlabel="frequency", ylabel="share of variance")
 
 # %% [markdown]
 # ## Why a claim about a frequency needs a rewritten graph

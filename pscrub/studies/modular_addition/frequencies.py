@@ -84,7 +84,7 @@ def key_frequencies(model: ModularAddition, tokens: Tensor, count: int) -> tuple
     return tuple(order.tolist())
 
 
-def clusters(model: ModularAddition, tokens: Tensor, keys: Sequence[int]) -> dict[int, list[int]]:
+def group_neurons(model: ModularAddition, tokens: Tensor, keys: Sequence[int]) -> dict[int, list[int]]:
     """Key frequency -> the neurons that it explains better, over some pairs, than another key frequency does."""
     best = neuron_shares(model, tokens, keys).argmax(0)
     return {k: torch.nonzero(best == place).flatten().tolist() for place, k in enumerate(keys)}

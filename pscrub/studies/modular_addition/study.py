@@ -14,7 +14,7 @@ import torch
 from pscrub.data.dataset import Dataset
 from pscrub.errors import StudyError
 from pscrub.hypothesis.study import Study
-from pscrub.studies.modular_addition.frequencies import clusters, key_frequencies
+from pscrub.studies.modular_addition.frequencies import group_neurons, key_frequencies
 from pscrub.studies.modular_addition.ladder import Found, Ladder
 from pscrub.studies.modular_addition.model import ModularAddition, all_pairs, load_model, sums
 from pscrub.studies.modular_addition.train import split_pairs
@@ -76,7 +76,7 @@ def find(subject: ModularAddition, rows: torch.Tensor, keys: int = KEYS) -> Foun
     """The key frequencies, so many, and the clusters of neurons, measured on rows int64 [N] of `all_pairs`."""
     tokens = all_pairs()[rows]
     found = key_frequencies(subject, tokens, keys)
-    return Found(found, clusters(subject, tokens, found))
+    return Found(found, group_neurons(subject, tokens, found))
 
 
 def load_subject(which: str = "trained", weights: Path = SHIPPED, seed: int = 0) -> ModularAddition:

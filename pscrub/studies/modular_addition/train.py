@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 from torch.nn import functional
 
+from pscrub.records import write_whole
 from pscrub.studies.modular_addition.model import (
     D_HEAD,
     D_MODEL,
@@ -87,7 +89,7 @@ def score(model: ModularAddition, tokens: Tensor) -> Score:
     return Score(len(tokens), loss, (logits.argmax(1) == right).double().mean().item())
 
 
-def learning_rate(step: int, settles_from: int | None, settle: int) -> float:
+def rate_of_step(step: int, settles_from: int | None, settle: int) -> float:
     """Returns the rate of a step: a short rise, constant until `settles_from`, then half a cosine to a thousandth."""
     if settles_from is None or step < settles_from:
         return RATE * min(1.0, (step + 1) / WARMUP)
@@ -95,17 +97,7 @@ def learning_rate(step: int, settles_from: int | None, settle: int) -> float:
     return RATE * (0.001 + 0.999 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def write_whole(content: bytes, path: Path) -> None:
-    """Returns nothing: writes a file under a temporary name beside `path` and moves it there, whole or not."""
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        scratch.write_bytes(content)
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def train(out: Path, steps: int, settle: int, seed: int) -> ModularAddition:
+def train_addition(out: Path, steps: int, settle: int, seed: int) -> ModularAddition:
     """Returns the trained model, its weights saved at `out` in float16 at the end."""
     model = ModularAddition(seed)
     optimizer = torch.optim.AdamW(model.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
@@ -124,7 +116,7 @@ def train(out: Path, steps: int, settle: int, seed: int) -> ModularAddition:
     began, first = time.monotonic(), step
     while settles_from is None or step < settles_from + settle:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settles_from, settle)
+            group["lr"] = rate_of_step(step, settles_from, settle)
         # In float32 the loss of pairs long learnt would round to 0.
         loss = functional.cross_entropy(fast_logits(model, trained).double(), right)
         optimizer.zero_grad()
@@ -143,14 +135,14 @@ def train(out: Path, steps: int, settle: int, seed: int) -> ModularAddition:
             )
             kept = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "seed": seed}
             kept |= {"step": step, "settles_from": settles_from, "good": good}
-            torch.save(kept, f"{checkpoint}.part")
-            os.replace(f"{checkpoint}.part", checkpoint)
-    write_whole(serialise({name: value.half() for name, value in model.state_dict().items()}), out)
+            write_whole(checkpoint, partial(torch.save, kept))
+    weights = serialise({name: value.half() for name, value in model.state_dict().items()})
+    write_whole(out, lambda file: file.write(weights))
     checkpoint.unlink(missing_ok=True)
     return load_model(out)
 
 
-def table_of_scores(model: ModularAddition) -> Iterable[str]:
+def tell_scores(model: ModularAddition) -> Iterable[str]:
     """Returns the lines of a table of the model's scores, each with its newline."""
     yield f"{'pairs':12}{'number':>8}{'loss':>12}{'accuracy':>11}\n"
     for name, rows in split_pairs().items():
@@ -179,10 +171,10 @@ def main() -> None:
         if options.check:
             model = load_model(options.check)
         else:
-            model = train(options.out, options.steps, options.settle, options.seed)
+            model = train_addition(options.out, options.steps, options.settle, options.seed)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
-    sys.stdout.writelines(table_of_scores(model))
+    sys.stdout.writelines(tell_scores(model))
 
 
 if __name__ == "__main__":

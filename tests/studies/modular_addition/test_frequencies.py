@@ -49,5 +49,5 @@ def test_a_neuron_of_one_frequency_is_told() -> None:
     varies = shares.sum(0) > 0
     assert shares.shape == (3, D_MLP) and (shares <= 1 + 1e-9).all() and varies.float().mean() > 0.3
     assert (shares[1, varies] > 0.5).float().mean() > 0.9 and (shares[0, varies] < 0.1).all()
-    grouped = frequencies.clusters(model, tokens, (4, 9))
+    grouped = frequencies.group_neurons(model, tokens, (4, 9))
     assert set(torch.nonzero(varies).flatten().tolist()) <= set(grouped[9])

@@ -1,6 +1,7 @@
 """The shipped weights and the script that made them: fast logits, parts of the pairs, going on where it was cut off."""
 
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -33,30 +34,31 @@ def test_logits_by_tables_are_the_models() -> None:
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
-    assert train.learning_rate(0, None, 100) == pytest.approx(1e-4)
-    assert train.learning_rate(5_000, None, 100) == train.learning_rate(5_000, 5_000, 100) == train.RATE
-    assert train.learning_rate(5_100, 5_000, 100) == pytest.approx(train.RATE / 1000)
+    assert train.rate_of_step(0, None, 100) == pytest.approx(1e-4)
+    assert train.rate_of_step(5_000, None, 100) == train.rate_of_step(5_000, 5_000, 100) == train.RATE
+    assert train.rate_of_step(5_100, 5_000, 100) == pytest.approx(train.RATE / 1000)
 
 
 def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted behind its first checkpoint and begun again, training ends with the weights of one go."""
     monkeypatch.setattr(train, "WATCH_EVERY", 2)
     monkeypatch.setattr(train, "split_pairs", lambda: {"trained": torch.arange(60), "watched": torch.arange(60, 90)})
-    once = train.train(tmp_path / "once", 6, 2, seed=0)
+    once = train.train_addition(tmp_path / "once", 6, 2, seed=0)
 
     save, saved = torch.save, []
 
-    def save_and_stop(content: object, path: str) -> None:
-        save(content, path)
-        saved.append(path)
+    def save_and_stop(content: object, file: IO[bytes]) -> None:
+        """The second of three checkpoints is not finished."""
+        saved.append(file)
+        save(content, file)
         if len(saved) == 2:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
-        train.train(tmp_path / "twice", 6, 2, seed=0)
+        train.train_addition(tmp_path / "twice", 6, 2, seed=0)
     assert not (tmp_path / "twice").exists()
-    twice = train.train(tmp_path / "twice", 6, 2, seed=0)
+    twice = train.train_addition(tmp_path / "twice", 6, 2, seed=0)
     assert len(saved) > 2 and not list(tmp_path.glob("*.checkpoint"))
     for name, value in once.state_dict().items():
         assert torch.equal(value, twice.state_dict()[name]), name
@@ -65,7 +67,7 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_checkpoint_of_another_seed_is_refused(tmp_path: Path) -> None:
     torch.save({"seed": 7}, tmp_path / "out.checkpoint")
     with pytest.raises(ValueError, match="is of seed 7, not 0; remove it"):
-        train.train(tmp_path / "out", 4, 2, seed=0)
+        train.train_addition(tmp_path / "out", 4, 2, seed=0)
 
 
 def test_the_right_answers_are_sums() -> None:

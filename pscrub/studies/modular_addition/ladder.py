@@ -36,6 +36,11 @@ class Found:
         """Twice each key frequency, as the frequency of 1 to 56 that it is, where that is no key itself."""
         return tuple(fold(2 * k) for k in self.keys if fold(2 * k) not in self.keys)
 
+    @property
+    def computed(self) -> tuple[int, ...]:
+        """The keys that some neurons are for."""
+        return tuple(k for k in self.keys if self.clusters[k])
+
 
 @dataclass(frozen=True)
 class Ladder:
@@ -101,7 +106,7 @@ class Ladder:
         yield row("2f values read doubles", [""], [".doubles"])
 
     def _neurons(self, base: Graph) -> Iterator[Hypothesis]:
-        keys = self.found.keys
+        keys = self.found.computed
         names = {k: f"neurons {k}" for k in keys}
         groups = {f"{k}": [k] for k in keys}
         groups |= {f"2*{k}": [fold(2 * k)] for k in keys if fold(2 * k) in self.found.doubles}
@@ -130,11 +135,11 @@ class Ladder:
     ) -> Hypothesis:
         """Clusters compute from values of the frequency that each is said to read; others, and the skip path, exact."""
         # A node has one claim, whoever reads it; each reader's datum for it is drawn apart.
-        groups = [f".{read}" for k in self.found.keys for read in (k, f"2*{k}")]
+        groups = [f".{read}" for k in self.found.computed for read in (k, f"2*{k}")]
         scored = {part: self._read(SCORES, part) for part in ("", *groups)}
         valued = {part: self._read(VALUES, part) for part in groups}
         reads = [Claim("mid", EXACT)]
-        for k in self.found.keys:
+        for k in self.found.computed:
             if k not in reading:
                 reads.append(Claim(f"neurons {k}", EXACT))
                 continue

@@ -89,8 +89,8 @@ def test_controls_have_learnt_nothing(which: str) -> None:
 
 def test_a_frequency_stands_in_one_part() -> None:
     """Where twice one key is another key, it is a key: no frequency is a part twice."""
-    found = Found((8, 16, 1), {8: [0], 16: [1], 1: list(range(2, 512))})
-    assert found.doubles == (32, 2)
+    found = Found((8, 16, 1), {8: [0], 16: [], 1: list(range(1, 512))})
+    assert found.doubles == (32, 2) and found.computed == (8, 1)
     other = Ladder(ladder().model, addition.pairs(addition.halves()[1][:40]), found, 0)
     assert not {8, 16, 1, 32, 2} & set(other.random_frequencies(40))
     assert all(each.check() is not None for each in other.hypotheses()[2:24:7])

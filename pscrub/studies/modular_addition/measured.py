@@ -1,10 +1,13 @@
-"""Prints what is measured of the shipped model: frequencies of numbers, logits, neurons and attention scores.
+"""Prints what is measured of the shipped model, or another: frequencies of numbers, logits, neurons, attention scores.
 
 python -m pscrub.studies.modular_addition.measured
+python -m pscrub.studies.modular_addition.measured --weights FILE --keys 4
 """
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,20 +20,21 @@ from pscrub.studies.modular_addition.frequencies import (
     waves,
 )
 from pscrub.studies.modular_addition.model import EQUALS, ModularAddition, P, all_pairs
-from pscrub.studies.modular_addition.study import find, halves, load_subject
+from pscrub.studies.modular_addition.study import KEYS, SHIPPED, find, halves, load_subject
 
 WELL = 0.85
 """From what share of its variance on a neuron is said to be of one frequency."""
 
 
-def tell_frequencies(model: ModularAddition, rows: Tensor) -> Iterator[str]:
+def tell_frequencies(model: ModularAddition, rows: Tensor, keys: int = KEYS) -> Iterator[str]:
     """Returns lines of what is measured, each with its newline; shares of variance in per cent.
 
     Args:
         model: whose.
         rows: int64 [N] of `all_pairs`, on which logits and neurons are measured, and key frequencies found.
+        keys: how many of these.
     """
-    found, tokens = find(model, rows), all_pairs()[rows]
+    found, tokens = find(model, rows, keys), all_pairs()[rows]
     for name, shares in (("embedding", embedding_shares(model)), ("logits", logit_shares(model, tokens))):
         others = [k for k in FREQUENCIES if k not in (*found.keys, *found.doubles)]
         most = max(others, key=lambda k: float(shares[k]))
@@ -65,8 +69,16 @@ def _say(shares: Tensor, frequencies: Sequence[int]) -> str:
 
 
 def main() -> None:
-    """Returns nothing: prints what was measured of the shipped model, on the pairs for selection."""
-    sys.stdout.writelines(tell_frequencies(load_subject(), halves()[0]))
+    """Returns nothing: prints what was measured of a model, on the pairs for selection."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, default=SHIPPED, help="safetensors (default: the shipped ones)")
+    parser.add_argument("--keys", type=int, default=KEYS, help=f"how many frequencies are key ones (default: {KEYS})")
+    options = parser.parse_args()
+    try:
+        model = load_subject(weights=options.weights)
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    sys.stdout.writelines(tell_frequencies(model, halves()[0], options.keys))
 
 
 if __name__ == "__main__":

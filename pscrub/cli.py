@@ -63,6 +63,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from pscrub.questions.worked import DRAWS, agreements, figures_table
     from pscrub.report import document as report
     from pscrub.report import tables
+    from pscrub.report.measured import measures
     from pscrub.result.result import StudyResult
     from pscrub.scrub import scrub
 
@@ -114,6 +115,8 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         console = Console()
         _print_table(console, tables.table(result, found))
+        if arguments.measures:
+            _print_table(console, measures(study, result))
         for line in tables.below(result):
             console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
         if found:
@@ -322,5 +325,8 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--by", action="append", default=[], metavar="COLUMN", help=about)
     about = f"also find what each claim costs, with N draws of each variant (default: {CLAIM_DRAWS:,})"
     run.add_argument("--claims", type=int, nargs="?", const=CLAIM_DRAWS, default=0, metavar="N", help=about)
-    run.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    about = "also print how far outputs moved, how often the answer did, and bits of scrubbed entropy"
+    shown = run.add_mutually_exclusive_group()
+    shown.add_argument("--measures", action="store_true", help=about)
+    shown.add_argument("--json", action="store_true", help="print one JSON document on standard output")
     add_study_options(run)

@@ -49,7 +49,7 @@ def test_help_lists_the_commands_and_each_ones_options(capsys: pytest.CaptureFix
 
 OPTIONS = {
     "run": "--draws --until-width --interval --bounds --data-uncertainty --clusters --device --out --after --by "
-    "--claims --draws-only --json --label --seed -P",
+    "--claims --draws-only --measures --json --label --seed -P",
     "report": "",
     "list": "",
     "show": "--plan --label --seed -P",

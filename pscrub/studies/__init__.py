@@ -23,6 +23,7 @@ __all__ = ["SHIPPED", "load", "shipped"]
 SHIPPED = {
     "brackets": "brackets.study",
     "bracket_heads": "brackets.heads",
+    "modular_addition": "modular_addition.study",
     "ablation_ring": "worked.ablation_ring",
     "ablation_mean": "worked.ablation_mean",
     "ablation_backup": "worked.ablation_backup",

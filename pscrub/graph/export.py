@@ -226,7 +226,7 @@ class _Reading:
         elif node.target == mark_op():
             (source,), value = node.all_input_nodes, node.meta["val"]
             first = parts.is_batch_first(source)
-            one = value.shape[:1] == (1,)
+            one = isinstance(value.shape[0], int) and value.shape[0] == 1 if value.ndim else False  # else not known yet
             told = "" if first else parts.shape(source)
             mark = Step(StepKind.MARK, str(node.args[1]), (self.place[source],), first, told, value.ndim, one)
             self._add(node, mark)

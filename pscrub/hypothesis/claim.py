@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-EXACT = "exact"
-"""The feature that nothing but the row itself agrees with."""
+EXACT: Literal["exact"] = "exact"
+"""The feature that nothing but the row itself agrees with; said of a claim's rest, nothing of it is swapped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,9 @@ class Claim:
             that input too, it reads it as any other unimportant input. To an input that is no edge away every path is
             followed that meets no claimed input. "any" follows every path to all of them. Nodes on followed paths are
             recomputed, their other inputs unimportant. Slices, copies and pieces that rewrites made are seen through.
+        rest: what becomes of the inputs that the claim does not speak of: "unimportant", they are resampled; "exact",
+            they are those of the node's own datum, as if each were claimed exact. A feature may then tell of all that
+            the datum has, and one left out is the datum itself. A claim that reads none has no rest.
         unit: the claim is a node that isomorphic rewriting made of unimportant inputs (see `make_isomorphic`).
     """
 
@@ -40,6 +43,7 @@ class Claim:
     name: str = field(default="", kw_only=True)
     words: str = field(default="", kw_only=True)
     paths: Literal["direct", "any"] = field(default="direct", kw_only=True)
+    rest: Literal["unimportant", "exact"] = field(default="unimportant", kw_only=True)
     unit: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -54,8 +58,13 @@ class Claim:
         if isinstance(self.feature, str):
             return self.feature
         if self.feature is None:
-            return "what its inputs determine"
+            return EXACT if self.keeps_rest else "what its inputs determine"
         return str(getattr(self.feature, "__name__", type(self.feature).__name__.lower() + " of values"))
+
+    @property
+    def keeps_rest(self) -> bool:
+        """Whether nothing of what the claim does not speak of may be swapped."""
+        return self.rest == EXACT and bool(self.reads)
 
     def upwards(self) -> tuple[Claim, ...]:
         """The claim and every claim below it once, each after what it reads.
@@ -82,5 +91,5 @@ class Claim:
 def is_exact(claim: Claim) -> bool:
     """Whether a claim says itself that nothing may be swapped, or says what claims that do so determine."""
     if claim.feature is None:
-        return any(is_exact(read) for read in claim.reads)
+        return claim.keeps_rest or any(is_exact(read) for read in claim.reads)
     return isinstance(claim.feature, str) and claim.feature == EXACT

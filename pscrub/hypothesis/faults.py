@@ -10,7 +10,7 @@ from pscrub.data.dataset import Dataset
 from pscrub.data.partition import Partition
 from pscrub.errors import close
 from pscrub.graph.graph import Graph
-from pscrub.hypothesis.claim import Claim
+from pscrub.hypothesis.claim import EXACT, Claim
 
 
 def find_naming_faults(claims: Sequence[Claim], graph: Graph, data: Dataset) -> Iterator[str]:
@@ -36,6 +36,8 @@ def find_naming_faults(claims: Sequence[Claim], graph: Graph, data: Dataset) -> 
             yield f"claim name '{claim.name}' must not start with '~' or contain '/': paths are made of names"
         if claim.paths not in ("direct", "any"):
             yield f"claim '{claim.name}' has paths='{claim.paths}'; expected 'direct' or 'any'"
+        if claim.rest not in ("unimportant", EXACT):
+            yield f"claim '{claim.name}' has rest='{claim.rest}'; expected 'unimportant' or 'exact'"
         for what, names in (("name", [r.name for r in claim.reads]), ("node", [r.at for r in claim.reads])):
             for twice in sorted({name for name in names if names.count(name) > 1}):
                 yield f"claim '{claim.name}' reads two claims of the same {what} '{twice}'"
@@ -119,6 +121,8 @@ def find_value_faults(claims: Sequence[Claim], partitions: Mapping[Claim, Partit
     """
     for claim in claims:
         if not claim.reads or any(each not in partitions for each in (claim, *claim.reads)):
+            continue
+        if claim.keeps_rest:  # of the datum itself everything is a function
             continue
         # u is a function of its inputs iff rows that agree on all of them agree on u: iff their blocks refine u's.
         inputs = Partition.trivial(data).refine(*(partitions[read] for read in claim.reads))

@@ -166,6 +166,8 @@ class Hypothesis:
         if feature is None:
             if not claim.reads:
                 raise DatasetError("has no feature; expected one (or 'exact'), as it reads no other claim")
+            if claim.keeps_rest:  # it may tell of all that its own datum has
+                return Partition.finest(data)
             return Partition.trivial(data).refine(*(known[read] for read in claim.reads if read in known))
         if isinstance(feature, str):
             return Partition.finest(data) if feature == EXACT else read_feature(data, feature, f"column '{feature}'")

@@ -116,7 +116,7 @@ def make_isomorphic(hypothesis: Hypothesis) -> Hypothesis:
             claim.at,
             claim.name,
             claim.feature
-            if _is_plain(claim.feature) and not (claim.feature is None and hypothesis.reading(claim).placing)
+            if _is_plain(claim.feature) and not (claim.feature is None and hypothesis.reading(claim).own)
             else hypothesis.partitions[claim],
             claim.feature_name,
             tuple(made[read] for read in claim.reads),

@@ -19,6 +19,8 @@ from pscrub.hypothesis.isomorphism import Part, Unit, order_upwards, realise
 
 Pair = tuple[Claim | None, Claim | None]
 """What each of two hypotheses claims about one node, at least one of them something."""
+_OWN = Claim("its reader's datum", EXACT)
+"""What a claim whose rest is exact says of an input that it does not speak of."""
 ORDER = ("each", "reader", "all")
 """Sharing modes, those that keep more together later."""
 
@@ -139,7 +141,7 @@ def signature(hypothesis: Hypothesis) -> object:
     marks: dict[Claim, bytes] = {}
     for claim in hypothesis.claim.upwards():
         read = sorted((each.at, marks[each]) for each in claim.reads)
-        mark = hashlib.sha256(repr((claim.at, claim.paths if read else "", read)).encode())
+        mark = hashlib.sha256(repr((claim.at, *((claim.paths, claim.rest) if read else ()), read)).encode())
         mark.update(hypothesis.partitions[claim].labels.numpy().tobytes())
         marks[claim] = mark.digest()
     return marks[hypothesis.claim], str(hypothesis.sharing)
@@ -150,24 +152,28 @@ def _pair_reads(pair: Pair) -> list[Pair]:
     if not all(claim.reads for claim in pair if claim is not None):
         return []
     left, right = ({read.at: read for read in claim.reads} if claim else {} for claim in pair)
-    return [(left.get(at), right.get(at)) for at in left | right]
+    rests = [_OWN if claim is not None and claim.keeps_rest else None for claim in pair]
+    return [(left.get(at, rests[0]), right.get(at, rests[1])) for at in left | right]
 
 
 def _join_claims(a: Hypothesis, b: Hypothesis, pair: Pair, reads: Sequence[Claim], made: dict[Any, Claim]) -> Claim:
     """The claim that two claims about one node are joined to, reading what theirs are joined to."""
     claims = [(h, c) for h, c in zip((a, b), pair, strict=True) if c is not None]
-    first = claims[0][1]
+    first = next(c for _, c in claims if c is not _OWN)
     # A swap that both permit is within a block of either: within one of the common refinement. No claim permits any.
-    partition = Partition.trivial(a.data).refine(*(h.partitions[c] for h, c in claims))
+    said = (Partition.finest(a.data) if c is _OWN else h.partitions[c] for h, c in claims)
+    partition = Partition.trivial(a.data).refine(*said)
+    rest: Literal["unimportant", "exact"] = EXACT if any(c.keeps_rest for _, c in claims) else "unimportant"
     paths: Literal["direct", "any"] = "any" if any(c.paths == "any" and c.reads for _, c in claims) else "direct"
     # One claim object for what is claimed alike at a node, wherever it is read.
-    key = (first.at, partition.labels.numpy().tobytes(), paths, tuple(sorted(id(read) for read in reads)))
+    key = (first.at, partition.labels.numpy().tobytes(), paths, rest, tuple(sorted(id(read) for read in reads)))
     if key not in made:
         plain = any(isinstance(c.feature, str) and c.feature == EXACT for _, c in claims)
         words = " and ".join(dict.fromkeys(c.feature_name for _, c in claims))
         feature = EXACT if plain else partition
         unit = any(claim.unit for _, claim in claims)  # of one node both are units, but where the user claims one anew
-        made[key] = Claim(first.at, feature, reads, name=_choose_name(a, b, first), words=words, paths=paths, unit=unit)
+        name = _choose_name(a, b, first)
+        made[key] = Claim(first.at, feature, reads, name=name, words=words, paths=paths, rest=rest, unit=unit)
     return made[key]
 
 
@@ -269,13 +275,17 @@ class _Side:
             return self.of.partitions[self.claim].labels
         return torch.arange(n) if self.inside == "whole" else torch.zeros(n, dtype=torch.int64)
 
+    @property
+    def keeps_rest(self) -> bool:
+        """Whether what it does not speak of is the node's own datum's."""
+        return self.inside == "whole" if self.claim is None else not self.claim.reads or self.claim.keeps_rest
+
     def below(self, at: str) -> _Side:
         """What it says of an input."""
         if self.claim is None:
             return self
-        if not self.claim.reads:
-            return _Side(self.of, None, "whole")
-        return _Side(self.of, next((read for read in self.claim.reads if read.at == at), None))
+        read = next((read for read in self.claim.reads if read.at == at), None)
+        return _Side(self.of, read, "whole" if self.keeps_rest else "unimportant")
 
 
 def _pair_claims(h: Hypothesis, sharing: Sharing, at: str, path: str, one: _Side, other: _Side) -> Part:
@@ -293,9 +303,8 @@ def _pair_claims(h: Hypothesis, sharing: Sharing, at: str, path: str, one: _Side
     paths: Literal["direct", "any"] = "any" if any(c.paths == "any" for c in opened) else "direct"
     like = Claim(at, reads=[Claim(each) for each in read], paths=paths)
     reading = h.reading(like)
-    rest, exact = reading.unimportant, [*reading.placing]
-    whole = any((s.inside if s.claim is None else "" if s.claim.reads else "whole") == "whole" for s in sides)
-    if whole:  # nothing inside may be swapped: every input is a node that carries the datum itself
+    rest, exact = reading.unimportant, [*reading.own]
+    if any(side.keeps_rest for side in sides):  # every input is a node that carries the datum itself
         read |= dict.fromkeys(name for name in rest if name not in reading.apart)
         exact += [name for name in rest if name in reading.apart]
         rest = ()

@@ -29,16 +29,18 @@ class Reading:
         edge: nodes seen through on claimed edges, and the node itself: what is claimed is read by these.
         inlined: all nodes computed anew on the way.
         unimportant: what these read that no claim speaks of, in the graph's order.
-        apart: of the unimportant, claimed inputs (or what was cut of them) as nodes on other paths read them.
-        placing: columns that tell where pieces are put, which are read on the reader's own datum.
+        own: what is read on the reader's own datum: columns that tell where pieces are put, and all that no claim
+            speaks of where the rest is exact.
+        apart: of the unimportant and the own, claimed inputs (or what was cut of them) as nodes on other paths read
+            them.
     """
 
     at: str
     edge: frozenset[str] = frozenset()
     inlined: frozenset[str] = frozenset()
     unimportant: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
     apart: frozenset[str] = frozenset()
-    placing: tuple[str, ...] = ()
 
     def around(self, graph: Graph) -> Graph:
         """The graph in which nodes on other paths read what is apart by another name; the graph itself if none do."""
@@ -92,15 +94,16 @@ def read_inputs(graph: Graph, claim: Claim) -> Reading:
             elif read not in along and read not in claimed:
                 unimportant.add(read)
     placing = {name for name in unimportant if name in graph.nodes and isinstance(graph.nodes[name].fn, Told)}
-    left = (unimportant | apart) - placing
+    left = unimportant | apart
     ordered = [name for name in (*graph.inputs, *graph.nodes) if name in left] if left else []
+    own = left if claim.keeps_rest else placing
     return Reading(
         claim.at,
         frozenset(edge),
         frozenset(inside - {claim.at}),
-        tuple(ordered),
+        tuple(name for name in ordered if name not in own),
+        tuple(name for name in ordered if name in own),
         frozenset(apart),
-        tuple(sorted(placing)),
     )
 
 

@@ -18,8 +18,8 @@ from pscrub.hypothesis.reading import Reading, name_apart
 
 SHOWN = 8
 """Sites that a tree's repr lists."""
-PLACING = "~place"
-"""What the path of a site ends in that gives a reader the columns of its own datum, which tell where pieces are."""
+OWN = "~own"
+"""What a site's path ends in that gives a reader what it reads on its own datum: where pieces are, an exact rest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,21 +168,21 @@ def unroll(hypothesis: Hypothesis) -> Tree:
     while waiting:
         claim, path, parent = waiting.pop()
         reading = hypothesis.reading(claim)
-        apart = {name_apart(name): name for name in reading.unimportant if name in reading.apart}
+        apart = {name_apart(name): name for name in (*reading.unimportant, *reading.own) if name in reading.apart}
         # In the graph's order; what is apart stands where its node does.
         others = {name: each for each, name in apart.items()}
         unimportant = {others.get(name, name): _draw_path(hypothesis, path, name) for name in reading.unimportant}
         claimed = {read.at: f"{path}/{read.name}" for read in claim.reads}
         # The datum of u is drawn from the block of u's value that its parent's datum is in; the root's from all of D.
         # G^T's node c(u) is given its important inputs by the sites of their claims, the others by draws of their own.
-        placing = dict.fromkeys(reading.placing, f"{path}/{PLACING}")
-        given = unimportant | placing | claimed
+        own = {others.get(name, name): f"{path}/{OWN}" for name in reading.own}
+        given = unimportant | own | claimed
         sites[path] = Site(path, parent, hypothesis.partitions[claim], claim, given, apart, reading if apart else None)
         # 4.1: unimportant inputs are resampled from all of D, agreeing with nothing. Which of them one draw is for,
         # (R, S) and (X, Y) or all four, is the hypothesis's to say: inputs of one draw have one path.
         for draw in unimportant.values():
             (shared if draw.startswith("~") else sites).setdefault(draw, Site(draw, None, trivial))
-        for draw in placing.values():  # a piece is put where it is on its reader's datum
+        for draw in own.values():
             sites[draw] = Site(draw, path, finest)
         waiting += [(read, f"{path}/{read.name}", path) for read in reversed(claim.reads)]
     # A draw that is no one reader's own stands before all that read it.

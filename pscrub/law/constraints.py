@@ -178,8 +178,8 @@ def _interpret(hypothesis: Hypothesis) -> _Node:
             else:
                 draw = f"{path}/~{name}" if sharing == "each" else f"{path}/~"
                 own[draw] = _Node(draw, nothing)
-        if hypothesis.reading(claim).placing:  # what tells where pieces are is the reader's own
-            own[f"{path}/~place"] = _Node(f"{path}/~place", np.arange(hypothesis.data.n))
+        if hypothesis.reading(claim).own:  # where pieces are, and an exact rest, are the reader's own
+            own[f"{path}/~own"] = _Node(f"{path}/~own", np.arange(hypothesis.data.n))
         below = tuple(visit(read, f"{path}/{read.name}") for read in claim.reads)
         return _Node(path, hypothesis.partitions[claim].labels.numpy(), (*own.values(), *below))
 

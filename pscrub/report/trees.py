@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -10,6 +11,9 @@ from rich.tree import Tree as RichTree
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.tree import Site, Tree, unroll
 from pscrub.law.drawing import draw
+
+SHOWN = 8
+"""Names of what one draw is for that a line lists."""
 
 
 def hypothesis_tree(hypothesis: Hypothesis, seed: int = 0) -> RichTree:
@@ -47,8 +51,10 @@ def _site_line(tree: Tree, site: Site, data: dict[str, int]) -> str:
     columns = tree.hypothesis.data.row(row)
     words = next((v for v in columns.values() if isinstance(v, str)), None) or _tell_columns(columns)
     datum = f"row {row}: {words}"
+    if site.claim is None and site.parent is not None:
+        return f"[dim]its reader's own: {escape(_list_few(tree.source(site.path)))}[/dim]"
     if site.claim is None:
-        return f"[dim]unimportant, one draw for {escape(', '.join(tree.source(site.path)))}[/dim]  ← {escape(datum)}"
+        return f"[dim]unimportant, one draw for {escape(_list_few(tree.source(site.path)))}[/dim]  ← {escape(datum)}"
     claim, sizes = site.claim, site.partition.sizes
     low, high = int(sizes.min()), int(sizes.max())
     blocks = f"{site.partition.n_blocks:,} block{'s' * (site.partition.n_blocks != 1)} of " + (
@@ -57,6 +63,11 @@ def _site_line(tree: Tree, site: Site, data: dict[str, int]) -> str:
     where = "" if claim.name == claim.at else f" at {claim.at}"
     head = f"[bold]{escape(claim.name)}[/bold]{escape(where)}"
     return f"{head}: {escape(claim.feature_name)} ({blocks} rows)  ← {escape(datum)}"
+
+
+def _list_few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def _tell_columns(columns: dict[str, Any]) -> str:

@@ -141,7 +141,7 @@ def test_a_told_piece_is_put_where_its_reader_says() -> None:
     assert "at (place)" not in h.unimportant(h.claim) and h.check()[0].difference == 0.0
     tree = unroll(h)
     f, data = both_f(tree)
-    assert torch.equal(data["f/k/~place"], data["f/k"]) and torch.equal(data["f/~place"], data["f"])
+    assert torch.equal(data["f/k/~own"], data["f/k"]) and torch.equal(data["f/~own"], data["f"])
     hid, at = hidden(DATA["x"]), DATA["at"]
     receiver, donor, rest, root = data["f/k"], data["f/k/h.b@at"], data["f/k/~"], data["f/~"]
     into, every = hid[rest].clone(), torch.arange(len(f))

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
-from pscrub import Claim, Dataset, Graph, Hypothesis, Node, split, unroll
+from pscrub import EXACT, Claim, Dataset, Graph, Hypothesis, HypothesisError, Node, split, unroll
 from pscrub.evaluate.engine import Engine
 from pscrub.evaluate.reference import run_scrubbed
 from pscrub.evaluate.values import Activations
 from pscrub.graph.ops import Same
 from pscrub.hypothesis import reading
 from pscrub.hypothesis.isomorphism import make_isomorphic
+from pscrub.hypothesis.joins import join, join_graphs
 from pscrub.law.drawing import draw
 from pscrub.law.of_f import law_of_f
 from tests.routes.build_case import build
+from tests.routes.oracle import Case, distribution_of_f
 from tests.routes.random_cases import cases
 
 DATA = Dataset({"x": torch.tensor([1, 2, 5, 7])})
@@ -126,3 +129,57 @@ def test_an_edge_stays_an_edge_through_copies() -> None:
 def test_copies_that_are_not_seen_through_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "_is_cut", lambda graph, name: False)
     assert compare_with_copies() > 0
+
+
+def with_rest(case: Case, rng: random.Random) -> Case:
+    """The case with the rest of some of its claims, of its root always, exact."""
+    claims = {
+        name: replace(said, rest="exact") if name == case.root or rng.random() < 0.5 else said
+        for name, said in case.claims.items()
+    }
+    return replace(case, claims=claims)
+
+
+@pytest.mark.parametrize("sharing", ["reader", "all", "each"])
+def test_an_exact_rest_is_the_readers_own_datum(sharing: str) -> None:
+    """f's law as the recursion has it; isomorphic, joined with itself and evaluated by the engine too."""
+    apart = 0
+    for k, case in enumerate(cases(sharing)[:20]):
+        case = with_rest(case, random.Random(k))
+        h = build(case)
+        tree = unroll(h)
+        expected = {float(f): float(p) for f, p in distribution_of_f(case).items()}
+        for same in (tree, unroll(make_isomorphic(h)), unroll(join(h, h)), unroll(join_graphs(h, h))):
+            assert law_of_f(same) == pytest.approx(expected)
+        data = draw(tree, 50, (0,))
+        assert torch.equal(run_scrubbed(tree, Activations(h.graph, h.data), data), Engine(h.data).f(tree, data))
+        apart += any(site.apart for site in tree.sites.values())
+    assert apart  # claimed inputs that other paths read
+
+
+def test_a_joined_rest_is_exact_where_either_is() -> None:
+    """What one claims and the other's exact rest holds is the datum's own, whole."""
+    data = Dataset({"x": torch.arange(6)})
+    nodes = {"s": lambda x: x % 2, "t": lambda x: x // 2, "u": lambda x: x * x, "f": lambda s, t, u: s + 10 * t + u}
+    g = Graph.of(nodes, ["x"], "f")
+    a = Hypothesis("a", g, data, Claim("f", reads=[Claim("s", lambda d: d["x"] % 2)], rest=EXACT))
+    b = Hypothesis("b", g, data, Claim("f", reads=[Claim("s", lambda d: d["x"] % 3), Claim("t", "x")]))
+    for joined in (join(a, b), join(b, a), join_graphs(a, b)):
+        tree = unroll(joined)
+        kept = {path for path, site in tree.sites.items() if site.partition.n_blocks == 6}
+        assert {path.rpartition("/")[2].replace("f|t", "t") for path in kept - {tree.root}} >= {"s", "t"}
+        assert not any(site.parent is None for path, site in tree.sites.items() if path != tree.root)
+
+
+def test_a_rest_that_is_neither_is_refused() -> None:
+    h = Hypothesis("h", graph(), DATA, Claim("f", reads=[Claim("a", "x")], rest="all"))  # type: ignore[arg-type]
+    with pytest.raises(HypothesisError, match="rest='all'; expected 'unimportant' or 'exact'"):
+        h.check()
+
+
+def test_a_feature_left_out_with_an_exact_rest_is_the_datum() -> None:
+    claim = Claim("f", reads=[Claim("a", torch.zeros(4, dtype=torch.int64))], rest=EXACT)
+    h = Hypothesis("h", graph(), DATA, claim)
+    assert h.partitions[claim].n_blocks == 4 and claim.feature_name == EXACT
+    again = Claim("f", torch.tensor([0, 1, 0, 1]), reads=claim.reads, rest=EXACT)  # no function of a's value alone
+    assert Hypothesis("h", graph(), DATA, again).faults == ()

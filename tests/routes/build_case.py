@@ -17,7 +17,7 @@ def build(case: Case, name: str = "case") -> Hypothesis:
         if name not in built:  # one object, however many claims read it
             said = case.claims[name]
             reads = tuple(claim(read) for read in said.reads)
-            built[name] = Claim(said.at, torch.tensor(said.feature), reads, name=name, paths=said.paths)
+            built[name] = Claim(said.at, torch.tensor(said.feature), reads, name=name, paths=said.paths, rest=said.rest)
         return built[name]
 
     graph = Graph(nodes, case.columns, case.claims[case.root].at)

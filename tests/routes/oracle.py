@@ -47,6 +47,7 @@ class CaseClaim:
     feature: tuple[int, ...]  # the feature's label on each row
     reads: tuple[str, ...] = ()  # claims
     paths: Literal["direct", "any"] = "direct"
+    rest: Literal["unimportant", "exact"] = "unimportant"
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +142,9 @@ def unimportant(case: Case, claim: CaseClaim) -> tuple[str, ...]:
 
 
 def drawn_at(case: Case, path: str, node: str) -> str:
-    """The site whose datum the unimportant graph input `node` of the tree node `path` is evaluated on."""
+    """The site whose datum the unclaimed graph input `node` of the tree node `path` is evaluated on."""
+    if case.claims[path.rpartition("/")[2]].rest == "exact":
+        return path
     if case.sharing == "all":
         return "~all"
     if case.sharing == "each":
@@ -163,6 +166,8 @@ def treeify(case: Case) -> list[Site]:
         own[path] = Site(path, name, parent, (name,))
         for node in unimportant(case, case.claims[name]):
             site = drawn_at(case, path, node)
+            if site == path:
+                continue
             place = shared if site.startswith("~") else own
             place.setdefault(site, Site(site, None, None, (name, site.rpartition("/")[2])))
         for read in case.claims[name].reads:

@@ -85,7 +85,7 @@ class Induction(nn.Module):
     Two layers of eight heads, LayerNorm before each and before the logits, no MLPs. Rows do not interact. The
     ``hook_*`` submodules are identities without parameters, each called once a forward; those of heads' queries, keys,
     values, patterns and results have shape [row, head, position, ...]. A new instance has random weights drawn from its
-    own generator: normal with deviation 1 / sqrt(d_model), biases 0.
+    own generator: normal with deviation 1 / sqrt(d_model), of the embedding 1; biases 0.
 
     >>> Induction(seed=1)(torch.tensor([[5, 9, 5]])).shape
     torch.Size([1, 3, 256])
@@ -102,7 +102,9 @@ class Induction(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if name.rpartition(".")[2].startswith("W_"):
-                nn.init.normal_(parameter, std=1 / math.sqrt(D_MODEL), generator=generator)
+                # An embedding as long as what heads add is not drowned by it in the stream.
+                std = 1.0 if name == "embed.W_E" else 1 / math.sqrt(D_MODEL)
+                nn.init.normal_(parameter, std=std, generator=generator)
 
     def forward(self, tokens: Tensor) -> Tensor:
         stream = self.hook_embed(self.embed(tokens))

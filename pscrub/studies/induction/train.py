@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pscrub.records import write_whole
-from pscrub.studies.induction.model import LONGEST, VOCABULARY, Induction, load_model
+from pscrub.studies.induction.model import D_HEAD, HEADS, LONGEST, VOCABULARY, Induction, load_model
 from pscrub.studies.induction.text import (
     SHIPPED_TEXT,
     clean_text,
@@ -53,10 +53,25 @@ def draw_batch(text: Tensor, generator: torch.Generator) -> Tensor:
     return torch.cat([repeat_tokens(tokens, periods), text[starts + torch.arange(LONGEST)]])
 
 
+def fast_logits(model: Induction, tokens: Tensor) -> Tensor:
+    """Returns the model's logits several times faster: what heads add is summed at once, and is nowhere apart."""
+    stream, positions = model.embed(tokens), model.positions[: tokens.shape[1]]
+    for block in model.blocks:
+        normed, attention = block.get_submodule("ln1")(stream), block.get_submodule("attn")
+        *weights, out = attention.parameters()
+        read = (normed + positions, normed + positions, normed)
+        joined = (each @ weight.transpose(0, 1).flatten(1) for each, weight in zip(read, weights, strict=True))
+        parts = (each.unflatten(-1, (HEADS, D_HEAD)).transpose(1, 2) for each in joined)
+        heads = functional.scaled_dot_product_attention(*parts, is_causal=True)
+        stream = stream + heads.transpose(1, 2).flatten(2) @ out.flatten(0, 1)
+    logits: Tensor = model.unembed(model.ln_final(stream))
+    return logits
+
+
 @torch.no_grad()
 def score(model: Induction, tokens: Tensor) -> dict[str, float]:
     """Returns the mean loss in nats, in float64, over the first and second half of rows int64[row, 64]."""
-    logits = model(tokens)[:, :-1].double()
+    logits = fast_logits(model, tokens)[:, :-1].double()
     losses = functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
     return {"first": losses[:, : LONGEST // 2 - 1].mean().item(), "second": losses[:, LONGEST // 2 :].mean().item()}
 
@@ -84,7 +99,7 @@ def train_induction(text: Tensor, out: Path, steps: int, seed: int) -> Induction
         for group in optimizer.param_groups:
             group["lr"] = rate_of_step(step, steps)
         tokens = draw_batch(text, generator)
-        loss = functional.cross_entropy(model(tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+        loss = functional.cross_entropy(fast_logits(model, tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -6,6 +6,8 @@ first time, the *target*. The place of the target's first time is the *match*: a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,8 @@ SPOKEN_OF = 64
 COMMON, ROWS = 24, 4_096
 """Rows of text are those whose query so many others of a half have, and each half has at most so many."""
 HALVES = ("selection", "scoring")
+RowsOf = Callable[..., Tensor]
+"""Makes rows of a half, and so many."""
 
 
 def random_rows(half: str, count: int = ROWS) -> Tensor:

@@ -20,7 +20,7 @@ FIRST = tuple(f"0.{head}" for head in range(HEADS))
 READ = ("q", "k", "v")
 
 
-def whole(model: Induction, data: Dataset) -> Graph:
+def trace_induction(model: Induction, data: Dataset) -> Graph:
     """The traced graph: embed, the first layer's patterns and values, and what its heads add, first; q, k, v and heads
     of the second layer; logits and loss."""
     first, second = ("blocks.0.attn.", "blocks.1.attn.")

@@ -1,4 +1,4 @@
-"""The hypotheses about induction: heads, where queries, keys and values come from, what they know, each beside false ones."""
+"""The hypotheses about induction: heads, what their queries, keys and values come from and know, beside false ones."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class Ladder:
 
     def hypotheses(self) -> list[Hypothesis]:
         """The ladder, in the order of the table."""
-        base = graphs.whole(self.model, self.data)
+        base = graphs.trace_induction(self.model, self.data)
         heads = graphs.with_first_heads(base)
         rows = [self._row("0a everything exact", heads, Claim("loss", EXACT))]
         rows.append(self._row("0b logits unimportant", heads, _loss()))
         rows += [*self._heads(heads), *self._sources(heads), *self._refined(base), *self._known(heads)]
-        return rows
+        return sorted(rows, key=lambda row: row.name)
 
     def random_heads(self, of: str) -> tuple[int, ...]:
-        """As many heads of a layer as were found there ("previous" or "induction"), and others than these."""
+        """As many heads of a layer as were found there ("previous" or "induction"), and others; all, if too few."""
         found = getattr(self.found, of)
         others = [head for head in range(HEADS) if head not in found]
         order = torch.randperm(len(others), generator=self._generator()).tolist()

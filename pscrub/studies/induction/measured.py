@@ -15,14 +15,14 @@ from torch.nn import functional
 from pscrub.studies.induction.heads import attention_shares, find_heads
 from pscrub.studies.induction.model import Induction
 from pscrub.studies.induction.rows import HALVES, as_dataset
-from pscrub.studies.induction.study import REPEATED, SELECTED, SHIPPED, load_subject
-from pscrub.studies.induction.train import tell_scores
+from pscrub.studies.induction.study import REPEATED, SELECTED, SHIPPED, choose_model
+from pscrub.studies.induction.train import tell_mean_losses
 
 
 def tell_heads(model: Induction) -> Iterator[str]:
     """Returns lines of what is measured, each with its newline: attention in per cent, on the rows for selection."""
     for name, rows_of in REPEATED.items():
-        rows = rows_of(HALVES[0])[:SELECTED]
+        rows = rows_of(HALVES[0], SELECTED)
         found = find_heads(model, rows)
         yield f"{name} repeated: previous-token heads {_listed(0, found.previous)}, "
         yield f"induction heads {_listed(1, found.induction)}\n"
@@ -32,7 +32,7 @@ def tell_heads(model: Induction) -> Iterator[str]:
 
 
 @torch.no_grad()
-def tell_losses(model: Induction) -> Iterator[str]:
+def tell_query_losses(model: Induction) -> Iterator[str]:
     """Returns lines of the model's loss and accuracy at the query, by half and by how often the query stands there."""
     yield f"{'repeated':10}{'half':11}{'query stands':14}{'rows':>6}{'loss':>8}{'accuracy':>10}\n"
     for name, rows_of in REPEATED.items():
@@ -53,10 +53,10 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=SHIPPED, help="safetensors (default: the shipped ones)")
     options = parser.parse_args()
     try:
-        model = load_subject(weights=options.weights)
+        model = choose_model(weights=options.weights)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
-    for lines in (tell_scores(model), tell_losses(model), tell_heads(model)):
+    for lines in (tell_mean_losses(model), tell_query_losses(model), tell_heads(model)):
         sys.stdout.writelines(lines)
 
 

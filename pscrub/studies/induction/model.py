@@ -8,10 +8,10 @@ import math
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
+
+from pscrub.studies.weights import fill_model
 
 VOCABULARY, LAYERS, HEADS, D_MODEL, D_HEAD, LONGEST = 256, 2, 8, 128, 16, 64
 WAVELENGTHS = 1_000.0
@@ -121,36 +121,17 @@ def sinusoids() -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
 
 
-def load_model(path: str | Path) -> Induction:
+def load_induction(path: str | Path) -> Induction:
     """Returns the model with the weights of a safetensors file, float32 or narrower, in eval mode.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no safetensors file, or parameters are missing, unexpected or of another shape: all listed.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}; expected a safetensors file")
-    try:
-        found = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
-    model = Induction()
-    expected = model.state_dict()
-    faults = [f"missing {name}" for name in expected if name not in found]
-    faults += [f"unexpected {name}" for name in found if name not in expected]
-    faults += [
-        f"{name} has shape {list(found[name].shape)}, expected {list(value.shape)}"
-        for name, value in expected.items()
-        if name in found and found[name].shape != value.shape
-    ]
-    if faults:
-        raise ValueError(f"{path} holds no induction model: " + "; ".join(faults))
-    model.load_state_dict(found, strict=True)
-    return model.eval()
+    return fill_model(Induction(), path, "induction model")
 
 
 def _project(read: Tensor, weights: Tensor) -> Tensor:
     """[row, head, position, d_head] of what is read [row, position, d_model] by weights [head, d_model, d_head]."""
-    joined = read @ weights.transpose(0, 1).flatten(1)
-    return joined.unflatten(-1, (HEADS, D_HEAD)).transpose(1, 2)
+    joined: Tensor = read @ weights.transpose(0, 1).flatten(1)
+    return joined.view(*joined.shape[:2], HEADS, D_HEAD).transpose(1, 2)

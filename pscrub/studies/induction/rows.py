@@ -19,8 +19,8 @@ PERIOD, MATCH = 24, 13
 LENGTH = PERIOD + MATCH
 SPOKEN_OF = 64
 """Random tokens next to the match are of so many, so that many rows agree on one."""
-COMMON, ROWS = 24, 4_096
-"""Rows of text are those whose query so many others of a half have, and each half has at most so many."""
+COMMON, ROWS = 16, 4_096
+"""Rows of text are those whose query so many of a half have; each half has at most so many rows."""
 HALVES = ("selection", "scoring")
 RowsOf = Callable[..., Tensor]
 """Makes rows of a half, and so many."""
@@ -46,13 +46,18 @@ def random_rows(half: str, count: int = ROWS) -> Tensor:
 def text_rows(half: str, count: int = ROWS) -> Tensor:
     """Tokens int64 [at most count, 37] of one of HALVES: stretches of held-out text, each repeated once.
 
-    Chunks of text are of the halves by turns. Stretches begin everywhere, and those are kept whose query at least
-    COMMON of the half have; of more than `count`, that many at equal distances.
+    Chunks of text are of the halves by turns, and stretches begin everywhere. Those are kept whose target never comes
+    after the query in the other half, so that no knowledge of the text foretells it, and whose query at least COMMON of
+    those kept have; of more than `count`, that many at equal distances.
     """
-    chunks = load_text()[0][HALVES.index(half) :: 2]
-    stretches = chunks.unfold(1, PERIOD, 1).flatten(0, 1)
-    queries = stretches[:, MATCH - 1]
-    kept = stretches[torch.bincount(queries, minlength=VOCABULARY)[queries] >= COMMON]
+    chunks, _ = load_text()
+    own, other = chunks[HALVES.index(half) :: 2], chunks[1 - HALVES.index(half) :: 2]
+    seen = torch.zeros(VOCABULARY, VOCABULARY, dtype=torch.bool)
+    seen[other[:, :-1], other[:, 1:]] = True
+    stretches = own.unfold(1, PERIOD, 1).flatten(0, 1)
+    kept = stretches[~seen[stretches[:, MATCH - 1], stretches[:, MATCH]]]
+    queries = kept[:, MATCH - 1]
+    kept = kept[torch.bincount(queries, minlength=VOCABULARY)[queries] >= COMMON]
     chosen = torch.arange(min(count, len(kept))) * len(kept) // min(count, len(kept))
     return _repeated(kept[chosen])
 

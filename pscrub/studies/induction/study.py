@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from pscrub.errors import StudyError
 from pscrub.hypothesis.study import Study
 from pscrub.studies.induction.heads import find_heads
 from pscrub.studies.induction.ladder import Ladder
-from pscrub.studies.induction.model import Induction, load_model
-from pscrub.studies.induction.rows import HALVES, ROWS, as_dataset, random_rows, text_rows
+from pscrub.studies.induction.model import HEADS, Induction, load_induction
+from pscrub.studies.induction.rows import ROWS, as_dataset, random_rows, text_rows
+from pscrub.studies.weights import permute_weights
 
 SHIPPED = Path(__file__).parent / "weights.safetensors"
 MODELS = ("trained", "untrained", "shuffled")
@@ -32,7 +31,8 @@ def study(
     """The study on the shipped model, on a file of the user's, or on a control that has learnt nothing.
 
     Args:
-        repeated: "random", random tokens that repeat; or "text", stretches of held-out text that repeat.
+        repeated: what is scored: "random", random tokens that repeat; or "text", stretches of held-out text that
+            repeat, where the text alone does not foretell what comes next.
         model: "trained"; "untrained", weights as they are before training; or "shuffled", the trained weights, the
             entries of each matrix permuted.
         weights: safetensors of another model of this architecture.
@@ -49,30 +49,33 @@ def study(
         faults.append(f"rows is {rows}; expected 1 to {ROWS}")
     if faults:
         raise StudyError(faults)
-    subject = load_subject(model, SHIPPED if weights is None else weights, seed)
-    selecting, scoring = (REPEATED[repeated](half) for half in HALVES)
-    ladder = Ladder(subject, as_dataset(scoring[:rows]), find_heads(subject, selecting[:SELECTED]), seed)
-    found, others = ladder.found, {of: ladder.random_heads(of) for of in ("previous", "induction")}
+    subject = choose_model(model, SHIPPED if weights is None else weights, seed)
+    scoring = REPEATED[repeated]("scoring")
+    # Heads are those of random repeats, whatever is scored: there nothing but induction tells what comes next.
+    found = find_heads(subject, random_rows("selection", SELECTED))
+    if HEADS in (len(found.previous), len(found.induction)):
+        raise StudyError(
+            "all heads of a layer attend alike; expected some that do not, for controls. Take other weights"
+        )
+    ladder = Ladder(subject, as_dataset(scoring[:rows]), found, seed)
+    others = {of: ladder.random_heads(of) for of in ("previous", "induction")}
     notes = (
-        f"Found on {SELECTED:,} other rows: previous-token heads {_listed(0, found.previous)}, induction heads "
-        f"{_listed(1, found.induction)}; random ones {_listed(0, others['previous'])}, {_listed(1, others['induction'])}.",
+        f"Found on {SELECTED:,} other rows of random tokens: previous-token heads {_listed(0, found.previous)}, "
+        f"induction heads {_listed(1, found.induction)}; random ones {_listed(0, others['previous'])}, "
+        f"{_listed(1, others['induction'])}.",
     )
     summary = __doc__.split("\n")[0]
     by = ("once",) if repeated == "text" else ()
     return Study("induction", ladder.hypotheses(), summary, labels=("target",), notes=notes, by=by)
 
 
-def load_subject(which: str = "trained", weights: Path = SHIPPED, seed: int = 0) -> Induction:
+def choose_model(which: str = "trained", weights: Path = SHIPPED, seed: int = 0) -> Induction:
     """The model that is asked for: one of MODELS, as `study` says."""
     if which == "untrained":
         return Induction(seed).eval()
-    found = load_model(weights)
+    found = load_induction(weights)
     if which == "shuffled":
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in found.parameters():
-                mixed = parameter.flatten()[torch.randperm(parameter.numel(), generator=generator)]
-                parameter.copy_(mixed.view_as(parameter))
+        permute_weights(found, seed)
     return found
 
 

@@ -11,6 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -49,7 +50,7 @@ def learn_pairs(text: str, size: int = VOCABULARY) -> list[str]:
     while len(pieces) < size:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in words.items():
-            for pair in zip(parts, parts[1:], strict=False):
+            for pair in pairwise(parts):
                 pairs[pair] += counts[word]
         best = max(pairs, key=lambda pair: (pairs[pair], pair))
         pieces.append("".join(best))
@@ -115,7 +116,7 @@ def _joined(parts: Sequence[str], pair: tuple[str, str]) -> list[str]:
 def _split(word: str, ids: dict[str, int]) -> list[str]:
     parts = list(word)
     while True:
-        pairs = [pair for pair in zip(parts, parts[1:], strict=False) if "".join(pair) in ids]
+        pairs = [pair for pair in pairwise(parts) if "".join(pair) in ids]
         if not pairs:
             return parts
         parts = _joined(parts, min(pairs, key=lambda pair: ids["".join(pair)]))

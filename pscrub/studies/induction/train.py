@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pscrub.records import write_whole
-from pscrub.studies.induction.model import D_HEAD, HEADS, LONGEST, VOCABULARY, Induction, load_model
+from pscrub.studies.induction.model import D_HEAD, HEADS, LONGEST, VOCABULARY, Induction, load_induction
 from pscrub.studies.induction.text import (
     SHIPPED_TEXT,
     clean_text,
@@ -53,25 +53,27 @@ def draw_batch(text: Tensor, generator: torch.Generator) -> Tensor:
     return torch.cat([repeat_tokens(tokens, periods), text[starts + torch.arange(LONGEST)]])
 
 
-def fast_logits(model: Induction, tokens: Tensor) -> Tensor:
+def logits_at_once(model: Induction, tokens: Tensor) -> Tensor:
     """Returns the model's logits several times faster: what heads add is summed at once, and is nowhere apart."""
     stream, positions = model.embed(tokens), model.positions[: tokens.shape[1]]
     for block in model.blocks:
         normed, attention = block.get_submodule("ln1")(stream), block.get_submodule("attn")
+        placed = normed + positions
         *weights, out = attention.parameters()
-        read = (normed + positions, normed + positions, normed)
-        joined = (each @ weight.transpose(0, 1).flatten(1) for each, weight in zip(read, weights, strict=True))
-        parts = (each.unflatten(-1, (HEADS, D_HEAD)).transpose(1, 2) for each in joined)
-        heads = functional.scaled_dot_product_attention(*parts, is_causal=True)
+        query, key, value = (
+            (read @ weight.transpose(0, 1).flatten(1)).unflatten(-1, (HEADS, D_HEAD)).transpose(1, 2)
+            for read, weight in zip((placed, placed, normed), weights, strict=True)
+        )
+        heads = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         stream = stream + heads.transpose(1, 2).flatten(2) @ out.flatten(0, 1)
     logits: Tensor = model.unembed(model.ln_final(stream))
     return logits
 
 
 @torch.no_grad()
-def score(model: Induction, tokens: Tensor) -> dict[str, float]:
+def mean_losses(model: Induction, tokens: Tensor) -> dict[str, float]:
     """Returns the mean loss in nats, in float64, over the first and second half of rows int64[row, 64]."""
-    logits = fast_logits(model, tokens)[:, :-1].double()
+    logits = logits_at_once(model, tokens)[:, :-1].double()
     losses = functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
     return {"first": losses[:, : LONGEST // 2 - 1].mean().item(), "second": losses[:, LONGEST // 2 :].mean().item()}
 
@@ -97,32 +99,32 @@ def train_induction(text: Tensor, out: Path, steps: int, seed: int) -> Induction
     began, watched = time.monotonic(), held_out_rows()
     for step in range(1, steps + 1):
         for group in optimizer.param_groups:
-            group["lr"] = rate_of_step(step, steps)
+            group["lr"] = rate_at(step, steps)
         tokens = draw_batch(text, generator)
-        loss = functional.cross_entropy(fast_logits(model, tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+        loss = functional.cross_entropy(logits_at_once(model, tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if step % WATCH_EVERY == 0:
             seconds = (time.monotonic() - began) / step
-            seen = {name: score(model, rows)["second"] for name, rows in watched.items()}
+            seen = {name: mean_losses(model, rows)["second"] for name, rows in watched.items()}
             said = ", ".join(f"{name} {found:.3f}" for name, found in seen.items())
             sys.stderr.write(f"step {step}: loss {loss.item():.3f}; second half: {said}; {seconds:.3f} s a step\n")
     weights = serialise({name: value.half() for name, value in model.state_dict().items()})
     write_whole(out, lambda file: file.write(weights))
-    return load_model(out)
+    return load_induction(out)
 
 
-def rate_of_step(step: int, steps: int) -> float:
+def rate_at(step: int, steps: int) -> float:
     """Returns the rate of a step, counted from 1: a rise over 200, times a straight line down to a fiftieth."""
     return RATE * min(1.0, step / WARMUP) * (LAST + (1 - LAST) * (1 - step / steps))
 
 
-def tell_scores(model: Induction) -> Iterable[str]:
+def tell_mean_losses(model: Induction) -> Iterable[str]:
     """Returns the lines of a table of the model's losses, each with its newline."""
     yield f"{'rows':24}{'first half':>12}{'second half':>13}\n"
     for name, rows in held_out_rows().items():
-        found = score(model, rows)
+        found = mean_losses(model, rows)
         yield f"{name:24}{found['first']:12.3f}{found['second']:13.3f}\n"
 
 
@@ -147,17 +149,19 @@ def main() -> None:
     torch.set_num_threads(options.threads)  # noqa: TID251
     try:
         if options.check:
-            model = load_model(options.check)
+            model = load_induction(options.check)
         else:
             model = train_induction(_read_text(options.text, options.tokens), options.out, options.steps, options.seed)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
-    sys.stdout.writelines(tell_scores(model))
+    sys.stdout.writelines(tell_mean_losses(model))
 
 
 def _read_text(path: Path | None, tokens: Path | None) -> Tensor:
     if path is None or not path.is_file():
-        raise FileNotFoundError(f"no text at {path}; expected --text FILE of what `bible -l99999 gen1:1-rev22:21` prints")
+        raise FileNotFoundError(
+            f"no text at {path}; expected --text FILE of what `bible -l99999 gen1:1-rev22:21` prints"
+        )
     text = clean_text(path.read_text())
     pieces = learn_pairs(text) if tokens else load_text(SHIPPED_TEXT)[1]
     trained, held_out = split_text(encode_text(text, pieces))

@@ -61,8 +61,8 @@ def repeated_rows(count: int, seed: int) -> Dataset:
 
 
 @torch.no_grad()
-def attention_shares(model: nn.Module, tokens: Tensor) -> dict[str, Tensor]:
-    """Mean attention over rows int64 [N, 38], each float64 [30, 9] by layer and head: to the token before, to the match.
+def measure_attention(model: nn.Module, tokens: Tensor) -> dict[str, Tensor]:
+    """Mean attention over rows int64 [N, 38] to the token before and to the match, each float64 [30, 9] by layer, head.
 
     The model is left with the kind of attention that it had.
     """
@@ -81,8 +81,8 @@ def attention_shares(model: nn.Module, tokens: Tensor) -> dict[str, Tensor]:
     return {"to the token before": before, "to the match": match}
 
 
-def find_heads(shares: dict[str, Tensor]) -> Found:
-    """Heads whose share is over ATTENDS, of those that `attention_shares` measured."""
+def choose_heads(shares: dict[str, Tensor]) -> Found:
+    """Heads whose share is over ATTENDS, of those that `measure_attention` measured."""
     induction = _most(shares["to the match"])
     above = max((layer for layer, _ in induction), default=0)
     previous = tuple(head for head in _most(shares["to the token before"]) if head[0] < above)

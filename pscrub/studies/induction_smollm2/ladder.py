@@ -71,7 +71,7 @@ class Ladder:
         """What a part of all induction heads reads from some heads is resampled, and all else is exact."""
         for number, letter in enumerate(PLACES, 1):
             part = letter.upper()
-            sources = {
+            sources: dict[str, Sequence[Head]] = {
                 f"{number}a {part} without previous-token heads": self.found.previous,
                 f"{number}b {part} without random heads": self.random_sources,
             }
@@ -158,7 +158,9 @@ class Ladder:
         taken = {*self.found.previous, *self.found.induction, *others}
         generator, chosen = self._generator(), dict[Head, None]()
         for layer, _ in heads:
-            left = [(layer, each) for each in range(HEADS) if (layer, each) not in taken and (layer, each) not in chosen]
+            left = [
+                (layer, each) for each in range(HEADS) if (layer, each) not in taken and (layer, each) not in chosen
+            ]
             if left:
                 chosen[left[int(torch.randint(len(left), (1,), generator=generator))]] = None
         return tuple(chosen)

@@ -12,7 +12,7 @@ from pscrub.errors import StudyError
 from pscrub.graph.graph import Node
 from pscrub.graph.opening import open_decoder
 from pscrub.hypothesis.study import Study
-from pscrub.studies.induction_smollm2.heads import Head, attention_shares, find_heads, repeated_rows
+from pscrub.studies.induction_smollm2.heads import Head, choose_heads, measure_attention, repeated_rows
 from pscrub.studies.induction_smollm2.ladder import Ladder
 from pscrub.studies.smollm2 import load_smollm2
 
@@ -32,7 +32,7 @@ def study(rows: int = ROWS, seed: int = 0) -> Study:
     if not 16 <= rows <= MOST_ROWS:
         raise StudyError(f"rows is {rows}; expected 16 to {MOST_ROWS}")
     model = load_smollm2()
-    found = find_heads(attention_shares(model, repeated_rows(SELECTED, seed=1)["input_ids"]))
+    found = choose_heads(measure_attention(model, repeated_rows(SELECTED, seed=1)["input_ids"]))
     decoder = open_decoder(model, repeated_rows(rows, seed=2))
     ladder = Ladder(decoder, found, Node("loss", ("logits", "target"), _loss), seed)
     notes = (

@@ -1,5 +1,7 @@
 """Rows of the study and text as tokens: what repeats, what differs, which parts are apart."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -46,9 +48,17 @@ def test_halves_are_apart() -> None:
     assert not random[0] & random[1]
 
 
+def test_text_of_the_other_half_does_not_foretell_the_target() -> None:
+    chunks, _ = text.load_text()
+    seen = {tuple(pair) for chunk in chunks[0::2].tolist() for pair in pairwise(chunk)}
+    pairs = rows.text_rows("scoring")[:, [rows.MATCH - 1, rows.MATCH]].tolist()
+    assert len(seen) > 1_000 and not seen & set(map(tuple, pairs))
+
+
 def test_queries_of_text_are_common() -> None:
     counts = torch.bincount(rows.text_rows("scoring")[:, -1])
-    assert len(rows.text_rows("scoring")) == rows.ROWS and (counts > 1).sum() > 60
+    assert counts[counts > 0].min() == rows.COMMON and (counts > 0).sum() > 60
+    assert len(rows.text_rows("scoring", 100)) == 100 and 2_000 < counts.sum() <= rows.ROWS
 
 
 def test_encoding_loses_nothing() -> None:

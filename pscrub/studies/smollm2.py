@@ -71,8 +71,8 @@ def load_smollm2() -> nn.Module:
     model.tie_weights()
     # Frequencies of the rotation are no parameters, and empty until they are made anew.
     model.model.rotary_emb = type(model.model.rotary_emb)(config=config)
-    loaded: nn.Module = model.eval()
-    return loaded
+    loaded: nn.Module = model
+    return loaded.eval()
 
 
 def _name(name: str) -> str:

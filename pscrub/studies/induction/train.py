@@ -136,7 +136,7 @@ def main() -> None:
     task.add_argument("--check", type=Path, metavar="FILE", help="train nothing, print the scores of these weights")
     parser.add_argument("--text", type=Path, help="what `bible` prints, to train on")
     parser.add_argument("--tokens", type=Path, help="write the text's vocabulary and what is held out here")
-    parser.add_argument("--steps", type=int, default=6_000, help="batches of 32 rows (default 6000)")
+    parser.add_argument("--steps", type=int, default=9_000, help="batches of 32 rows (default 9000)")
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights and of batches (default 0)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
     options = parser.parse_args()

@@ -32,7 +32,7 @@ class Heads:
 
 @torch.no_grad()
 def attention_shares(model: Induction, tokens: Tensor) -> dict[str, Tensor]:
-    """Mean attention over rows int64 [N, 37], each float64 [2, 8] by layer and head.
+    """Mean attention over rows int64 [N, 31], each float64 [2, 8] by layer and head.
 
     "to the token before" is from the match to the place before it, "to the match" from the last place to the match,
     "to itself" from the last place to itself.
@@ -50,7 +50,7 @@ def attention_shares(model: Induction, tokens: Tensor) -> dict[str, Tensor]:
 
 
 def find_heads(model: Induction, tokens: Tensor) -> Heads:
-    """Heads by where they attend over rows int64 [N, 37]: those over ATTENDS, or else the one that does so most."""
+    """Heads by where they attend over rows int64 [N, 31]: those over ATTENDS, or else the one that does so most."""
     shares = attention_shares(model, tokens)
     return Heads(_most(shares["to the token before"][0]), _most(shares["to the match"][1]))
 

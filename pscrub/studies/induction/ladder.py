@@ -69,7 +69,6 @@ class Ladder:
         sources: dict[str, dict[str, Sequence[str]]] = {
             "1a V from the embedding": {"v": ["embed"]},
             "1b V from the first layer's heads": {"v": graphs.FIRST},
-            "1c V from the embedding and other heads": {"v": ["embed", *rest]},
             "2a Q from the embedding": {"q": ["embed"]},
             "2b Q from the first layer's heads": {"q": graphs.FIRST},
             "2c Q from the embedding and other heads": {"q": ["embed", *rest]},
@@ -103,7 +102,6 @@ class Ladder:
         own = ("embed", "own token")
         yield row("3f K from previous-token heads at the token before", graph, k=["before"])
         yield row("3g K from all heads at all other places", graph, k=["own token", "others before", "farther"])
-        yield row("3h as 3f, and the own token", graph, k=["before", *own])
         yield row("4d as 4a, refined by reach", graph, v=own, q=own, k=["before"])
         yield row("4e as 4d, K knows its own token too", graph, v=own, q=own, k=["before", *own])
         yield row("4f as 4d, K from random heads", random, v=own, q=own, k=["before"])

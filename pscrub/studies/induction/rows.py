@@ -1,6 +1,6 @@
-"""Rows of the study: 24 tokens, random ones or of held-out text, and the first 13 of them again.
+"""Rows of the study: 20 tokens, random ones or of held-out text, and the first 11 of them again.
 
-The last token of a row, the *query*, stands a second time, 24 places on; what is asked for is what came after it the
+The last token of a row, the *query*, stands a second time, 20 places on; what is asked for is what came after it the
 first time, the *target*. The place of the target's first time is the *match*: an induction head attends there.
 """
 
@@ -15,7 +15,7 @@ from pscrub.data.dataset import Dataset
 from pscrub.studies.induction.model import VOCABULARY
 from pscrub.studies.induction.text import load_text
 
-PERIOD, MATCH = 24, 13
+PERIOD, MATCH = 20, 11
 LENGTH = PERIOD + MATCH
 SPOKEN_OF = 64
 """Random tokens next to the match are of so many, so that many rows agree on one."""
@@ -27,7 +27,7 @@ RowsOf = Callable[..., Tensor]
 
 
 def random_rows(half: str, count: int = ROWS) -> Tensor:
-    """Tokens int64 [count, 37] of one of HALVES: in a row all of the first 24 differ.
+    """Tokens int64 [count, 31] of one of HALVES: in a row all of the first 20 differ.
 
     Tokens are uniform on the vocabulary, but for those before, at and after the query's first time, which are uniform
     on 64 tokens, the same in both halves.
@@ -44,7 +44,7 @@ def random_rows(half: str, count: int = ROWS) -> Tensor:
 
 
 def text_rows(half: str, count: int = ROWS) -> Tensor:
-    """Tokens int64 [at most count, 37] of one of HALVES: stretches of held-out text, each repeated once.
+    """Tokens int64 [at most count, 31] of one of HALVES: stretches of held-out text, each repeated once.
 
     Chunks of text are of the halves by turns, and stretches begin everywhere. Those are kept whose target never comes
     after the query in the other half, so that no knowledge of the text foretells it, and whose query at least COMMON of
@@ -63,9 +63,9 @@ def text_rows(half: str, count: int = ROWS) -> Tensor:
 
 
 def as_dataset(tokens: Tensor) -> Dataset:
-    """D: columns tokens int64 [N, 37]; query, target and earlier, the token before the query's first time; and once.
+    """D: columns tokens int64 [N, 31]; query, target and earlier, the token before the query's first time; and once.
 
-    `once` is 1 where the query stands nowhere else in the first 24 tokens, so that one token of context tells what
+    `once` is 1 where the query stands nowhere else in the first 20 tokens, so that one token of context tells what
     comes next.
     """
     first = tokens[:, :PERIOD]

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pscrub.data import Dataset, Partition
-    from pscrub.errors import DatasetError, GraphError, HypothesisError, PscrubError, StudyError, TraceError
+    from pscrub.errors import (
+        DamagedError,
+        DatasetError,
+        GraphError,
+        HypothesisError,
+        PscrubError,
+        StudyError,
+        TraceError,
+    )
     from pscrub.estimate import Baseline, Estimate
     from pscrub.graph import (
         Graph,
@@ -35,7 +43,15 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "data": ("Dataset", "Partition"),
-    "errors": ("DatasetError", "GraphError", "HypothesisError", "PscrubError", "StudyError", "TraceError"),
+    "errors": (
+        "DamagedError",
+        "DatasetError",
+        "GraphError",
+        "HypothesisError",
+        "PscrubError",
+        "StudyError",
+        "TraceError",
+    ),
     "estimate": ("Baseline", "Estimate"),
     "evaluate": (),
     "graph": (
@@ -68,6 +84,7 @@ __all__ = [
     "EXACT",
     "Baseline",
     "Claim",
+    "DamagedError",
     "Dataset",
     "DatasetError",
     "Datum",

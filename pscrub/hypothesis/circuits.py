@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from pscrub.data.dataset import Dataset
@@ -81,7 +81,7 @@ def circuit(
     _check_edges(graph, edges, parts)
     columns = dict.fromkeys(read for node in on_top for read in node.inputs if read in decoder.data.names)
     claims = _Claims(decoder.data, edges, said, features or {}, rest)
-    return Hypothesis(name, graph, decoder.data, claims.root(graph.output, [*columns]))
+    return Hypothesis(name, graph, decoder.data, claims.root(graph.output, [*columns], parts.starred))
 
 
 def _check_edges(graph: Graph, edges: Mapping[Part, Sequence[Part]], parts: Parts) -> None:
@@ -135,7 +135,7 @@ class _Claims:
         self.data, self.edges, self.said, self.features, self.rest = data, edges, said, features, rest
         self.faults: list[str] = []
 
-    def root(self, output: str, columns: Sequence[str]) -> Claim:
+    def root(self, output: str, columns: Sequence[str], starred: Collection[Part]) -> Claim:
         """The claim at f, which reads the logits as lines say, and its own columns on its own datum.
 
         Raises:
@@ -150,7 +150,8 @@ class _Claims:
         if not tops:
             self.faults.append(f"no line says what '{LOGITS}' reads, so that nothing leads to '{output}'")
         else:
-            loose = [part for part in dict.fromkeys([*self.edges, *self.said]) if part not in made]
+            every = dict.fromkeys([*self.edges, *self.said])
+            loose = [part for part in every if part not in made and part not in starred]
             self.faults += [f"{part} is read by no part that leads to '{LOGITS}'; say what reads it" for part in loose]
         if self.faults:
             raise HypothesisError(self.faults)

@@ -79,6 +79,8 @@ class Parts:
         self.length = decoder.points[LOGITS].shape[0]
         self.known: dict[Key, Part] = {}
         self.named: dict[str, Piece] = {}
+        self.starred: set[Part] = set()
+        """Readers at each position by itself, of which not every one needs to be read."""
         self.faults: list[str] = []
 
     def stop_at_faults(self) -> None:
@@ -89,12 +91,16 @@ class Parts:
         """Reader -> sources, each position by itself where "*" says so, heads as readers by their q, k and v."""
         edges: dict[Part, dict[Part, None]] = {}
         for reader, source in script.edges:
-            each = [reader]
-            if reader.spot is not None and reader.spot.base == EVERY:
+            each, starred = [reader], reader.spot is not None and reader.spot.base == EVERY
+            if reader.spot is not None and starred:
                 each = [replace(reader, spot=Spot("", p)) for p in self._steps(reader.spot)]
             for one in each:
                 sources = self._sources(reader, one, source)
-                for part in self.find(one):
+                found = [*self.find(one)]
+                self.starred |= {*found} if starred else set()
+                for part in found:
+                    if not sources:  # "*-1" of the first position: nothing stands before it
+                        edges.setdefault(part, {})
                     for read in sources:
                         for to in self._readers(part, read):
                             edges.setdefault(to, {})[read] = None

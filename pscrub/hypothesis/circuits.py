@@ -8,15 +8,15 @@ from typing import Any, Literal
 from pscrub.data.dataset import Dataset
 from pscrub.data.partition import Partition
 from pscrub.errors import HypothesisError, close
-from pscrub.graph.decoder import LOGITS, Decoder
 from pscrub.graph.graph import Graph, Node
+from pscrub.graph.judging import LOGITS
 from pscrub.graph.pieces import Subspace
 from pscrub.hypothesis.claim import EXACT, Claim
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.isomorphism import order_upwards
 from pscrub.hypothesis.notation import Saying, read_script
 from pscrub.hypothesis.reading import find_far
-from pscrub.hypothesis.wording import Part, Parts, Positions
+from pscrub.hypothesis.wording import Named, Part, Parts, Positions
 
 ANYTHING = "anything"
 """The feature on which all rows agree: what is there is resampled, apart from the rest."""
@@ -26,7 +26,7 @@ SHOWN = 5
 
 def circuit(
     name: str,
-    decoder: Decoder,
+    decoder: Named,
     text: str | Mapping[str, Sequence[str]],
     *,
     behaviour: Node | Sequence[Node],
@@ -54,7 +54,7 @@ def circuit(
 
     Args:
         name: of the hypothesis.
-        decoder: the opened model, and D.
+        decoder: the opened model, and D; or what else names a graph's values so.
         text: the lines (see `notation`), or readers -> sources.
         behaviour: f, a node that reads "logits" and columns of D, as `decoder.logit_difference` makes; or several.
         positions: names in the text -> a position, or a column. `END` is the last one; columns are known by their own.

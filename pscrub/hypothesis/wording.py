@@ -5,25 +5,57 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from pscrub.data.dataset import Dataset
 from pscrub.errors import GraphError, HypothesisError, close
-from pscrub.graph.decoder import LOGITS, Decoder
 from pscrub.graph.graph import Graph, Node
 from pscrub.graph.pieces import Piece, Position, Subspace, carve
 from pscrub.hypothesis.notation import EVERY, Ref, Script, Spot
 
 END = "END"
 """The last position, unless the data or `positions` have another meaning for it."""
-COMPONENTS = ("embed", "pos_embed", "z", "mlp_out")
-"""Kinds that are nodes in every circuit, so that what reads one of them through another is no edge."""
 _HEAD = re.compile(r"(?P<layer>\d+)\.(?P<group>g?)(?P<head>\d+)(?:\.(?P<part>[qkv]))?")
 _NAMED = re.compile(r"'([^']+)'")
 
 Positions = Mapping[str, int | str | Position]
 Key = tuple[str, tuple[int, ...] | None, Position | None, str]
+
+
+class Named(Protocol):
+    """A model whose values have names: what `open_decoder` gives, or a graph by hand with heads and positions.
+
+    Its graph has a node "logits" [batch, positions, any], and q, k, v, z of heads as pieces that are named `9.8.q`,
+    `9.g2.k` (of a group), `9.8` (z).
+    """
+
+    @property
+    def data(self) -> Dataset:
+        """D."""
+
+    @property
+    def length(self) -> int:
+        """How many positions there are."""
+
+    @property
+    def group(self) -> int:
+        """How many query heads one head of keys and values serves."""
+
+    @property
+    def components(self) -> Sequence[str]:
+        """Nodes that are in every circuit's graph, so that what reads one of them through another is no edge."""
+
+    def piece(self, name: str) -> Piece:
+        """What a word names; a GraphError if nothing."""
+
+    def width(self, node: str) -> int:
+        """The size of a node's last axis."""
+
+    def graph(self, nodes: Iterable[str], behaviour: Sequence[Node]) -> Graph:
+        """The graph with these nodes, named as words or as pieces name them, "logits" and f on top."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +103,12 @@ class Parts:
         directions: by name.
     """
 
-    def __init__(self, decoder: Decoder, positions: Positions, directions: Mapping[str, Subspace]) -> None:
+    def __init__(self, decoder: Named, positions: Positions, directions: Mapping[str, Subspace]) -> None:
         self.decoder, self.data, self.directions = decoder, decoder.data, directions
         self.positions: dict[str, int | str | Position] = {**positions}
         if END not in self.data.names:
             self.positions.setdefault(END, -1)
-        self.length = decoder.points[LOGITS].shape[0]
+        self.length = decoder.length
         self.known: dict[Key, Part] = {}
         self.named: dict[str, Piece] = {}
         self.starred: set[Part] = set()
@@ -121,14 +153,10 @@ class Parts:
             self.known[key] = Part(str(ref), replace(piece, name=str(ref)), self._head(ref), ref.line)
         return [self.known[key]]
 
-    def cut(self, behaviour: Node | Sequence[Node], parts: Iterable[Part]) -> Graph:
+    def cut(self, behaviour: Sequence[Node], parts: Iterable[Part]) -> Graph:
         """The graph with every component of the model, and the parts as nodes of their own."""
         nodes = dict.fromkeys(part.piece.node for part in parts)
-        for kind in COMPONENTS:
-            for point in self.decoder.points.values():
-                if point.kind == kind:
-                    nodes[point.node] = None
-        graph = self.decoder.graph(nodes, behaviour)
+        graph = self.decoder.graph([*nodes, *self.decoder.components], behaviour)
         pieces = [part.piece for part in dict.fromkeys(parts) if not part.is_whole]
         whole = {part.piece.node: part for part in parts if part.is_whole}
         for piece in pieces:
@@ -186,8 +214,7 @@ class Parts:
         if not re.fullmatch(r"[\d:,]+", said):
             known = ", ".join(self.directions) or "none are given"
             raise GraphError(f"'[{said}]': no directions of that name{close(said, self.directions)} (known: {known})")
-        width = self.decoder.points[LOGITS].shape[-1] if piece.node == LOGITS else self._width(piece.node)
-        own = range(width) if piece.entries is None else piece.entries
+        own = range(self.decoder.width(piece.node)) if piece.entries is None else piece.entries
         chosen: list[int] = []
         for each in said.split(","):
             first, _, last = each.partition(":")
@@ -196,10 +223,6 @@ class Parts:
         if wrong:
             raise GraphError(f"entries {wrong} are not there; expected some of 0 to {len(own) - 1}")
         return replace(piece, entries=tuple(own[each] for each in chosen))
-
-    def _width(self, node: str) -> int:
-        found = next(p for p in self.decoder.points.values() if p.node == node and p.entries is None)
-        return found.shape[-1]
 
     def _position(self, spot: Spot) -> Position:
         base: int | str | Position = spot.base
@@ -223,7 +246,7 @@ class Parts:
 
     def _query_heads(self, head: tuple[int, str, int]) -> Iterable[int]:
         _, part, number = head
-        group = self.decoder.sizes.group if part in ("k", "v") else 1
+        group = self.decoder.group if part in ("k", "v") else 1
         return range(number * group, (number + 1) * group)
 
     def _steps(self, spot: Spot) -> range:
@@ -246,8 +269,8 @@ class Parts:
         if part.is_own(source):
             return [part]
         layer, _, number = part.head
-        group = number // self.decoder.sizes.group
-        theirs = f"{layer}.g{group}" if self.decoder.sizes.group > 1 else f"{layer}.{number}"
+        group = number // self.decoder.group
+        theirs = f"{layer}.g{group}" if self.decoder.group > 1 else f"{layer}.{number}"
         names = [f"{layer}.{number}.q", f"{theirs}.k", f"{theirs}.v"]
         return [each for name in names for each in self.find(Ref(name, line=part.line))]
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         trace,
         with_estimate,
     )
-    from pscrub.hypothesis import EXACT, Claim, Hypothesis, Study, Tree, unroll
+    from pscrub.hypothesis import EXACT, Claim, Hypothesis, Study, Tree, circuit, unroll
     from pscrub.law import Datum, program
     from pscrub.result import ScrubResult, StudyResult, merge
     from pscrub.scrub import scrub
@@ -70,7 +70,7 @@ _HOMES = {
         ),
         "with_estimate",
     ),
-    "hypothesis": ("EXACT", "Claim", "Hypothesis", "Study", "Tree", "unroll"),
+    "hypothesis": ("EXACT", "Claim", "Hypothesis", "Study", "Tree", "circuit", "unroll"),
     "law": ("Datum", "program"),
     "questions": (),
     "report": (),
@@ -103,6 +103,7 @@ __all__ = [
     "TraceError",
     "Tree",
     "check_rewrites",
+    "circuit",
     "inline",
     "input_of",
     "merge",

@@ -8,6 +8,7 @@ of the same claims are made here too, and what bins with random offsets stand fo
 
 from pscrub.hypothesis.ablation import KINDS, RESAMPLING, Ablation
 from pscrub.hypothesis.behaviours import DISTANCES, output_distance, restrict
+from pscrub.hypothesis.circuits import circuit, write_circuit
 from pscrub.hypothesis.claim import EXACT, Claim
 from pscrub.hypothesis.hypothesis import Hypothesis, Sharing, drop_members
 from pscrub.hypothesis.isomorphism import make_isomorphic
@@ -29,6 +30,7 @@ __all__ = [
     "Site",
     "Study",
     "Tree",
+    "circuit",
     "draw_offsets",
     "draw_together",
     "drop_members",
@@ -46,4 +48,5 @@ __all__ = [
     "same_claims",
     "signature",
     "unroll",
+    "write_circuit",
 ]

@@ -14,9 +14,9 @@ import torch
 from pscrub.errors import StudyError, close
 from pscrub.hypothesis.study import Study
 from pscrub.studies.compiled.ladder import Ladder
-from pscrub.studies.compiled.model import PROGRAMS, Program, load_program
+from pscrub.studies.compiled.model import PROGRAMS, Component, Program, load_program
 
-MODELS = ("compiled", "shuffled")
+MODELS = ("compiled", "turned")
 
 
 def study(program: str = "sort_unique", model: str = "compiled", seed: int = 0) -> Study:
@@ -24,8 +24,8 @@ def study(program: str = "sort_unique", model: str = "compiled", seed: int = 0) 
 
     Args:
         program: "frac_prevs", "hist", "reverse", "sort_unique" or "pair_balance".
-        model: "compiled", or "shuffled", the entries of each of its components' matrices permuted.
-        seed: of the controls: random edges, shuffled values, permuted weights.
+        model: "compiled", or "turned", what each matrix reads or writes turned by a random rotation.
+        seed: of the controls: random edges, shuffled values, rotations.
 
     Raises:
         StudyError: an unknown program or model.
@@ -38,7 +38,7 @@ def study(program: str = "sort_unique", model: str = "compiled", seed: int = 0) 
     if faults:
         raise StudyError(faults)
     subject = load_program(program)
-    ladder = Ladder(shuffle_weights(subject, seed) if model == "shuffled" else subject, seed)
+    ladder = Ladder(turn_weights(subject, seed) if model == "turned" else subject, seed)
     notes = (
         f"{subject.text}",
         f"{len(ladder.true)} true edges, {len(ladder.others)} others, {ladder.data.n} sequences. In 3 the rest is exact, "
@@ -48,14 +48,18 @@ def study(program: str = "sort_unique", model: str = "compiled", seed: int = 0) 
     return Study("compiled", ladder.hypotheses(), summary, labels=("right",), notes=notes, by=("length",))
 
 
-def shuffle_weights(program: Program, seed: int) -> Program:
-    """Returns the program with the entries of each matrix of its components permuted; what is embedded stays."""
-    generator = torch.Generator().manual_seed(seed)
+def turn_weights(program: Program, seed: int) -> Program:
+    """Returns the program with each matrix that reads or writes turned by a rotation of its own; what is embedded stays.
 
-    def mix(weights: torch.Tensor) -> torch.Tensor:
-        return weights.flatten()[torch.randperm(weights.numel(), generator=generator)].view_as(weights)
+    Permuted entries, or directions, would leave nearly all of these sparse models dead, their answer a constant.
+    """
+    generator, size = torch.Generator().manual_seed(seed), len(program.directions)
 
-    components = [
-        replace(each, weights={key: mix(value) for key, value in each.weights.items()}) for each in program.components
-    ]
-    return replace(program, components=tuple(components))
+    def turn(component: Component) -> Component:
+        weights = {}
+        for key, value in component.weights.items():
+            rotation, _ = torch.linalg.qr(torch.randn(size, size, generator=generator))
+            weights[key] = value @ rotation if key == "out" else rotation @ value
+        return replace(component, weights=weights)
+
+    return replace(program, components=tuple(turn(each) for each in program.components))

@@ -62,7 +62,7 @@ class Ladder:
 
     @cached_property
     def rewired(self) -> tuple[Edge, ...]:
-        """The program's edges, each from another variable, at random, where its reader has one that it is not to read."""
+        """The program's edges, each from another variable at random, where its reader has one that is not true."""
         generator, edges = self._generator(), []
         for edge in self.true:
             wrong = [each for each in self.others if each.reader == edge.reader]
@@ -93,7 +93,7 @@ class Ladder:
         return claim_circuit(self.program, edges, lambda variable: EXACT)
 
     def _by_values(self, order: torch.Tensor | None = None) -> Claim:
-        """The program's circuit, each variable swapped where its values agree; those of another row, if told an order."""
+        """The program's circuit, each variable swapped where its values agree; in an order, where other rows' do."""
         values: Mapping[str, Any] = self.program.values
         if order is not None:
             values = {variable: own[order] for variable, own in self.program.values.items()}

@@ -55,9 +55,7 @@ SOURCES = {
         "abx",
         5,
     ),
-    "hist": Source(
-        lambda lib, rasp: lib.make_hist(), "hist = selector_width(select(tokens, tokens, ==))", "abc", 5
-    ),
+    "hist": Source(lambda lib, rasp: lib.make_hist(), "hist = selector_width(select(tokens, tokens, ==))", "abc", 5),
     "reverse": Source(
         lambda lib, rasp: lib.make_reverse(rasp.tokens),
         "reverse = aggregate(select(indices, opp_idx-1, ==), tokens); opp_idx-1 = opp_idx - 1; "
@@ -92,7 +90,7 @@ def compile_all() -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
     from tracr.compiler import lib
     from tracr.rasp import rasp
 
-    told, arrays = {}, {}
+    told, arrays = dict[str, Any](), dict[str, np.ndarray[Any, Any]]()
     for name, source in SOURCES.items():
         told[name], own = _compile(source, source.build(lib, rasp))
         arrays |= {f"{name}/{key}": np.ascontiguousarray(value) for key, value in own.items()}
@@ -199,7 +197,7 @@ def _circuit(expressions: Sequence[Any]) -> dict[str, dict[str, list[str]]]:
 
 
 def _constants(params: dict[str, Any], directions: Sequence[str]) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    """What tokens are embedded as, [token, direction]; and positions with the direction that is 1, [place, direction]."""
+    """What tokens are embedded as, [token, direction]; and places with the direction that is 1, [place, direction]."""
     assert not any(value.any() for name, value in params.items() if name.endswith("/b")), "biases are 0"
     embedded, positions = params["token_embed/embeddings"].copy(), params["pos_embed/embeddings"].copy()
     if "one" in directions:
@@ -222,7 +220,10 @@ def _components(params: dict[str, Any], directions: Sequence[str], config: Any) 
     """Heads and groups of neurons, in the model's order. `stage`: those of one stage do not read one another."""
 
     def written(weights: np.ndarray[Any, Any]) -> set[str]:
-        return {directions[place].split(":")[0] for place in np.flatnonzero(weights.reshape(-1, len(directions)).any(0))}
+        return {
+            directions[place].split(":")[0]
+            for place in np.flatnonzero(weights.reshape(-1, len(directions)).any(0)).tolist()
+        }
 
     for layer in range(config.num_layers):
         attention, mlp = (f"transformer/layer_{layer}/{half}" for half in ("attn", "mlp"))

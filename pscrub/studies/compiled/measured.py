@@ -94,7 +94,9 @@ def main() -> None:
     """Returns nothing: prints what was counted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", choices=PROGRAMS, help="one program alone")
-    parser.add_argument("--edges", action="store_true", help="a line for each edge: pairs noticed, loss, largest change")
+    parser.add_argument(
+        "--edges", action="store_true", help="a line for each edge: pairs noticed, loss, largest change"
+    )
     options = parser.parse_args()
     for name in PROGRAMS if options.program is None else (options.program,):
         for line in tell_edges(name, options.edges):

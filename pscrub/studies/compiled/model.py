@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -124,23 +123,24 @@ def load_program(name: str, path: str | Path = SHIPPED) -> Program:
             told = json.loads((file.metadata() or {}).get("programs", "{}"))
             if name not in told:
                 raise ValueError(f"{path} tells of no program '{name}'; it has {', '.join(told) or 'none'}")
-            found = {key.removeprefix(f"{name}/"): file.get_tensor(key) for key in file.keys() if _is_of(key, name)}
+            own = [key for key in file.keys() if _is_of(key, name)]  # noqa: SIM118, as the file is no dict
+            found = {key.removeprefix(f"{name}/"): file.get_tensor(key) for key in own}
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
-    own = told[name]
+    told = told[name]
     return Program(
         name=name,
-        text=own["text"],
-        output=own["output"],
-        directions=tuple(own["directions"]),
-        tokens=tuple(own["tokens"]),
+        text=told["text"],
+        output=told["output"],
+        directions=tuple(told["directions"]),
+        tokens=tuple(told["tokens"]),
         embedding=found["embedding"],
         positions=found["positions"],
-        components=tuple(_component(each, found) for each in own["components"]),
+        components=tuple(_component(each, found) for each in told["components"]),
         sequences=found["tokens"].long(),
-        values={variable: found[f"values/{variable}"].long() for variable in own["values"]},
-        named={variable: tuple(values) for variable, values in own["values"].items()},
-        numerical=own["numerical"],
+        values={variable: found[f"values/{variable}"].long() for variable in told["values"]},
+        named={variable: tuple(values) for variable, values in told["values"].items()},
+        numerical=told["numerical"],
         outputs=found["outputs"],
     )
 

@@ -40,16 +40,16 @@ def study(program: str = "sort_unique", model: str = "compiled", seed: int = 0) 
     subject = load_program(program)
     ladder = Ladder(turn_weights(subject, seed) if model == "turned" else subject, seed)
     notes = (
-        f"{subject.text}",
-        f"{len(ladder.true)} true edges, {len(ladder.others)} others, {ladder.data.n} sequences. In 3 the rest is exact, "
-        f"elsewhere it is unimportant.",
+        subject.text,
+        f"{len(ladder.true)} true edges, {len(ladder.others)} others, {ladder.data.n} sequences.",
+        "In 3 what no claim speaks of is exact, elsewhere it is unimportant.",
     )
     summary = __doc__.split("\n")[0]
     return Study("compiled", ladder.hypotheses(), summary, labels=("right",), notes=notes, by=("length",))
 
 
 def turn_weights(program: Program, seed: int) -> Program:
-    """Returns the program with each matrix that reads or writes turned by a rotation of its own; what is embedded stays.
+    """Returns the program with each matrix that reads or writes turned by a rotation of its own; the embedding stays.
 
     Permuted entries, or directions, would leave nearly all of these sparse models dead, their answer a constant.
     """

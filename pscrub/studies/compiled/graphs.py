@@ -104,7 +104,7 @@ class _Head(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, kept: Tensor) -> Tensor:
         scores = query @ key.transpose(1, 2) / self.divisor
-        pattern = scores.masked_fill(~kept[:, None], MASKED).softmax(2)
+        pattern = torch.where(kept[:, None], scores, MASKED).softmax(2)
         return pattern @ value @ self.out
 
 

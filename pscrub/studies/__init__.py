@@ -24,6 +24,7 @@ SHIPPED = {
     "brackets": "brackets.study",
     "bracket_heads": "brackets.heads",
     "modular_addition": "modular_addition.study",
+    "compiled": "compiled.study",
     "ablation_ring": "worked.ablation_ring",
     "ablation_mean": "worked.ablation_mean",
     "ablation_backup": "worked.ablation_backup",

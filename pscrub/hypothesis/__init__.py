@@ -10,6 +10,7 @@ from pscrub.hypothesis.ablation import KINDS, RESAMPLING, Ablation
 from pscrub.hypothesis.behaviours import DISTANCES, output_distance, restrict
 from pscrub.hypothesis.circuits import circuit, write_circuit
 from pscrub.hypothesis.claim import EXACT, Claim
+from pscrub.hypothesis.exchange import read_auto_circuit, read_eap, write_eap
 from pscrub.hypothesis.hypothesis import Hypothesis, Sharing, drop_members
 from pscrub.hypothesis.isomorphism import make_isomorphic
 from pscrub.hypothesis.joins import join, join_graphs, permits, same_claims, signature
@@ -43,10 +44,13 @@ __all__ = [
     "output_distance",
     "permits",
     "random_features",
+    "read_auto_circuit",
+    "read_eap",
     "refine",
     "restrict",
     "same_claims",
     "signature",
     "unroll",
     "write_circuit",
+    "write_eap",
 ]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pscrub.data.dataset import Dataset
 from pscrub.data.partition import Partition
 from pscrub.errors import HypothesisError, close
 from pscrub.graph.graph import Graph, Node
@@ -37,8 +36,9 @@ def circuit(
 ) -> Hypothesis:
     """The hypothesis that a circuit's lines say, on a graph whose nodes are the model's parts.
 
-    An edge is the edge alone: what a source adds to the residual stream, as the reader reads it from there. What the
-    reader reads from all other heads, MLPs and embeddings is its rest. So are other paths from the same source.
+    `reader <- sources` is the edge alone: what a source adds to the residual stream, as the reader reads it from there.
+    What the reader reads from all other heads, MLPs and embeddings is its rest, and so are other paths from the source.
+    `reader <= sources` is every path from a source to the reader.
 
     - A head without a part (`9.9`) is its z, what it writes. It reads those of its own q, k and v that lines speak of
       (q at its own position, k and v at any), or as lines with its z as the reader say (`0.3@* <- 0.3.v@*-1`). Given
@@ -80,8 +80,8 @@ def circuit(
     edges = parts.link(edges, said)
     _check_edges(graph, edges, parts)
     columns = dict.fromkeys(read for node in on_top for read in node.inputs if read in decoder.data.names)
-    claims = _Claims(decoder.data, edges, said, features or {}, rest)
-    return Hypothesis(name, graph, decoder.data, claims.root(graph.output, [*columns], parts.starred))
+    claims = _Claims(parts, edges, said, features or {}, rest)
+    return Hypothesis(name, graph, decoder.data, claims.root(graph.output, [*columns]))
 
 
 def _check_edges(graph: Graph, edges: Mapping[Part, Sequence[Part]], parts: Parts) -> None:
@@ -99,6 +99,8 @@ def _check_edges(graph: Graph, edges: Mapping[Part, Sequence[Part]], parts: Part
                 later = reader.at in graph.ancestors(source.at)
                 why = f"the model computes '{source.name}' from it" if later else "no path of the model leads there"
                 faults.append(f"{reader} cannot read '{source.name}': {why}")
+            elif reader in parts.followed:
+                continue
             elif source.at in far:
                 between = [n for n in graph.nodes if n in above and source.at in graph.reads(n) and n != reader.at]
                 by = f" (by way of {', '.join(between[:SHOWN])})" if between else ""
@@ -117,7 +119,7 @@ class _Claims:
     """Claims made of parts.
 
     Args:
-        data: D.
+        parts: all of them, and D.
         edges: reader -> sources.
         said: what lines claim of a part.
         features: by the names that lines have for them.
@@ -126,16 +128,17 @@ class _Claims:
 
     def __init__(
         self,
-        data: Dataset,
+        parts: Parts,
         edges: Mapping[Part, Sequence[Part]],
         said: Mapping[Part, Saying],
         features: Mapping[str, Any],
         rest: Literal["unimportant", "exact"],
     ) -> None:
-        self.data, self.edges, self.said, self.features, self.rest = data, edges, said, features, rest
+        self.parts, self.data = parts, parts.data
+        self.edges, self.said, self.features, self.rest = edges, said, features, rest
         self.faults: list[str] = []
 
-    def root(self, output: str, columns: Sequence[str], starred: Collection[Part]) -> Claim:
+    def root(self, output: str, columns: Sequence[str]) -> Claim:
         """The claim at f, which reads the logits as lines say, and its own columns on its own datum.
 
         Raises:
@@ -151,7 +154,7 @@ class _Claims:
             self.faults.append(f"no line says what '{LOGITS}' reads, so that nothing leads to '{output}'")
         else:
             every = dict.fromkeys([*self.edges, *self.said])
-            loose = [part for part in every if part not in made and part not in starred]
+            loose = [part for part in every if part not in made and part not in self.parts.starred]
             self.faults += [f"{part} is read by no part that leads to '{LOGITS}'; say what reads it" for part in loose]
         if self.faults:
             raise HypothesisError(self.faults)
@@ -169,7 +172,8 @@ class _Claims:
                     f"('{part.name} : feature', '{ANYTHING}' for all rows)"
                 )
             feature = EXACT
-        return Claim(part.at, feature, reads, name=part.name, words=words, rest=rest)
+        paths: Literal["direct", "any"] = "any" if part in self.parts.followed else "direct"
+        return Claim(part.at, feature, reads, name=part.name, words=words, paths=paths, rest=rest)
 
     def _feature(self, said: Saying) -> tuple[Any, str]:
         name = said.feature
@@ -195,20 +199,18 @@ def write_circuit(hypothesis: Hypothesis) -> str:
     >>> print(write_circuit(h))  # doctest: +SKIP
     logits@END <- 9.9@END 10.0@END
     """
-    lines, sayings = [], []
+    root, lines, sayings = hypothesis.claim, [], []
     for claim in hypothesis.claims[1:]:
         if claim.at in hypothesis.data.names:
             continue
         if claim.reads:
-            lines.append((claim.name, " ".join(read.name for read in claim.reads)))
-        feature = claim.words or (claim.feature if isinstance(claim.feature, str) and claim.feature != EXACT else "")
-        rest = f"rest={claim.rest}" if claim.reads and claim.rest != hypothesis.claim.rest else ""
-        if feature or rest:
-            sayings.append((claim.name, " ".join(each for each in (feature, rest) if each)))
-    width = max((len(name) for name, _ in lines + sayings), default=0)
-    return "\n".join(
-        [
-            *(f"{name:{width}} <- {reads}" for name, reads in lines),
-            *(f"{name:{width}} : {said}" for name, said in sayings),
-        ]
-    )
+            arrow = "<=" if claim.paths == "any" else "<-"
+            lines.append((claim.name, [arrow, *(read.name for read in claim.reads)]))
+        # Exact is what a part that reads nothing is, unless the rest is so too: then every such part says a feature.
+        plain = claim.feature == EXACT if isinstance(claim.feature, str) else claim.feature is None
+        said = claim.words or ("" if plain and (claim.reads or root.rest != EXACT) else claim.feature_name)
+        rest = f"rest={claim.rest}" if claim.reads and claim.rest != root.rest else ""
+        if said or rest:
+            sayings.append((claim.name, [":", *(each for each in (said, rest) if each)]))
+    width = max((len(name) for name, _ in [*lines, *sayings]), default=0)
+    return "\n".join(f"{name:{width}} {' '.join(words)}" for name, words in [*lines, *sayings])

@@ -3,6 +3,7 @@
 name movers = 9.9 10.0 9.6        # a group
 logits@END <- movers@END          # reader <- sources
 9.9.q@END  <- 7.3@END 8.6@END
+7.3.v@S2   <= 5.5@S2              # along every path, not the edge alone
 0.1@S2 -> 7.3.v@S2                # source -> reader, and so on: a -> b -> c
 movers@END : io                   # what is claimed there, by name
 9.9.q@END  : io rest=exact        # and what becomes of what no line says it reads
@@ -22,7 +23,7 @@ EVERY = "*"
 _REF = re.compile(r"(?P<name>[^\s@\[\]]+)(?:\[(?P<within>[^\[\]]+)\])?(?:@(?P<spot>[^\s@\[\]]+))?")
 _SPOT = re.compile(r"(?P<base>\*|[A-Za-z_][A-Za-z_0-9]*|)(?P<offset>[+-]?\d+|)")
 _PART = re.compile(r"(?P<group>[^.<>]+)(?P<part>\.[qkvzQKVZ]|<[qkvzQKVZ]>)?")
-_FORMS = "'reader <- sources', 'source -> reader', 'name group = members' or 'places : feature'"
+_FORMS = "'reader <- sources', 'reader <= sources', 'source -> reader', 'name group = members' or 'places : feature'"
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,17 @@ class Saying:
 
 @dataclass(frozen=True)
 class Script:
-    """A circuit's lines: (reader, source) of each edge in the order said, and what is claimed where."""
+    """A circuit's lines.
+
+    Args:
+        edges: (reader, source) in the order said.
+        sayings: what is claimed where.
+        followed: readers whose sources are read along every path ("<="), not by the edge alone.
+    """
 
     edges: tuple[tuple[Ref, Ref], ...]
     sayings: tuple[Saying, ...]
+    followed: frozenset[Ref] = frozenset()
 
 
 def read_script(text: str | Mapping[str, Sequence[str]]) -> Script:
@@ -105,11 +113,12 @@ def read_script(text: str | Mapping[str, Sequence[str]]) -> Script:
     for number, line in lines:
         if line and not (line.startswith("name ") and "=" in line):
             reader.read(number, line)
+    reader.find_mixed()
     if not reader.edges and not reader.faults:
         reader.faults.append(f"the text has no edge; expected lines of {_FORMS}")
     if reader.faults:
         raise HypothesisError(reader.faults)
-    return Script(tuple(dict.fromkeys(reader.edges)), tuple(reader.sayings))
+    return Script(tuple(dict.fromkeys(reader.edges)), tuple(reader.sayings), frozenset(reader.followed))
 
 
 def read_ref(word: str, line: int = 0) -> Ref:
@@ -144,6 +153,8 @@ class _Reader:
     def __init__(self) -> None:
         self.groups: dict[str, list[Ref]] = {}
         self.edges: list[tuple[Ref, Ref]] = []
+        self.followed: dict[Ref, int] = {}
+        self.by_edge: dict[Ref, int] = {}
         self.sayings: list[Saying] = []
         self.faults: list[str] = []
 
@@ -161,16 +172,17 @@ class _Reader:
     def read(self, number: int, line: str) -> None:
         """Any other line."""
         said = f"line {number}, '{line}'"
-        forward, back = line.split("->"), line.split("<-")
+        forward, back = line.split("->"), re.split("<[-=]", line)
         if len(forward) + len(back) > 2 and " : " in f"{line} ":
             self.faults.append(f"{said}: has an arrow and ':'; say features on lines of their own, 'places : feature'")
         elif len(forward) > 1 and len(back) > 1:
             self.faults.append(f"{said}: has both '<-' and '->'; write it as two lines")
         elif len(back) == 2:
-            self._edges(number, said, [back[1], back[0]], ("before", "after"), "<-")
+            arrow = "<=" if "<=" in line else "<-"
+            self._edges(number, said, [back[1], back[0]], ("before", "after"), arrow)
         elif len(back) > 2:
             self.faults.append(
-                f"{said}: has '<-' {len(back) - 1} times; expected 'reader <- sources', one reader a line"
+                f"{said}: has {len(back) - 1} arrows to the left; expected 'reader <- sources', one reader a line"
             )
         elif len(forward) > 1:
             self._edges(number, said, forward, ("after", "before"), "->")
@@ -179,14 +191,24 @@ class _Reader:
         else:
             self.faults.append(f"{said}: expected {_FORMS}")
 
+    def find_mixed(self) -> None:
+        """Faults of readers that read some sources by the edge and others along every path."""
+        for ref, line in self.followed.items():
+            if ref in self.by_edge:
+                self.faults.append(
+                    f"line {line}, '{ref}': reads along every path ('<='), and by the edge alone in line "
+                    f"{self.by_edge[ref]} ('<-', '->'); one reader does one or the other"
+                )
+
     def _edges(self, number: int, said: str, sides: Sequence[str], where: tuple[str, str], arrow: str) -> None:
-        form = "'reader <- sources'" if arrow == "<-" else "'source -> reader'"
+        form = "'source -> reader'" if arrow == "->" else f"'reader {arrow} sources'"
         read = []
         for k, side in enumerate(sides):
             at = where[0] if k else where[1]
             read.append([*self._refs(side, number, said, f"{at} '{arrow}'", form)])
         for sources, readers in itertools.pairwise(read):
             self.edges += [(reader, source) for reader in readers for source in sources]
+            (self.followed if arrow == "<=" else self.by_edge).update(dict.fromkeys(readers, number))
 
     def _say(self, number: int, line: str, said: str) -> None:
         places, _, words = f"{line} ".partition(" : ")

@@ -113,6 +113,8 @@ class Parts:
         self.named: dict[str, Piece] = {}
         self.starred: set[Part] = set()
         """Readers at each position by itself, of which not every one needs to be read."""
+        self.followed: set[Part] = set()
+        """Readers whose sources are read along every path."""
         self.faults: list[str] = []
 
     def stop_at_faults(self) -> None:
@@ -136,6 +138,8 @@ class Parts:
                     for read in sources:
                         for to in self._readers(part, read):
                             edges.setdefault(to, {})[read] = None
+                            if reader in script.followed:
+                                self.followed.add(to)
         return {reader: [*sources] for reader, sources in edges.items()}
 
     def find(self, ref: Ref) -> Iterable[Part]:

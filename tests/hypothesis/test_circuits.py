@@ -203,6 +203,32 @@ def test_a_circuit_runs_and_writes_itself(gpt2: Decoder, rest: Any) -> None:
         assert torch.equal(scrubbed(read(gpt2, mapped))[1], scrubbed(plain)[1])
 
 
+def test_every_path_is_activation_patching(gpt2: Decoder) -> None:
+    """A head's z at one position exchanged, and all that reads it computed anew: by a hook."""
+    h = read(gpt2, "logits@END <= 1.2@S2 \n 1.2@S2 : anything", rest="exact")
+    data, f = scrubbed(h)
+    assert "<= 1.2@S2" in write_circuit(h) and torch.equal(scrubbed(read(gpt2, write_circuit(h), rest="exact"))[1], f)
+    model: Any = gpt2.model
+    ids, own, other = gpt2.data["input_ids"], data[h.claim.name], data[next(p for p in data if p.endswith("1.2@S2"))]
+    kept: list[Tensor] = []
+    head, rows = slice(2 * WIDTH, 3 * WIDTH), torch.arange(len(own))
+
+    def exchange(module: nn.Module, given: Any) -> Any:
+        kept.append(given[0].clone())
+        if len(kept) == 2:
+            moved = given[0].clone()
+            moved[rows, gpt2.data["S2"][own], head] = kept[0][rows, gpt2.data["S2"][other], head]
+            return (moved,)
+        return None
+
+    handle = model.transformer.h[1].attn.c_proj.register_forward_pre_hook(exchange)
+    with torch.no_grad():
+        _, logits = model(ids[other]), model(ids[own]).logits[:, -1]
+    handle.remove()
+    patched = (logits[rows, gpt2.data["good"][own]] - logits[rows, gpt2.data["bad"][own]]).double()
+    assert (f - patched).abs().max() <= 1e-5 * patched.abs().max()
+
+
 def test_everything_exact_is_the_model(gpt2: Decoder) -> None:
     exact = "movers@END 0.1@S2 1.2@END 0.2@S1+1 : exact"
     h = read(gpt2, IOI.replace("3.1@END    : io", exact), rest="exact")
@@ -247,8 +273,10 @@ FAULTS = {
     "logits <- 3.1 \n 3.1.q <-": ("line 2", "nothing stands after '<-'; expected 'reader <- sources'"),
     "logits <- 3.1 \n foo bar": ("line 2, 'foo bar'", "expected 'reader <- sources'"),
     "logits <- 3.1 \n 3.1.q <- 2.1 -> 3.0": ("line 2", "both '<-' and '->'"),
-    "logits <- 3.1 <- 2.1": ("line 1", "has '<-' 2 times"),
+    "logits <- 3.1 <- 2.1": ("line 1", "has 2 arrows to the left"),
     "logits <- 3.1 : io": ("line 1", "say features on lines of their own"),
+    "logits <- 3.1 \n logits <= 2.1": ("line 2, 'logits'", "by the edge alone in line 1"),
+    "logits <= 3.1 \n 3.1.q <=": ("line 2", "nothing stands after '<='; expected 'reader <= sources'"),
     "logits <- 3.1@@2": ("line 1", "'3.1@@2' is no place"),
     "logits <- 3.1 \n 3.1 : io S1": ("line 2", "two features"),
     "logits <- 3.1 \n 3.1 : rest=all": ("line 2", "rest=all"),

@@ -61,8 +61,8 @@ def report(quick: bool) -> Iterator[str]:
     ]
     yield (
         f"Direct path patching into queries, GPT-2 of {LAYERS} layers of {HEADS} heads, width {width}, random weights, "
-        f"{ROWS} rows of {POSITIONS} tokens, logit difference at the end: {len(chosen)} of {len(pairs):,} pairs, medians; "
-        f"the largest difference of values is {gap:.1e} of the largest.\n\n"
+        f"{ROWS} rows of {POSITIONS} tokens, logit difference at the end: {len(chosen)} of {len(pairs):,} pairs; "
+        f"medians; the largest difference of values is {gap:.1e} of the largest.\n\n"
         + table(("", "Mflop a row and pair", "forwards", "ms a pair"), rows)
     )
 

@@ -13,7 +13,7 @@ from pscrub.graph.pieces import Subspace
 from pscrub.hypothesis.claim import EXACT, Claim
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.isomorphism import order_upwards
-from pscrub.hypothesis.notation import Saying, read_script
+from pscrub.hypothesis.notation import Ref, Saying, read_script
 from pscrub.hypothesis.reading import find_far
 from pscrub.hypothesis.wording import Named, Part, Parts, Positions
 
@@ -48,6 +48,7 @@ def circuit(
       as one value.
     - `mlp_post.5[3,7]`, `m5[0:16]`: entries of the last axis; `resid_post.5[name]`: directions.
     - `places : feature rest=exact`: what two inputs must agree on to be swapped there, and what becomes of the rest.
+      `reader <- source(feature)`: what they must agree on for this reader, which then reads a copy of its own.
 
     A part that reads nothing carries the datum itself unless a line names its feature: "exact" is then what is said of
     it. One that reads others carries what these determine. The loss's own columns, labels and positions, are exact.
@@ -78,6 +79,7 @@ def circuit(
     on_top = [behaviour] if isinstance(behaviour, Node) else [*behaviour]
     graph = parts.cut(on_top, [*edges, *(read for reads in edges.values() for read in reads), *said])
     edges = parts.link(edges, said)
+    graph = parts.copy(graph, edges)
     _check_edges(graph, edges, parts)
     columns = dict.fromkeys(read for node in on_top for read in node.inputs if read in decoder.data.names)
     claims = _Claims(parts, edges, said, features or {}, rest)
@@ -163,6 +165,8 @@ class _Claims:
 
     def _claim(self, part: Part, reads: Sequence[Claim]) -> Claim:
         said = self.said.get(part)
+        if said is None and part.feature:
+            said = Saying(Ref(part.name, line=part.line), part.feature, "")
         feature, words = self._feature(said) if said is not None and said.feature else (None, "")
         rest = self.rest if said is None or not said.rest else "exact" if said.rest == EXACT else "unimportant"
         if feature is None and not reads:
@@ -210,7 +214,7 @@ def write_circuit(hypothesis: Hypothesis) -> str:
         plain = claim.feature == EXACT if isinstance(claim.feature, str) else claim.feature is None
         said = claim.words or ("" if plain and (claim.reads or root.rest != EXACT) else claim.feature_name)
         rest = f"rest={claim.rest}" if claim.reads and claim.rest != root.rest else ""
-        if said or rest:
+        if (said or rest) and not claim.name.endswith(f"({said})"):
             sayings.append((claim.name, [":", *(each for each in (said, rest) if each)]))
     width = max((len(name) for name, _ in [*lines, *sayings]), default=0)
     return "\n".join(f"{name:{width}} {' '.join(words)}" for name, words in [*lines, *sayings])

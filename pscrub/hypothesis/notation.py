@@ -5,6 +5,7 @@ logits@END <- movers@END          # reader <- sources
 9.9.q@END  <- 7.3@END 8.6@END
 7.3.v@S2   <= 5.5@S2              # along every path, not the edge alone
 0.1@S2 -> 7.3.v@S2                # source -> reader, and so on: a -> b -> c
+8.6.v@S2   <- 0.1@S2(token)       # what this reader alone needs the source to agree on
 movers@END : io                   # what is claimed there, by name
 9.9.q@END  : io rest=exact        # and what becomes of what no line says it reads
 """
@@ -20,7 +21,10 @@ from pscrub.errors import HypothesisError
 
 EVERY = "*"
 """The place that is each position in turn."""
-_REF = re.compile(r"(?P<name>[^\s@\[\]]+)(?:\[(?P<within>[^\[\]]+)\])?(?:@(?P<spot>[^\s@\[\]]+))?")
+_REF = re.compile(
+    r"(?P<name>[^\s@\[\]()]+|(?:in|out)put_of\([^()]*\))(?:\[(?P<within>[^\[\]]+)\])?(?:@(?P<spot>[^\s@\[\]()]+))?"
+    r"(?:\((?P<feature>[^\s()]+)\))?"
+)
 _SPOT = re.compile(r"(?P<base>\*|[A-Za-z_][A-Za-z_0-9]*|)(?P<offset>[+-]?\d+|)")
 _PART = re.compile(r"(?P<group>[^.<>]+)(?P<part>\.[qkvzQKVZ]|<[qkvzQKVZ]>)?")
 _FORMS = "'reader <- sources', 'reader <= sources', 'source -> reader', 'name group = members' or 'places : feature'"
@@ -50,17 +54,20 @@ class Ref:
         name: of a head or a point.
         within: entries or directions of its last axis, as written; "" for all.
         spot: where; None for all positions as one value.
+        feature: what a source must agree on for this reader; "" for what it must for all.
         line: of the text, from 1.
     """
 
     name: str
     within: str = ""
     spot: Spot | None = None
+    feature: str = ""
     line: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         within = f"[{self.within}]" if self.within else ""
-        return f"{self.name}{within}" + (f"@{self.spot}" if self.spot is not None else "")
+        feature = f"({self.feature})" if self.feature else ""
+        return f"{self.name}{within}" + (f"@{self.spot}" if self.spot is not None else "") + feature
 
 
 @dataclass(frozen=True)
@@ -122,18 +129,18 @@ def read_script(text: str | Mapping[str, Sequence[str]]) -> Script:
 
 
 def read_ref(word: str, line: int = 0) -> Ref:
-    """One word: a name, entries in brackets, a place after "@".
+    """One word: a name, entries in brackets, a place after "@", a feature in parentheses.
 
     Raises:
         HypothesisError: it has another form.
 
     >>> read_ref("mlp_post.5[3,7]@S1+1")
-    Ref(name='mlp_post.5', within='3,7', spot=Spot(base='S1', offset=1), line=0)
+    Ref(name='mlp_post.5', within='3,7', spot=Spot(base='S1', offset=1), feature='', line=0)
     """
     found = _REF.fullmatch(word)
     if not found:
         raise HypothesisError(f"'{word}' is no place; expected a name, '[entries]' if not all, '@position' if not all")
-    return Ref(found["name"], found["within"] or "", _read_spot(found["spot"], word), line)
+    return Ref(found["name"], found["within"] or "", _read_spot(found["spot"], word), found["feature"] or "", line)
 
 
 def _read_spot(text: str | None, word: str) -> Spot | None:
@@ -208,6 +215,11 @@ class _Reader:
             read.append([*self._refs(side, number, said, f"{at} '{arrow}'", form)])
         for sources, readers in itertools.pairwise(read):
             self.edges += [(reader, source) for reader in readers for source in sources]
+            self.faults += [
+                f"{said}: '{ref}' is read with a feature of its own, and reads others; say 'places : feature' for it"
+                for ref in readers
+                if ref.feature
+            ]
             (self.followed if arrow == "<=" else self.by_edge).update(dict.fromkeys(readers, number))
 
     def _say(self, number: int, line: str, said: str) -> None:
@@ -224,7 +236,8 @@ class _Reader:
             self.faults.append(f"{said}: rest={rest}; expected rest=exact or rest=unimportant")
         if not feature and not rest:
             self.faults.append(f"{said}: names no feature after ':'")
-        refs = self._refs(places, number, said, "before ':'", "'places : feature'")
+        refs = [*self._refs(places, number, said, "before ':'", "'places : feature'")]
+        self.faults += [f"{said}: '{ref}' names a feature already" for ref in refs if ref.feature]
         self.sayings += [Saying(ref, feature, rest) for ref in refs]
 
     def _refs(self, text: str, number: int, said: str, where: str, form: str) -> Iterator[Ref]:
@@ -245,8 +258,9 @@ class _Reader:
             return [ref]
         members = []
         for member in self.groups[found["group"]]:
-            if (ref.spot and member.spot) or (ref.within and member.within):
+            if member.feature or (ref.spot and member.spot) or (ref.within and member.within):
                 raise HypothesisError(f"'{ref}': the group's member '{member}' says already where; say it once")
             name, spot = member.name + (found["part"] or ""), ref.spot or member.spot
-            members.append(replace(member, name=name, within=ref.within or member.within, spot=spot, line=ref.line))
+            within = ref.within or member.within
+            members.append(replace(member, name=name, within=within, spot=spot, feature=ref.feature, line=ref.line))
         return members

@@ -14,6 +14,7 @@ from pscrub.data.dataset import Dataset
 from pscrub.errors import GraphError, HypothesisError, close
 from pscrub.graph.graph import Graph, Node
 from pscrub.graph.pieces import Piece, Position, Subspace, carve
+from pscrub.graph.rewrites import own_copy
 from pscrub.hypothesis.notation import EVERY, Ref, Script, Spot
 
 END = "END"
@@ -22,7 +23,7 @@ _HEAD = re.compile(r"(?P<layer>\d+)\.(?P<group>g?)(?P<head>\d+)(?:\.(?P<part>[qk
 _NAMED = re.compile(r"'([^']+)'")
 
 Positions = Mapping[str, int | str | Position]
-Key = tuple[str, tuple[int, ...] | None, Position | None, str]
+Key = tuple[str, tuple[int, ...] | None, Position | None, str, str]
 
 
 class Named(Protocol):
@@ -67,12 +68,16 @@ class Part:
         piece: of a node; its name is the node that it is to be.
         head: layer, "q", "k", "v" or "z", and number; None for what is no head.
         line: where it was written first.
+        of: the part that it is a copy of, for readers that need it to agree on a feature of its own; or None.
+        feature: that feature's name.
     """
 
     name: str
     piece: Piece
     head: tuple[int, str, int] | None
     line: int
+    of: Part | None = None
+    feature: str = ""
 
     @property
     def is_whole(self) -> bool:
@@ -83,7 +88,7 @@ class Part:
     @property
     def at(self) -> str:
         """The node that a claim about it is at."""
-        return self.piece.node if self.is_whole else self.piece.name
+        return self.piece.node if self.is_whole and self.of is None else self.piece.name
 
     def is_own(self, source: Part) -> bool:
         """Whether a source is q, k or v of the head whose z it is."""
@@ -152,16 +157,19 @@ class Parts:
             self.faults += [f"line {ref.line}, '{ref}': {fault}" for fault in error.faults]
             return []
         within = next((n for n, each in self.directions.items() if each is piece.within), "")
-        key = (piece.node, piece.entries, piece.position, within)
+        key = (piece.node, piece.entries, piece.position, within, ref.feature)
         if key not in self.known:
-            self.known[key] = Part(str(ref), replace(piece, name=str(ref)), self._head(ref), ref.line)
+            of = next(iter(self.find(replace(ref, feature="")))) if ref.feature else None
+            name = str(ref) if of is None else f"{of.name}({ref.feature})"
+            self.known[key] = Part(name, replace(piece, name=name), self._head(ref), ref.line, of, ref.feature)
         return [self.known[key]]
 
     def cut(self, behaviour: Sequence[Node], parts: Iterable[Part]) -> Graph:
         """The graph with every component of the model, and the parts as nodes of their own."""
+        parts = list(dict.fromkeys(part.of or part for part in parts))
         nodes = dict.fromkeys(part.piece.node for part in parts)
         graph = self.decoder.graph([*nodes, *self.decoder.components], behaviour)
-        pieces = [part.piece for part in dict.fromkeys(parts) if not part.is_whole]
+        pieces = [part.piece for part in parts if not part.is_whole]
         whole = {part.piece.node: part for part in parts if part.is_whole}
         for piece in pieces:
             if piece.node in whole:
@@ -172,6 +180,26 @@ class Parts:
         except GraphError as error:
             lines = {part.name: part.line for part in self.known.values()}
             raise HypothesisError(_name_lines(fault, lines) for fault in error.faults) from error
+
+    def copy(self, graph: Graph, edges: Mapping[Part, Sequence[Part]]) -> Graph:
+        """The graph with a copy of what some readers need to agree on another feature than the others do."""
+        readers: dict[Part, list[Part]] = {}
+        for reader, sources in edges.items():
+            for source in sources:
+                if source.of is not None:
+                    readers.setdefault(source, []).append(reader)
+        for source, theirs in readers.items():
+            assert source.of is not None
+            own = []
+            for reader in theirs:
+                node = reader.piece.node
+                if not reader.is_whole:  # a piece reads its node, which reads the source: for this piece another one
+                    node = f"{reader.piece.node} for {reader.name}"
+                    if node not in graph:
+                        graph = own_copy(graph, reader.piece.node, {node: [reader.at]})
+                own.append(node)
+            graph = own_copy(graph, source.of.at, {source.at: own})
+        return graph
 
     def link(self, edges: Mapping[Part, Sequence[Part]], said: Iterable[Part]) -> dict[Part, list[Part]]:
         """The edges, and those from a head's z to its own q, k and v where no line says which it reads."""

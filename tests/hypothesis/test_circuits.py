@@ -203,6 +203,27 @@ def test_a_circuit_runs_and_writes_itself(gpt2: Decoder, rest: Any) -> None:
         assert torch.equal(scrubbed(read(gpt2, mapped))[1], scrubbed(plain)[1])
 
 
+@pytest.mark.parametrize("rest", ["unimportant", "exact"])
+def test_readers_may_need_a_source_to_agree_on_other_features(gpt2: Decoder, rest: Any) -> None:
+    """Each has a copy of its own; with one feature for all of them, the same law and the same f as without copies."""
+    text = "logits@END <- 3.1@END 3.0@END m2@END \n 3.1.q@END <- {} \n 3.0.q@END <- {} \n m2@END <- {} \n"
+    text += "3.0.k@S2 <- 0.1@S2 \n 0.1@S2 : io"
+    h = read(gpt2, text.format("1.1@END(io)", "1.1@END(S1)", "1.1@END(io)"), rest=rest)
+    names = [claim.name for claim in h.claims]
+    assert names.count("1.1@END(io)") == names.count("1.1@END(S1)") == 1 and "1.1@END" not in names
+    assert {h.partitions[claim].n_blocks for claim in h.claims if claim.name.startswith("1.1")} == {4, 3}
+    scrubbed(h)
+    again = read(gpt2, write_circuit(h), rest=rest)
+    assert write_circuit(again) == write_circuit(h)
+    copied = read(gpt2, text.format(*["1.1@END(io)"] * 3), rest=rest)
+    plain = read(gpt2, text.format(*["1.1@END"] * 3) + "\n 1.1@END : io", rest=rest)
+    data, f = scrubbed(plain)
+    renamed = {path.replace("1.1@END", "1.1@END(io)"): rows for path, rows in data.items()}
+    tree = unroll(copied)
+    assert {*tree.sites} == {*renamed}
+    assert (run_scrubbed(tree, Activations(copied.graph, copied.data), renamed) - f).abs().max() <= 1e-6 * f.abs().max()
+
+
 def test_every_path_is_activation_patching(gpt2: Decoder) -> None:
     """A head's z at one position exchanged, and all that reads it computed anew: by a hook."""
     h = read(gpt2, "logits@END <= 1.2@S2 \n 1.2@S2 : anything", rest="exact")
@@ -296,6 +317,9 @@ FAULTS = {
     "logits <- m3[warm]": ("line 1", "no directions of that name"),
     "logits <- 3.1@12": ("line 1", "position 12; expected -10 to 9"),
     "logits <- mlpp.3": ("line 1, 'mlpp.3'", "the model has no point"),
+    "logits <- 3.1 \n 3.1.q(io) <- 2.1": ("line 2", "is read with a feature of its own, and reads others"),
+    "logits <- 3.1 \n 3.1(io) : io": ("line 2", "names a feature already"),
+    "logits <- 3.1(iox)": ("line 1", 'did you mean "io"?'),
     "# nothing": ("the text has no edge",),
 }
 

@@ -18,7 +18,7 @@ from pscrub.studies.compiled.circuits import OUTPUT, Edge
 from pscrub.studies.compiled.graphs import NO_ANSWER
 from pscrub.studies.compiled.ladder import Ladder
 from pscrub.studies.compiled.model import PROGRAMS, Program
-from pscrub.studies.compiled.study import MODELS, load_subject
+from pscrub.studies.compiled.study import MODELS, load_compiled
 
 PAIRS = 2**14
 """About how many are run at a time."""
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--edges", action="store_true", help="each edge: pairs noticed, loss, largest change of output")
     options = parser.parse_args()
     for name in PROGRAMS if options.program is None else (options.program,):
-        for line in tell_edges(load_subject(name, options.model), options.edges):
+        for line in tell_edges(load_compiled(name, options.model), options.edges):
             sys.stdout.write(line)
 
 

@@ -37,7 +37,7 @@ def study(program: str = "sort_unique", model: str = "compiled", seed: int = 0) 
         faults.append(f"model is '{model}'{close(model, MODELS)}; expected one of {', '.join(MODELS)}")
     if faults:
         raise StudyError(faults)
-    ladder = Ladder(load_subject(program, model, seed), seed)
+    ladder = Ladder(load_compiled(program, model, seed), seed)
     notes = (
         ladder.program.text,
         f"{len(ladder.true)} true edges, {len(ladder.others)} others, {ladder.data.n} sequences.",
@@ -47,7 +47,7 @@ def study(program: str = "sort_unique", model: str = "compiled", seed: int = 0) 
     return Study("compiled", ladder.hypotheses(), summary, labels=("right",), notes=notes, by=("length",))
 
 
-def load_subject(program: str, model: str = "compiled", seed: int = 0) -> Program:
+def load_compiled(program: str, model: str = "compiled", seed: int = 0) -> Program:
     """Returns the model that is asked for, as `study` says."""
     found = load_program(program)
     return turn_weights(found, seed) if model == "turned" else found

@@ -2,6 +2,7 @@
 
     python -m pscrub.studies.compiled.measured
     python -m pscrub.studies.compiled.measured --program reverse --edges
+    python -m pscrub.studies.compiled.measured --model turned
 
 Every pair of D is run, so that what is printed is exact: nothing is drawn. All but the edge is the row's own.
 """
@@ -16,7 +17,8 @@ import torch
 from pscrub.studies.compiled.circuits import OUTPUT, Edge
 from pscrub.studies.compiled.graphs import NO_ANSWER
 from pscrub.studies.compiled.ladder import Ladder
-from pscrub.studies.compiled.model import PROGRAMS, load_program
+from pscrub.studies.compiled.model import PROGRAMS, Program
+from pscrub.studies.compiled.study import MODELS, load_compiled
 
 PAIRS = 2**14
 """About how many are run at a time."""
@@ -68,22 +70,23 @@ def count_edge(ladder: Ladder, edge: Edge) -> Counted:
     return Counted(edge, data.n**2, noticed, loss / data.n**2, moved)
 
 
-def tell_edges(name: str, each_edge: bool = False) -> Iterator[str]:
+def tell_edges(program: Program, each_edge: bool = False) -> Iterator[str]:
     """Returns lines of what is counted of a program, each with its newline.
 
     Args:
-        name: of the program.
+        program: the compiled program.
         each_edge: give each edge of the model its line.
     """
-    ladder = Ladder(load_program(name))
+    ladder = Ladder(program)
     true = [count_edge(ladder, edge) for edge in ladder.true]
     others = [count_edge(ladder, edge) for edge in ladder.others]
-    least, most = min(true, key=lambda each: each.loss), max(others, key=lambda each: each.moved)
-    yield f"{name}: {ladder.data.n} sequences, {ladder.data.n**2:,} pairs\n"
+    least = min(true, key=lambda each: round(each.loss, 9))
+    yield f"{program.name}: {ladder.data.n} sequences, {ladder.data.n**2:,} pairs\n"
     yield f"  {sum(each.noticed > 0 for each in true)} of {len(true)} true edges are noticed; the least, {least.edge}, "
     yield f"in {least.noticed:,} pairs, with a loss of {least.loss:.4f}\n"
-    yield f"  {sum(each.noticed > 0 for each in others)} of {len(others)} other edges are noticed; the output moves by "
-    yield f"at most {most.moved:.1e}\n"
+    yield f"  {sum(each.noticed > 0 for each in others)} of {len(others)} other edges are noticed; "
+    yield f"{sum(each.moved > 0 for each in others)} move the output, by at most "
+    yield f"{max(each.moved for each in others):.1e}\n"
     if each_edge:
         for kind, counted in (("true", true), ("other", others)):
             for each in counted:
@@ -94,12 +97,11 @@ def main() -> None:
     """Returns nothing: prints what was counted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", choices=PROGRAMS, help="one program alone")
-    parser.add_argument(
-        "--edges", action="store_true", help="a line for each edge: pairs noticed, loss, largest change"
-    )
+    parser.add_argument("--model", choices=MODELS, default=MODELS[0], help="as of the study (default: %(default)s)")
+    parser.add_argument("--edges", action="store_true", help="each edge: pairs noticed, loss, largest change of output")
     options = parser.parse_args()
     for name in PROGRAMS if options.program is None else (options.program,):
-        for line in tell_edges(name, options.edges):
+        for line in tell_edges(load_compiled(name, options.model), options.edges):
             sys.stdout.write(line)
 
 

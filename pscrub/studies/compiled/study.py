@@ -37,15 +37,20 @@ def study(program: str = "sort_unique", model: str = "compiled", seed: int = 0) 
         faults.append(f"model is '{model}'{close(model, MODELS)}; expected one of {', '.join(MODELS)}")
     if faults:
         raise StudyError(faults)
-    subject = load_program(program)
-    ladder = Ladder(turn_weights(subject, seed) if model == "turned" else subject, seed)
+    ladder = Ladder(load_compiled(program, model, seed), seed)
     notes = (
-        subject.text,
+        ladder.program.text,
         f"{len(ladder.true)} true edges, {len(ladder.others)} others, {ladder.data.n} sequences.",
         "In 3 what no claim speaks of is exact, elsewhere it is unimportant.",
     )
     summary = __doc__.split("\n")[0]
     return Study("compiled", ladder.hypotheses(), summary, labels=("right",), notes=notes, by=("length",))
+
+
+def load_compiled(program: str, model: str = "compiled", seed: int = 0) -> Program:
+    """Returns the model that is asked for, as `study` says."""
+    found = load_program(program)
+    return turn_weights(found, seed) if model == "turned" else found
 
 
 def turn_weights(program: Program, seed: int) -> Program:

@@ -40,11 +40,17 @@ class RunFiles:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._manifest: Manifest | None = None
+        self._rounds: dict[Path, KeptRound] = {}
 
     @property
     def is_run(self) -> bool:
         """Whether a run was begun there."""
         return (self.path / manifests.NAME).exists()
+
+    @property
+    def has_rounds(self) -> bool:
+        """Whether a run has come so far that there is something to add up."""
+        return self.is_run and (self.path / STUDY).exists()
 
     @property
     def manifest(self) -> Manifest:
@@ -56,6 +62,14 @@ class RunFiles:
         if self._manifest is None:
             self._manifest = Manifest.read(self.path)
         return self._manifest
+
+    def forget_manifest(self) -> None:
+        """Have it read again: what is asked for may have changed."""
+        self._manifest = None
+
+    def sizes(self) -> list[tuple[Path, int]]:
+        """The files of the rounds that were read, each with its draws."""
+        return [(path, kept.name.size) for path, kept in self._rounds.items()]
 
     @property
     def identity(self) -> str:
@@ -103,6 +117,8 @@ class RunFiles:
         Raises:
             DamagedError: the file is not as it was written, or of another run, hypothesis or round.
         """
+        if path in self._rounds:  # a round never changes
+            return self._rounds[path]
         found = read_record(path, READS)
         if not isinstance(found, KeptRound):
             raise DamagedError(f"'{path}' is no round of draws")
@@ -113,6 +129,7 @@ class RunFiles:
                 f"'{path}' is of another place: it holds {name.removesuffix('.nc')} of hypothesis "
                 f"'{found.hypothesis}' of run {found.run or 'none'}, not of run {self.identity}"
             )
+        self._rounds[path] = found
         return found
 
     def study(self) -> StudyResult:

@@ -112,6 +112,9 @@ class Keeper(Protocol):
     def open(self, manifest: Callable[[], Manifest]) -> None:
         """Be told what the run is of."""
 
+    def finished(self, by: tuple[str, ...]) -> StudyResult | None:
+        """The result, broken down by these columns, if all that was asked for is there already."""
+
     def agree(self, found: StudyResult) -> StudyResult:
         """What all that share the run hold its draws against: a result without hypotheses."""
 
@@ -151,6 +154,10 @@ class Unkept:
 
     def open(self, manifest: Callable[[], Manifest]) -> None:
         """Nothing."""
+
+    def finished(self, by: tuple[str, ...]) -> StudyResult | None:
+        """None."""
+        return None
 
     def agree(self, found: StudyResult) -> StudyResult:
         """The same."""

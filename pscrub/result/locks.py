@@ -41,16 +41,18 @@ class Owner:
         host: its machine's name, the machine's boot and what numbers its processes, as far as that is known.
         pid: its number.
         started: when, as the system says it: numbers are given again.
+        came: to the folder, in seconds since 1970.
     """
 
     host: str
     pid: int
     started: str
+    came: float
 
     @classmethod
     def here(cls) -> Owner:
         """This process."""
-        return cls(name_host(), os.getpid(), find_start(os.getpid()) or "")
+        return cls(name_host(), os.getpid(), find_start(os.getpid()) or "", time.time())
 
     @property
     def is_gone(self) -> bool:
@@ -174,11 +176,6 @@ class Locks:
             with suppress(OSError):  # someone has come
                 self.folder.rmdir()
 
-    def others(self) -> list[Owner]:
-        """Who else is at work in the folder."""
-        paths = [path for path in self.folder.glob(f"*{OWNER}") if path != self._own and self._is_there(path)]
-        return [owner for owner in map(_read_owner, paths) if owner is not None]
-
     def _path(self, name: str, number: int) -> Path:
         return self.folder / f"{name}.{number}"
 
@@ -204,6 +201,12 @@ class Locks:
         while not self._over.wait(TOUCH):
             with suppress(OSError):
                 os.utime(self._own)  # and so all locks, which are the same file
+
+
+def find_owners(folder: Path) -> list[Owner]:
+    """Who is at work in a folder, as far as that can be told: not those who are known to have ended."""
+    found = map(_read_owner, sorted(folder.glob(f"*{OWNER}")))
+    return [owner for owner in found if owner is not None and not owner.is_gone]
 
 
 def _read_owner(path: Path) -> Owner | None:

@@ -19,6 +19,7 @@ from pscrub.errors import DamagedError, StudyError
 from pscrub.progress import Progress, quiet
 from pscrub.records import write_record
 from pscrub.result import manifest as manifests
+from pscrub.result.adding import read_result
 from pscrub.result.draws import Round
 from pscrub.result.folder import BEGUN, DAMAGED, EARLIER, ROUNDS, STUDY, WORKING, RunFiles
 from pscrub.result.keeping import Begun, Filled, KeptRound, Make
@@ -54,7 +55,6 @@ class RunFolder(RunFiles):
         self.earlier, self.shard, self.set_aside, self.progress = after, shard, set_aside, progress
         self._locks: Locks | None = None
         self._inside = 0
-        self._kept: dict[str, dict[int, KeptRound]] = {}
 
     @classmethod
     def of(cls, out: RunFolder | Path | str, after: StudyResult | None) -> RunFolder:
@@ -107,25 +107,34 @@ class RunFolder(RunFiles):
         after = self._name_earlier()
         mine = replace(mine, after=after)
         with self._alone(manifests.NAME):
-            if self.is_run:
-                self._manifest = None
-                try:
-                    mine = self.manifest.add(mine)
-                except DamagedError:
-                    raise
-                except StudyError as error:
+            there = self._read_manifest()
+            if there is not None:
+                if faults := [*there.tell_apart(mine), *_tell_left_out(there, mine)]:
                     end = f"'{self.path}' keeps another run; name another folder, or start over beside it (--fresh)"
-                    raise StudyError([*error.faults, end]) from error
-                changed = mine != self.manifest
+                    raise StudyError([*faults, end])
+                mine = there.add(mine)
+                changed = mine != there
             else:
-                self._refuse_results_of_before()
                 changed = True
                 if self.earlier is not None:
                     write_record(self.earlier, self.path / EARLIER, self.working)
             if changed:
                 mine.write(self.path, self.working)
             self._manifest = mine
-        self.read_rounds()
+        self.check_files()
+
+    def _read_manifest(self) -> Manifest | None:
+        """That of the folder as it is now; None where a run begins."""
+        self._manifest = None
+        if not self.is_run:
+            self._refuse_results_of_before()
+            return None
+        try:
+            return self.manifest
+        except DamagedError as error:
+            if faults := self._put_aside(self.path / manifests.NAME, error):
+                raise DamagedError([*faults, "move it aside, and have it made anew, with --without-damaged"]) from error
+            return None
 
     def _name_earlier(self) -> str:
         """The hash of the earlier result, which is the folder's own where none is given."""
@@ -146,27 +155,41 @@ class RunFolder(RunFiles):
                 "into another (--after)"
             )
 
-    def read_rounds(self) -> dict[str, dict[int, KeptRound]]:
-        """Hypothesis -> index -> round, of all finished rounds.
+    def check_files(self) -> None:
+        """Read all finished rounds; nothing if they are as they were written, or those that are not are set aside.
 
         Raises:
-            DamagedError: with every file that is not as it was written, or of another run; unless these are set aside.
+            DamagedError: with every file that is damaged, or of another run.
         """
         faults = list[str]()
         for name in self.manifest.names:
-            self._kept[name] = {}
-            for _, index, path in self.files_of(name):
+            for _, _, path in self.files_of(name):
                 try:
-                    self._kept[name][index] = self.read_round(name, path)
+                    self.read_round(name, path)
                 except DamagedError as error:
                     faults += self._put_aside(path, error)
             try:
                 self.begun(name)
             except DamagedError as error:
                 faults += self._put_aside(self.folder_of(name) / BEGUN, error)
+        if (self.path / STUDY).exists():
+            try:
+                self.study()
+            except DamagedError as error:
+                faults += self._put_aside(self.path / STUDY, error)
         if faults:
-            raise DamagedError([*faults, "go on without them, and draw them again, with --set-aside"])
-        return self._kept
+            raise DamagedError([*faults, "move them aside, and have them made again, with --without-damaged"])
+
+    def finished(self, by: tuple[str, ...]) -> StudyResult | None:
+        """The result, if no round is owed and all that belongs to it can be read: else what is missing is made."""
+        manifest = self.manifest
+        begun = [self.begun(name) for name in manifest.names]
+        if not (self.path / STUDY).exists() or any(b is None or b.asked != repr(manifest.asked) for b in begun):
+            return None
+        result = read_result(self)
+        lacks = manifest.population and any(each.data is None for each in result.results)
+        same = tuple(each.column for each in result.reference.groups) == by
+        return result if same and not lacks and not result.cut_short else None
 
     def _put_aside(self, path: Path, error: DamagedError) -> Sequence[str]:
         if not self.set_aside:
@@ -224,11 +247,8 @@ class RunFolder(RunFiles):
 
     def kept(self, begun: Begun) -> dict[int, KeptRound]:
         """The finished rounds of a hypothesis, by index; those of others since the run began, too."""
-        found = self._kept.pop(begun.hypothesis, {})
-        for _, index, path in self.files_of(begun.hypothesis):
-            if index not in found:
-                found[index] = self.read_round(begun.hypothesis, path)
-        return found
+        name = begun.hypothesis
+        return {index: self.read_round(name, path) for _, index, path in self.files_of(name)}
 
     def fill(self, owed: Sequence[Round], made: dict[int, KeptRound], make: Make, begun: Begun, wait: bool) -> Filled:
         """Make the rounds that are owed and that nobody else is at work on; take the others as they are finished."""
@@ -272,3 +292,8 @@ class RunFolder(RunFiles):
             return True
         part, of = self.shard
         return (self.manifest.places[hypothesis] + each.index) % of == part - 1
+
+
+def _tell_left_out(there: Manifest, mine: Manifest) -> list[str]:
+    left = [name for name in there.names if name not in mine.places]
+    return [f"hypothesis '{left[0]}'{f' and {len(left) - 1} more' * (len(left) > 1)} there, not here"] if left else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -124,8 +123,7 @@ def scrub(
                 trees = [unroll(hypothesis) for hypothesis in study.hypotheses]  # I^T
             about = (found.labels, None if given is None else given.value, bool(study.by), units)
             keep.open(partial(Manifest.of, study.name, trees, seed, asked, about))
-            if (done := keep.finished(tuple(study.by))) is not None:  # nothing is left to draw
-                deque(map(each or (lambda _: None), done.results), maxlen=0)
+            if (done := keep.finished(tuple(study.by), each)) is not None:  # nothing is left to draw
                 return done
             for graph, each_tree in itertools.groupby(trees, key=lambda tree: tree.hypothesis.graph):
                 alike = list(each_tree)

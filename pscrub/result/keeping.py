@@ -15,7 +15,7 @@ from pscrub.estimate.estimate import Estimate
 from pscrub.records import Equal
 from pscrub.result.draws import Draws, Round, SiteDraws
 from pscrub.result.manifest import Manifest
-from pscrub.result.result import StudyResult
+from pscrub.result.result import ScrubResult, StudyResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +84,8 @@ class KeptRound(Equal):
 
 Make = Callable[[Round], KeptRound]
 """What makes a round."""
+Tell = Callable[[ScrubResult], None]
+"""What is told of a hypothesis's result."""
 
 
 class Filled(Enum):
@@ -112,8 +114,8 @@ class Keeper(Protocol):
     def open(self, manifest: Callable[[], Manifest]) -> None:
         """Be told what the run is of."""
 
-    def finished(self, by: tuple[str, ...]) -> StudyResult | None:
-        """The result, broken down by these columns, if all that was asked for is there already."""
+    def finished(self, by: tuple[str, ...], tell: Tell | None) -> StudyResult | None:
+        """The result, broken down by these columns, if all that was asked for is there; then `tell` is told of each."""
 
     def agree(self, found: StudyResult) -> StudyResult:
         """What all that share the run hold its draws against: a result without hypotheses."""
@@ -155,7 +157,7 @@ class Unkept:
     def open(self, manifest: Callable[[], Manifest]) -> None:
         """Nothing."""
 
-    def finished(self, by: tuple[str, ...]) -> StudyResult | None:
+    def finished(self, by: tuple[str, ...], tell: Tell | None) -> StudyResult | None:
         """None."""
         return None
 

@@ -23,8 +23,6 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from pscrub.errors import StudyError
-
 LEASE = 180.0
 """Seconds for which a lock of another host has not been touched after which it is given up."""
 TOUCH = 15.0
@@ -99,16 +97,13 @@ class Locks:
         folder: for locks, owners' files, and files that are being written.
 
     Raises:
-        StudyError: it cannot be written to.
+        OSError: it cannot be written to.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._held = folder, dict[str, int]()
         self._seen: dict[Path, tuple[int, float]] = {}
-        try:
-            self._own = self._begin()
-        except OSError as error:
-            raise StudyError(f"cannot write to '{folder}': {error.strerror or error}") from error
+        self._own = self._begin()
         self._over = threading.Event()
         threading.Thread(target=self._touch, name="pscrub locks", daemon=True).start()
 

@@ -22,7 +22,7 @@ from pscrub.result import manifest as manifests
 from pscrub.result.adding import read_result
 from pscrub.result.draws import Round
 from pscrub.result.folder import BEGUN, DAMAGED, EARLIER, ROUNDS, STUDY, WORKING, RunFiles
-from pscrub.result.keeping import Begun, Filled, KeptRound, Make
+from pscrub.result.keeping import Begun, Filled, KeptRound, Make, Tell
 from pscrub.result.locks import Locks
 from pscrub.result.manifest import Manifest
 from pscrub.result.merging import TOLERANCE, tell_baselines_apart
@@ -65,8 +65,17 @@ class RunFolder(RunFiles):
         return found
 
     def __enter__(self) -> RunFolder:
+        """Be at work in it.
+
+        Raises:
+            StudyError: it cannot be written to.
+        """
         if not self._inside:
-            self._locks = Locks(self.path / WORKING)
+            try:
+                self._locks = Locks(self.path / WORKING)
+            except OSError as error:
+                fault = f"cannot write to output folder '{self.path}': {error.strerror or error}"
+                raise StudyError(fault) from error
         self._inside += 1
         return self
 
@@ -180,16 +189,19 @@ class RunFolder(RunFiles):
         if faults:
             raise DamagedError([*faults, "move them aside, and have them made again, with --without-damaged"])
 
-    def finished(self, by: tuple[str, ...]) -> StudyResult | None:
+    def finished(self, by: tuple[str, ...], tell: Tell | None) -> StudyResult | None:
         """The result, if no round is owed and all that belongs to it can be read: else what is missing is made."""
         manifest = self.manifest
         begun = [self.begun(name) for name in manifest.names]
-        if not (self.path / STUDY).exists() or any(b is None or b.asked != repr(manifest.asked) for b in begun):
+        if not self.has_rounds or any(each is None or each.asked != repr(manifest.asked) for each in begun):
             return None
         result = read_result(self)
         lacks = manifest.population and any(each.data is None for each in result.results)
-        same = tuple(each.column for each in result.reference.groups) == by
-        return result if same and not lacks and not result.cut_short else None
+        if result.cut_short or lacks or tuple(each.column for each in result.reference.groups) != by:
+            return None
+        for each in result.results if tell is not None else ():
+            tell(each)  # type: ignore[misc]
+        return result
 
     def _put_aside(self, path: Path, error: DamagedError) -> Sequence[str]:
         if not self.set_aside:

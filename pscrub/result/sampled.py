@@ -51,6 +51,8 @@ class Sampled:
         self._add(made, first)
         apart = self._apart(each)
         self._latest = each, apart
+        if not bool(apart.known.any()):  # too few clusters for the places
+            return torch.empty(0, dtype=torch.float64)
         return self.engine.f(self.tree, apart.data())
 
     def found(

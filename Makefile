@@ -5,6 +5,7 @@
 # make coverage how often the intervals cover: docs/coverage.md, coverage_2, one_sided, population; goes on where it was cut short
 # make models   the engine against the slow evaluator: a thousand random hypotheses, shipped ones; 53 kinds of models traced
 # make studies  tests of studies whose models an extra brings, in the environment of make bench
+# make kills    two hundred runs killed at random moments, gone on with, and held against whole ones
 # make bridges  TransformerLens's bridges traced, in the environment of make bench
 # make format   formats, and mends what the linter can mend
 #
@@ -18,7 +19,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 INSTALL := -m pip install --disable-pip-version-check --quiet --constraint .ci/constraints.txt
 SOURCES := pyproject.toml .ci/constraints.txt
 
-.PHONY: report test bench notebooks coverage models studies bridges format
+.PHONY: report test bench notebooks coverage models studies kills bridges format
 .DELETE_ON_ERROR:
 
 report: .venv/.stamp
@@ -49,6 +50,9 @@ models: .venv/.stamp-test
 	CASES=250 .venv/bin/python -m pytest -n auto tests/evaluate/test_engine.py \
 		tests/evaluate/test_fake_cuda.py tests/evaluate/test_on_data.py tests/graph/test_zoo.py \
 		tests/graph/test_opening.py
+
+kills: .venv/.stamp-test
+	.venv/bin/python -m tests.kills
 
 bridges: .venv-bench/.stamp-bridges
 	CASES=250 .venv-bench/bin/python -m pytest -k bridge tests/graph/test_zoo.py

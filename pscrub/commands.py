@@ -47,11 +47,6 @@ def add_show_options(show: argparse.ArgumentParser) -> None:
     add_study_options(show)
 
 
-def add_report_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser what `report` takes."""
-    parser.add_argument("folder", type=Path, metavar="DIR", help="what `run --out` wrote")
-
-
 def add_verify_options(parser: argparse.ArgumentParser) -> None:
     """Give a parser what `verify` takes."""
     from pscrub.questions.verification import DRAWS

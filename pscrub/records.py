@@ -44,12 +44,13 @@ TEMPORARY = ".tmp"
 """What names of files end in that are being written."""
 
 
-def write_record(value: Any, path: Path) -> None:
+def write_record(value: Any, path: Path, through: Path | None = None) -> None:
     """Write a dataclass under a temporary name and move it into place.
 
     Args:
         value: a dataclass of numbers, texts, None, tuples, dictionaries by text, tensors and dataclasses.
         path: of the file.
+        through: the folder in which it is written, as `write_whole` takes it.
 
     Raises:
         StudyError: it cannot be written.
@@ -72,7 +73,7 @@ def write_record(value: Any, path: Path) -> None:
         _seal(file)
 
     try:
-        write_whole(path, write)
+        write_whole(path, write, through)
     except OSError as error:
         raise StudyError(f"cannot write to '{path.parent}', for {path.name}: {error.strerror or error}") from error
 
@@ -148,7 +149,7 @@ def _check_seal(path: Path, content: bytes) -> bool:
     return True
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], Any], owner: str = "") -> None:
+def write_whole(path: Path, write: Callable[[IO[bytes]], Any], through: Path | None = None) -> None:
     """Write a file under a temporary name and move it into place; on a fault or an interrupt nothing is left.
 
     What was written is on the disk before it has its name, and the name before this returns: a machine that loses its
@@ -157,9 +158,9 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any], owner: str = "") 
     Args:
         path: of the file.
         write: given the open temporary file, which can also be read.
-        owner: put into the temporary name, so that what a killed writer leaves can be told from what is being written.
+        through: the folder, of the same file system, in which it is written; by default that of the file.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{owner}", suffix=TEMPORARY)
+    handle, temporary = tempfile.mkstemp(dir=through or path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(handle, "w+b") as file:
             write(file)

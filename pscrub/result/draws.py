@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -173,7 +174,7 @@ def join_draws(pieces: Iterable[Draws]) -> Draws:
     rounds = [(each, i, start) for each in pieces for i, start in enumerate(_starts(each))]
     rounds.sort(key=lambda r: (r[0].rounds[r[1]].seed, r[0].rounds[r[1]].index))
     made = [each.rounds[i] for each, i, _ in rounds]
-    twice = sorted({(r.seed, r.index) for r in made if sum((r.seed, r.index) == (o.seed, o.index) for o in made) > 1})
+    twice = sorted(name for name, times in Counter((r.seed, r.index) for r in made).items() if times > 1)
     if twice:
         listed = ", ".join(f"round {index} of seed {seed}" for seed, index in twice[:3])
         raise StudyError(f"the same draws are in both results ({listed}); expected other rounds or another seed")

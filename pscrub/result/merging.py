@@ -89,12 +89,18 @@ def tell_labels_apart(a: StudyResult, b: StudyResult) -> list[str]:
 
 def tell_apart(one: ScrubResult, law: str, against: Baselines) -> list[str]:
     """What shows that a result is not of some scrubbing law (its hash) and baselines."""
-    name, faults = one.hypothesis, []
+    faults = []
     if one.law_hash != law:
-        faults.append(f"'{name}' is another hypothesis in each: {one.law_hash} and {law}")
+        faults.append(f"'{one.hypothesis}' is another hypothesis in each: {one.law_hash} and {law}")
+    return faults + tell_baselines_apart(one.hypothesis, Baselines(one.model, one.randomised), against)
+
+
+def tell_baselines_apart(name: str, one: Baselines, other: Baselines) -> list[str]:
+    """What shows that two baselines of a hypothesis are of different ones; nothing of what was sampled."""
+    faults = []
     for what, first, second in (
-        ("E_model", one.model, against.model),
-        ("E_randomised", one.randomised, against.randomised),
+        ("E_model", one.model, other.model),
+        ("E_randomised", one.randomised, other.randomised),
     ):
         near = math.isclose(first.value, second.value, rel_tol=1e-5, abs_tol=1e-12)
         if not near and first.exact and second.exact and first.value == first.value:

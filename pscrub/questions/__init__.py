@@ -1,8 +1,8 @@
 """What more can be asked of a hypothesis than its loss recovered.
 
 Side by side on common random numbers (`compare`, `ladder`); what each claim costs; other ablations and ways of sharing;
-how specific a hypothesis is, and how bad the worst of what it permits; real values at every resolution, and in bins with
-random offsets; whole distributions; posteriors; worked examples held against their formulas; the theorems on a study's
+how specific a hypothesis is, and the worst of what it permits; real values at every resolution, and in bins with random
+offsets; whole distributions; posteriors; worked examples held against their formulas; the theorems on a study's
 own data (`verify`); and an adversary that looks for claims left out.
 """
 

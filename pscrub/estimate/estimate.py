@@ -33,6 +33,7 @@ class Method(Outcome):
     TWO_STAGE = "two-stage", "{method}, two-stage"
     NOTHING_SWAPPED = "nothing swapped", "exact: nothing can be swapped"
     LISTED = "law of f", "exact: the law of f ({values:,} values) in {evaluations:,} evaluations"
+    CHOSEN = "donors chosen", "exact: donors chosen, not drawn"
     ONE_ROW = "one row", "exact: f depends on one row"
     MODEL = "the model's own", "exact: the model's own"
 

@@ -21,6 +21,7 @@ from pscrub.law.exact import (
     log_prob_by_summation,
     pass_on,
 )
+from pscrub.law.extremes import Extremes, find_extremes
 from pscrub.law.maxent import Certificate, NotSolved, Solution, certificate, certify, perturb, solve_conic, solve_newton
 from pscrub.law.of_f import Listed, law_of_f, list_within, scrubbed_expectation
 
@@ -31,6 +32,7 @@ __all__ = [
     "Datum",
     "EntropyBudget",
     "EntropyRow",
+    "Extremes",
     "Law",
     "LemmaRow",
     "Listed",
@@ -47,6 +49,7 @@ __all__ = [
     "draw",
     "draw_alike",
     "entropy_budget",
+    "find_extremes",
     "inputs_law",
     "law_of_f",
     "leaf_law",

@@ -2,7 +2,7 @@
 # make test     formatter, linter, types, imports, doctests and tests; stops at the first fault
 # make bench    speed and memory, beside rust-circuit, in an environment of its own
 # make notebooks  runs the notebooks' sources and writes the notebooks beside them
-# make coverage how often the intervals cover: docs/coverage.md, coverage_2, one_sided, population; goes on where it was cut short
+# make coverage how often the intervals cover: docs/coverage.md, coverage_2, one_sided, population, fewer_draws; goes on where it was cut short
 # make models   the engine against the slow evaluator: a thousand random hypotheses, shipped ones; 53 kinds of models traced
 # make studies  tests of studies whose models an extra brings, in the environment of make bench
 # make kills    two hundred runs killed at random moments, gone on with, and held against whole ones
@@ -45,6 +45,7 @@ coverage: .venv/.stamp-test
 	.venv/bin/python -m tests.coverage.second
 	.venv/bin/python -m tests.coverage.sides
 	.venv/bin/python -m tests.coverage.population
+	.venv/bin/python -m tests.coverage.fewer
 
 models: .venv/.stamp-test
 	CASES=250 .venv/bin/python -m pytest -n auto tests/evaluate/test_engine.py \

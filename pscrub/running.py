@@ -104,6 +104,7 @@ def _scrub(
             device=device,
             interval=arguments.interval,
             bounds=arguments.bounds and tuple(arguments.bounds),
+            donors=arguments.donors,
             data_uncertainty=arguments.data_uncertainty,
             exact=not arguments.draws_only,
             clusters=arguments.clusters,
@@ -284,7 +285,7 @@ def find_device(name: str) -> torch.device:
 def add_run_options(run: argparse.ArgumentParser) -> None:
     """Give a parser what `run` takes."""
     from pscrub.estimate.estimate import INTERVALS
-    from pscrub.estimate.stopping import WIDTH
+    from pscrub.estimate.stopping import DONORS, WIDTH
 
     stop = run.add_mutually_exclusive_group()
     stop.add_argument("--draws", type=int, help="draws of each hypothesis")
@@ -296,6 +297,10 @@ def add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--interval", choices=INTERVALS, default="auto", help=about)
     about = "the least and greatest f there can be, for betting and bernstein (0/1 losses are recognised)"
     run.add_argument("--bounds", type=float, nargs=2, metavar=("LEAST", "GREATEST"), help=about)
+    about = (
+        "permuted: the rows of a block are used about equally often, within replicates that the interval is made from"
+    )
+    run.add_argument("--donors", choices=DONORS, default="independent", help=about)
     about = "also give the values in the population that the data are a sample of, with the data's uncertainty"
     run.add_argument("--data-uncertainty", action="store_true", help=about)
     about = "so, rows of one value of a column (template, document) not being independent of one another"

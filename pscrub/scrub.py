@@ -47,6 +47,7 @@ def scrub(
     randomised: Baseline | float | None = None,
     interval: str = "auto",
     bounds: tuple[float, float] | None = None,
+    donors: str = "independent",
     data_uncertainty: bool = False,
     clusters: str | None = None,
     progress: Progress = quiet,
@@ -79,6 +80,8 @@ def scrub(
         interval: "auto" picks the interval that suits the losses and says so; or "t", "betting", "bernstein" or
             "sequence", see `estimate.choose`.
         bounds: the least and greatest f there can be, if known.
+        donors: "independent", or "permuted": the rows of a block are used about equally often within replicates, of
+            which the interval is made. Fewer draws do where blocks have few rows (`docs/fewer_draws.md`).
         data_uncertainty: also give the values in the population that D is a sample of, whose draws never hold a row
             twice (as many draws again), with the data's uncertainty apart and with the draws'.
         clusters: a column; rows of one value are not independent of one another, rows of different ones are. For
@@ -97,7 +100,7 @@ def scrub(
         StudyError: options that contradict one another, labels that cannot be told, or `after` or `out` is of another
             study.
     """
-    study, stop, wanted = Study.of(study), Stop(draws, until_width), Interval(interval, level, bounds)
+    study, stop, wanted = Study.of(study), Stop(draws, until_width, donors), Interval(interval, level, bounds)
     study = study if labels is None else replace(study, labels=labels)
     if seed < 0:
         raise StudyError(f"seed is {seed}; expected 0 or more")

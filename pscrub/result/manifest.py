@@ -28,7 +28,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Asked:
-    """What draws are concluded from: it may change from one command to the next, and no draw with it.
+    """What draws are concluded from: it may change from one command to the next, and no draw with it; donors may not.
 
     Args:
         draws: of each hypothesis; None if a width was asked for.
@@ -37,6 +37,7 @@ class Asked:
         level: nominal coverage.
         bounds: the least and greatest f, if they were given.
         exact: E_scrubbed is read off the law of f where that is cheap.
+        donors: "independent" or "permuted".
     """
 
     draws: int | None
@@ -45,17 +46,23 @@ class Asked:
     level: float
     bounds: tuple[float, float] | None
     exact: bool
+    donors: str = "independent"
 
     @classmethod
     def of(cls, stop: Stop, interval: Interval, exact: bool) -> Asked:
-        """That of a run's options."""
+        """That of a run's options.
+
+        Raises:
+            StudyError: as `Stop.check`.
+        """
+        stop.check(interval)
         bounds = None if interval.bounds is None else (float(interval.bounds[0]), float(interval.bounds[1]))
-        return cls(stop.draws, float(stop.width), interval.kind, float(interval.level), bounds, exact)
+        return cls(stop.draws, float(stop.width), interval.kind, float(interval.level), bounds, exact, stop.donors)
 
     @property
     def stop(self) -> Stop:
         """When to stop drawing."""
-        return Stop(self.draws, None if self.draws is not None else self.width)
+        return Stop(self.draws, None if self.draws is not None else self.width, self.donors)
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,11 @@ class Manifest:
         )
 
     @property
+    def donors(self) -> str:
+        """How donors are drawn."""
+        return self.asked.donors
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Of the hypotheses, in order."""
         return tuple(name for name, _, _ in self.hypotheses)
@@ -149,7 +161,8 @@ class Manifest:
     def identity(self) -> str:
         """Names what any round of it depends on, but for the hypothesis and its law, which rounds name themselves."""
         same = (self.study, self.seed, self.data, sorted(self.labels), self.randomised, self.distances)
-        return hashlib.sha256(repr((*same, self.population, self.after)).encode()).hexdigest()[:16]
+        donors = () if self.donors == "independent" else (self.donors,)  # folders of before donors could be chosen
+        return hashlib.sha256(repr((*same, self.population, self.after, *donors)).encode()).hexdigest()[:16]
 
     def add(self, other: Manifest) -> Manifest:
         """This one, with what another asks for, and the hypotheses that it has more.
@@ -241,6 +254,7 @@ _WORDS = {
     "distances": "output distances (--by) are kept in one and not in the other",
     "population": "what is drawn of the population (--data-uncertainty, --clusters) is another",
     "after": "the earlier result (--after) is another",
+    "donors": "donors are drawn otherwise (--donors)",
 }
 
 

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from torch import Tensor
 
 from pscrub.estimate import stopping
 from pscrub.estimate.baselines import Baselines
 from pscrub.estimate.estimate import Interval, Method, mean_of_pairs
 from pscrub.estimate.recovered import loss_recovered
-from pscrub.estimate.stopping import Halt, Stop, estimate_losses, more_draws, sizes_of_rounds
+from pscrub.estimate.replicates import round_up, sizes_of_replicates
+from pscrub.estimate.stopping import Halt, Stop, more_draws, sizes_of_rounds
+from pscrub.hypothesis.tree import Tree
+from pscrub.law.drawing import draw
+from pscrub.law.permuted import draw_permuted
 from pscrub.outcomes import Said
 from pscrub.result.draws import Draws, Round, join_draws
 from pscrub.result.keeping import KeptRound
+
+
+def draw_round(tree: Tree, made: Round) -> dict[str, Tensor]:
+    """path -> int64 [draws]: the scrubbed inputs of a round, from their law; its name is their seed."""
+    name = made.seed, made.index
+    return draw_permuted(tree, made.size, name, made.replicates) if made.replicates else draw(tree, made.size, name)
 
 
 class Rounds:
@@ -55,23 +67,29 @@ class Rounds:
         elif not self.one:
             yield from self._until_narrow()
         elif not self.made and self.before is None:
-            yield self._name([stopping.ROUND])
+            yield self._name(self._sizes(stopping.ROUND))
 
     def draws(self) -> Draws:
         """All there are, of the earlier result too."""
         return self._join(sorted(self.made))
 
     def _so_many(self, draws: int) -> Iterator[list[Round]]:
-        draws += draws % 2
+        draws = round_up(draws) if self.stop.donors == "permuted" else draws + draws % 2
         while (more := draws - sum(each.name.size for each in self.made.values())) > 0:
-            yield self._name(sizes_of_rounds(more))
+            yield self._name(self._sizes(more))
+
+    def _sizes(self, draws: int, alike: int | None = None) -> Iterator[tuple[int, int]]:
+        """(draws, replicates) of the rounds that so many draws are made in."""
+        if self.stop.donors == "permuted":
+            return sizes_of_replicates(draws, alike)
+        return ((size, 0) for size in sizes_of_rounds(draws))
 
     def _until_narrow(self) -> Iterator[list[Round]]:
         """Stein: the first round sets how many draws reach the width, whatever later rounds show."""
         upto = self.first
         if self.before is None:
             if upto not in self.made:
-                yield self._name([stopping.ROUND])
+                yield self._name(self._sizes(stopping.ROUND))
             upto += 1
         pilot = (self.before or self.made[self.first].draws).by_round[0]
         against, width = self.against, self.stop.width
@@ -81,7 +99,7 @@ class Rounds:
         wanted = width * abs(against.model.value - against.randomised.value) / 100
         while True:
             draws = self._join(range(self.first, upto))
-            estimate = estimate_losses(draws.losses, draws.by_round[0], self.stop.rule, self.interval)
+            estimate = draws.estimate(self.stop.rule, self.interval)
             if estimate.interval == Method.NONE.value:
                 self.warnings = (Halt.NO_ENDS.say(draws=estimate.draws),)
                 return
@@ -90,19 +108,21 @@ class Rounds:
                 self.warnings = (Halt.MOST.say(draws=estimate.draws, width=width),)
             if not more or self.warnings:
                 return
-            stage = [Round(self.seed, upto + i, size) for i, size in enumerate(sizes_of_rounds(more))]
+            first = draws.rounds[0]  # Stein's stages are about errors that are alike: replicates of one size
+            sizes = self._sizes(more, first.size // max(first.replicates, 1))
+            stage = [Round(self.seed, upto + i, *size) for i, size in enumerate(sizes)]
             upto += len(stage)
             owed = [each for each in stage if each.index not in self.made]
             if owed:
                 yield owed
 
-    def _name(self, sizes: Iterator[int] | Sequence[int]) -> list[Round]:
+    def _name(self, sizes: Iterable[tuple[int, int]]) -> list[Round]:
         """Rounds of such sizes, in the places that are free."""
         index, named = self.first, list[Round]()
         for size in sizes:
             while index in self.made:
                 index += 1
-            named.append(Round(self.seed, index, size))
+            named.append(Round(self.seed, index, *size))
             index += 1
         return named
 

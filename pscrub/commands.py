@@ -47,11 +47,6 @@ def add_show_options(show: argparse.ArgumentParser) -> None:
     add_study_options(show)
 
 
-def add_report_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser what `report` takes."""
-    parser.add_argument("folder", type=Path, metavar="DIR", help="what `run --out` wrote")
-
-
 def add_verify_options(parser: argparse.ArgumentParser) -> None:
     """Give a parser what `verify` takes."""
     from pscrub.questions.verification import DRAWS
@@ -86,9 +81,9 @@ def check_question(arguments: argparse.Namespace) -> None:
         StudyError: with every option that makes no sense, or a picture that cannot be written.
     """
     faults = []
-    if arguments.draws < 1:
+    if getattr(arguments, "draws", 1) < 1:
         faults.append(f"draws is {arguments.draws}; expected at least 1 of each hypothesis; try 8192")
-    if not 0 < arguments.level < 1:
+    if not 0 < getattr(arguments, "level", 0.5) < 1:
         faults.append(f"level is {arguments.level:g}; expected between 0 and 1; try 0.95")
     if arguments.seed < 0:
         faults.append(f"seed is {arguments.seed}; expected 0 or more")
@@ -133,6 +128,13 @@ def _add_ablations_options(parser: argparse.ArgumentParser) -> None:
     _add_options(parser)
 
 
+def _add_pessimal_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(ask=_pessimal)
+    _add_hypothesis_option(parser)
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    add_study_options(parser)
+
+
 def _add_resolution_options(parser: argparse.ArgumentParser) -> None:
     from pscrub.hypothesis.cutting import WAYS
     from pscrub.questions.mixtures import OFFSETS
@@ -171,6 +173,7 @@ QUESTIONS: dict[str, tuple[str, AddOptions]] = {
     "resolution": ("loss recovered and bits against how finely a real value is cut into bins", _add_resolution_options),
     "sharing": ("each hypothesis under every way of sharing unimportant inputs", _add_sharing_options),
     "ablations": ("each hypothesis under resampling, mean and zero ablation", _add_ablations_options),
+    "pessimal": ("each hypothesis with the worst donors that it permits, exactly", _add_pessimal_options),
 }
 """Each command -> one line about it, and what gives its parser its options and `ask`: study, arguments -> answers."""
 
@@ -293,6 +296,13 @@ def _ablations(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
             continue
         baselines[hypothesis.graph] = found.randomised
         yield replace(found.table(arguments.level), title=hypothesis.name), []
+
+
+def _pessimal(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
+    from pscrub.questions.worst import scrub_pessimally
+
+    found = scrub_pessimally(replace(study, hypotheses=_choose(study, arguments.hypothesis)), seed=arguments.seed)
+    yield replace(found.table(), title=study.name), list(found.below)
 
 
 def cost_claims(result: StudyResult, study: Study, draws: int, tell: Callable[[str], None]) -> StudyResult:

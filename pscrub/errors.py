@@ -55,6 +55,10 @@ class StudyError(PscrubError):
     """A study that cannot be found, built or run."""
 
 
+class DamagedError(StudyError):
+    """A file that is not as it was written, or that nothing of pscrub's wrote."""
+
+
 class NothingToTryError(StudyError):
     """A hypothesis at which an adversary has nothing to try: no fault where several are asked about."""
 

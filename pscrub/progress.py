@@ -51,32 +51,43 @@ def add_seconds(*each: Mapping[str, float]) -> dict[str, float]:
     return total
 
 
+class Interrupts:
+    """Which interrupt came, if any; called, it raises that again."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self) -> None:
+        if self.number:
+            raise KeyboardInterrupt
+
+    @property
+    def status(self) -> int:
+        """The exit status that a shell gives to what the signal ends: 130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + (self.number or signal.SIGINT)
+
+
 @contextmanager
-def interrupts_kept() -> Iterator[Callable[[], None]]:
+def interrupts_kept() -> Iterator[Interrupts]:
     """Within it SIGTERM interrupts as Ctrl-C does: the estimates so far are printed and written.
 
     An interrupt that comes while a destructor runs is lost, as Python passes over what those raise. What is given
     raises it again, and is called wherever progress is told.
     """
-    asked = False
+    found = Interrupts()
 
-    def interrupt(*_: object) -> None:
-        nonlocal asked
-        asked = True
+    def interrupt(number: int, _: object) -> None:
+        found.number = number
         raise KeyboardInterrupt
-
-    def again() -> None:
-        if asked:
-            raise KeyboardInterrupt
 
     try:
         heard = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
         before = {each: signal.signal(each, interrupt) for each in heard}
     except ValueError:  # not the main thread, which alone can
-        yield again
+        yield found
         return
     try:
-        yield again
+        yield found
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

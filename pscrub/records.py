@@ -1,17 +1,23 @@
-"""Frozen dataclasses with tensors in one file, written whole or not at all: netCDF, with JSON for all but the arrays.
+"""Frozen dataclasses with tensors in one sealed file, written whole or not at all: netCDF, JSON for all but arrays.
 
 netCDF 3 by scipy, which pscrub needs anyhow, so that a result can be read wherever pscrub runs, and by any netCDF
 reader. It has no 64-bit integers: row numbers are kept as int32 and given back as int64.
+
+The seal is an attribute of the file: the SHA-256 of all its bytes, the seal's own digits taken for zeros. A file of
+which one bit is not as it was written is refused, whatever the bit means.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import json
 import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,22 +27,30 @@ import torch
 from scipy.io import netcdf_file
 from torch import Tensor
 
-from pscrub.errors import StudyError
+from pscrub.errors import DamagedError, StudyError
 from pscrub.outcomes import Said
 
-VERSION = 1
-"""Of the form of the file. A file of another version is refused."""
+VERSION = 2
+"""Of the form of the file. One of a later version is refused."""
+UNSEALED = 1
+"""The version of files that had no seal; they are still read."""
 FORMAT = "pscrub result"
 TEXT = "json"
 """The variable that holds the JSON, a byte an entry."""
+MARK = b"sha256:"
+"""What the seal begins with. Nothing before it in a file has a colon: only names of dimensions stand there."""
+DIGITS = 64
+TEMPORARY = ".tmp"
+"""What names of files end in that are being written."""
 
 
-def write_record(value: Any, path: Path) -> None:
+def write_record(value: Any, path: Path, through: Path | None = None) -> None:
     """Write a dataclass under a temporary name and move it into place.
 
     Args:
         value: a dataclass of numbers, texts, None, tuples, dictionaries by text, tensors and dataclasses.
         path: of the file.
+        through: the folder in which it is written, as `write_whole` takes it.
 
     Raises:
         StudyError: it cannot be written.
@@ -49,15 +63,17 @@ def write_record(value: Any, path: Path) -> None:
         # A file of scipy's closes what it is given; the copy of the handle is for it.
         with netcdf_file(os.fdopen(os.dup(file.fileno()), "wb"), "w", version=2) as out:
             out.title = FORMAT
+            out.seal = MARK + b"0" * DIGITS
             for name, array in ({TEXT: torch.frombuffer(bytearray(text), dtype=torch.int8)} | arrays).items():
                 kind = {torch.int64: "i4", torch.int8: "i1"}.get(array.dtype, "f8")
                 if kind == "i4" and array.numel() and int(array.max()) >= 2**31:
                     raise StudyError(f"cannot save '{name}': row numbers of 2^31 and more do not fit the file's form")
                 out.createDimension(f"n_{name}", array.numel())
                 out.createVariable(name, kind, (f"n_{name}",))[:] = array.reshape(-1).numpy()
+        _seal(file)
 
     try:
-        write_whole(path, write)
+        write_whole(path, write, through)
     except OSError as error:
         raise StudyError(f"cannot write to '{path.parent}', for {path.name}: {error.strerror or error}") from error
 
@@ -70,43 +86,107 @@ def read_record(path: Path, classes: Mapping[str, Callable[..., Any]]) -> Any:
         classes: the dataclasses that may stand in it, by name; or what makes them, of older files too.
 
     Raises:
-        StudyError: no such file, not of this form, or of another version.
+        DamagedError: no record, or one that is not as it was written: cut off, changed by a bit, or of another program.
+        StudyError: no such file, or of a version that this pscrub does not read.
     """
     if not path.is_file():
         raise StudyError(f"no saved result at '{path}'")
     try:
-        with netcdf_file(path, "r", mmap=False) as file:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StudyError(f"cannot read '{path}': {error.strerror or error}") from error
+    sealed = _check_seal(path, content)
+    try:
+        with netcdf_file(io.BytesIO(content), "r", mmap=False) as file:
             arrays = {name: np.asarray(variable[:]).copy() for name, variable in file.variables.items()}
         document = json.loads(arrays.pop(TEXT).tobytes())
+        form, version = document.get("format"), document.get("version")
     except Exception as error:  # whatever a reader of binary files meets in one of another kind
-        raise StudyError(f"'{path}' is no saved result: {type(error).__name__}: {error}") from error
-    if document.get("format") != FORMAT or document.get("version") != VERSION:
+        raise DamagedError(f"'{path}' is no saved result: {type(error).__name__}: {error}") from error
+    if not sealed and version == VERSION:
+        raise DamagedError(f"'{path}' is damaged: its seal is gone; put back a copy of it, or make it again")
+    if form != FORMAT or version not in (VERSION, UNSEALED):
         raise StudyError(
-            f"'{path}' is of version {document.get('version')!r} of '{document.get('format')}'; this pscrub reads "
-            f"version {VERSION} of '{FORMAT}'"
+            f"'{path}' is of version {version!r} of '{form}'; this pscrub reads versions {UNSEALED} and {VERSION} of "
+            f"'{FORMAT}'"
         )
     try:
         return _made(document["content"], arrays, classes)
     except (KeyError, TypeError) as error:
-        raise StudyError(f"'{path}' is not of the form that version {VERSION} has: {error}") from error
+        raise StudyError(f"'{path}' is not of the form that version {version} has: {error}") from error
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+def _seal(file: IO[bytes]) -> None:
+    """Put the digits where zeros stand for them."""
+    file.seek(0)
+    hashed = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
+    file.seek(0)
+    start = b""
+    while MARK not in start:
+        start += file.read(4096)
+    file.seek(start.index(MARK) + len(MARK))
+    file.write(hashed.hexdigest().encode())
+
+
+def _check_seal(path: Path, content: bytes) -> bool:
+    """Whether there is a seal, which then is right.
+
+    Raises:
+        DamagedError: it is not.
+    """
+    at = content.find(MARK) + len(MARK)
+    if at < len(MARK):
+        return False
+    view = memoryview(content)
+    hashed = hashlib.sha256(view[:at])
+    hashed.update(b"0" * DIGITS)
+    hashed.update(view[at + DIGITS :])
+    if hashed.hexdigest().encode() != view[at : at + DIGITS]:
+        raise DamagedError(
+            f"'{path}' is damaged: its {len(content):,} bytes are not those that its seal is of; put back a copy of "
+            "it, or make it again"
+        )
+    return True
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], Any], through: Path | None = None) -> None:
     """Write a file under a temporary name and move it into place; on a fault or an interrupt nothing is left.
+
+    What was written is on the disk before it has its name, and the name before this returns: a machine that loses its
+    power keeps the file as it was, or as it is now.
 
     Args:
         path: of the file.
-        write: given the open temporary file.
+        write: given the open temporary file, which can also be read.
+        through: the folder, of the same file system, in which it is written; by default that of the file.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=through or path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "w+b") as file:
             write(file)
+            file.flush()
+            os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with suppress(FileNotFoundError):  # an interrupt after the move
+            os.unlink(temporary)
         raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """See that the names in a folder are on the disk, where folders can be opened for that."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # not a system that can
+        return
+    try:
+        os.fsync(handle)
+    except OSError:  # nor this file system
+        pass
+    finally:
+        os.close(handle)
 
 
 def _plain(value: Any, arrays: dict[str, Tensor], name: str) -> Any:

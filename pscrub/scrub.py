@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -18,19 +20,16 @@ from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.engine import Engine
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.study import Study
-from pscrub.hypothesis.tree import Tree, unroll
-from pscrub.law.drawing import draw
+from pscrub.hypothesis.tree import unroll
 from pscrub.progress import Clock, Progress, add_seconds, quiet
-from pscrub.result.collect import collect_round, make_reference, sites_of
-from pscrub.result.conclude import Found, conclude, say_kept
-from pscrub.result.draws import Draws, join_draws
-from pscrub.result.exactly import enumerate_law, without_draws
-from pscrub.result.merging import check_continued, check_one_baseline, tell_apart
-from pscrub.result.provenance import law_hash
+from pscrub.result.collect import make_reference
+from pscrub.result.conclude import say_kept
+from pscrub.result.keeping import Keeper, Unkept
+from pscrub.result.manifest import Asked, Manifest
+from pscrub.result.merging import check_continued, check_one_baseline
 from pscrub.result.result import ScrubResult, StudyResult
-from pscrub.result.rounds import Rounds
-from pscrub.result.sampled import Sampled
-from pscrub.result.warnings import warn_of_tree
+from pscrub.result.running import Run
+from pscrub.result.sharing import RunFolder
 
 
 def scrub(
@@ -48,12 +47,14 @@ def scrub(
     randomised: Baseline | float | None = None,
     interval: str = "auto",
     bounds: tuple[float, float] | None = None,
+    donors: str = "independent",
     data_uncertainty: bool = False,
     clusters: str | None = None,
     progress: Progress = quiet,
     each: Callable[[ScrubResult], None] | None = None,
     save: Callable[[StudyResult], None] | None = None,
     after: StudyResult | None = None,
+    out: RunFolder | Path | str | None = None,
 ) -> StudyResult:
     """The scrubbed expected loss and loss recovered of each hypothesis, with intervals for the draws' uncertainty.
 
@@ -79,6 +80,8 @@ def scrub(
         interval: "auto" picks the interval that suits the losses and says so; or "t", "betting", "bernstein" or
             "sequence", see `estimate.choose`.
         bounds: the least and greatest f there can be, if known.
+        donors: "independent", or "permuted": the rows of a block are used about equally often within replicates, of
+            which the interval is made. Fewer draws do where blocks have few rows (`docs/fewer_draws.md`).
         data_uncertainty: also give the values in the population that D is a sample of, whose draws never hold a row
             twice (as many draws again), with the data's uncertainty apart and with the draws'.
         clusters: a column; rows of one value are not independent of one another, rows of different ones are. For
@@ -88,113 +91,72 @@ def scrub(
         save: told, after each hypothesis, of the study's result so far, marked as cut short.
         after: an earlier result of the same study, which this one continues: rounds of draws go on where it ended (or
             begin, with another seed), and the result is of all of them together.
+        out: a folder that keeps each round of draws as soon as it is there, and is shared by whoever else scrubs this
+            study into it. What it has is not drawn again: `draws` counts what is there.
 
     Raises:
         HypothesisError: a hypothesis is not well formed, or its graph is not equal to f on D.
         GraphError: a node fails or is not pure (`check_purity`). Finished rounds go to `save` first.
-        StudyError: options that contradict one another, labels that cannot be told, or `after` is of another study.
+        StudyError: options that contradict one another, labels that cannot be told, or `after` or `out` is of another
+            study.
     """
-    study, stop, asked = Study.of(study), Stop(draws, until_width), Interval(interval, level, bounds)
+    study, stop, wanted = Study.of(study), Stop(draws, until_width, donors), Interval(interval, level, bounds)
     study = study if labels is None else replace(study, labels=labels)
     if seed < 0:
         raise StudyError(f"seed is {seed}; expected 0 or more")
     given = Baseline.given(randomised)
     engine = Engine(study.hypotheses[0].data, device, memory, chunk, progress)
-    earlier = {} if after is None else {result.hypothesis: result for result in after.results}
     found = StudyResult.begun(study.name, tuple(study.notes), seed, str(device), level)
     told = study.label_columns if given is None or study.tells_labels else ()
     found = replace(found, labels=told if given is None else ())
-    clock = Clock()
+    keep: Keeper = Unkept(after) if out is None else RunFolder.of(out, after)
+    asked, clock, places = Asked.of(stop, wanted, exact), Clock(), {h.name: i for i, h in enumerate(study.hypotheses)}
+    units = clusters or ("row" if data_uncertainty else "")
 
     def so_far(cut_short: bool) -> StudyResult:
-        seconds = add_seconds(clock.seconds, *(result.seconds for result in found.results))
-        return replace(found, seconds=seconds, cut_short=cut_short)
+        results = sorted(found.results, key=lambda result: places[result.hypothesis])
+        seconds = add_seconds(clock.seconds, *(result.seconds for result in results))
+        cut_short = cut_short or len(results) < len(places) or any(result.cut_short for result in results)
+        return replace(found, results=tuple(results), seconds=seconds, cut_short=cut_short)
 
     try:
-        with clock("checks"):  # every fault at once; each graph extensionally equal to f on D
-            found = replace(found, rewrites=study.check())
-        for graph, hypotheses in itertools.groupby(study.hypotheses, key=lambda h: h.graph):
-            trees = [unroll(hypothesis) for hypothesis in hypotheses]  # I^T
-            distances = OutputDistances(graph, told or study.labels) if study.by else None
-            with clock("activations on D"):  # with what baselines are made of, in one pass
-                on_data = engine.on_data(graph)
-                engine.foresee(trees, distances, folds_of_baselines(on_data, told, given, seed))
-            with clock("baselines"):  # E_model and E_randomised
-                against = Baselines.of(on_data, told, given, seed, progress)
-                check_one_baseline(on_data, against, found)
-                if not found.results:
-                    reference = make_reference(on_data, told, study.by, against.randomised, seed, progress)
-                    found = replace(found, reference=reference)
-                    check_continued(found, after)
-            gradients = None
-            if data_uncertainty or clusters is not None:
-                with clock("uncertainty of the data"):
-                    gradients = Gradients.of(on_data, told, seed, given, clusters)
-            asked = replace(asked, known=found.reference.known)
-            run = _Run(engine, against, asked, stop, seed, distances, gradients, exact)
-            for tree in trees:
-                result, stopped = run.scrub(tree, earlier.get(tree.hypothesis.name))
-                found = replace(found, results=(*found.results, result))
-                if each is not None:
-                    each(result)
-                if save is not None and (stopped is not None or len(found.results) < len(study.hypotheses)):
-                    save(so_far(cut_short=True))
-                if stopped is not None:
-                    raise stopped
+        with keep:
+            with clock("checks"):  # every fault at once; each graph extensionally equal to f on D
+                found = replace(found, rewrites=study.check())
+                trees = [unroll(hypothesis) for hypothesis in study.hypotheses]  # I^T
+            about = (found.labels, None if given is None else given.value, bool(study.by), units)
+            keep.open(partial(Manifest.of, study.name, trees, seed, asked, about))
+            if (done := keep.finished(tuple(study.by), each)) is not None:  # nothing is left to draw
+                return done
+            for graph, each_tree in itertools.groupby(trees, key=lambda tree: tree.hypothesis.graph):
+                alike = list(each_tree)
+                distances = OutputDistances(graph, told or study.labels) if study.by else None
+                with clock("activations on D"):  # with what baselines are made of, in one pass
+                    on_data = engine.on_data(graph)
+                    engine.foresee(alike, distances, folds_of_baselines(on_data, told, given, seed))
+                with clock("baselines"):  # E_model and E_randomised
+                    against = Baselines.of(on_data, told, given, seed, progress)
+                    check_one_baseline(on_data, against, found)
+                    if not found.reference.data_hash:
+                        reference = make_reference(on_data, told, study.by, against.randomised, seed, progress)
+                        found = keep.agree(replace(found, reference=reference))
+                        check_continued(found, keep.earlier)
+                gradients = None
+                if units:
+                    with clock("uncertainty of the data"):
+                        gradients = Gradients.of(on_data, told, seed, given, clusters)
+                wanted = replace(wanted, known=found.reference.known)
+                run = Run(engine, against, wanted, asked, seed, keep, distances, gradients)
+                for result, stopped in run.scrub_all(alike):
+                    found = replace(found, results=(*found.results, result))
+                    if each is not None:
+                        each(result)
+                    if save is not None and (stopped is not None or len(found.results) < len(places)):
+                        save(so_far(cut_short=True))
+                    if stopped is not None:
+                        raise stopped
     except KeyboardInterrupt:
         return so_far(cut_short=True)
     except GraphError as error:
-        raise reword(error, end=say_kept(found.results, save is not None)) from error.__cause__
+        raise reword(error, end=say_kept(found.results, save is not None or out is not None)) from error.__cause__
     return so_far(cut_short=False)
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """What all hypotheses on one graph are scrubbed with."""
-
-    engine: Engine
-    against: Baselines
-    interval: Interval
-    stop: Stop
-    seed: int
-    distances: OutputDistances | None
-    gradients: Gradients | None
-    exact: bool
-
-    def scrub(self, tree: Tree, before: ScrubResult | None) -> tuple[ScrubResult, BaseException | None]:
-        """The result of one hypothesis, gone on from an earlier one, of the rounds before what stopped it, if any."""
-        name, law, kept, clock = tree.hypothesis.name, law_hash(tree), sites_of(tree), Clock()
-        warnings = tuple(warn_of_tree(tree))
-        sampled = None if self.gradients is None else Sampled(tree, self.gradients, self.engine)
-        if tree.is_determined:
-            with clock("evaluation"):
-                own = without_draws(tree, self.engine, self.interval.level)
-                told = None if sampled is None else sampled.found(self.interval)
-            found = Found(Draws(sites=kept), own, "draws", clock.seconds, warnings=warnings, population=told)
-            return conclude(name, law, found, self.against, self.interval), None
-        if before is not None and (faults := tell_apart(before, law, self.against)):
-            raise StudyError(faults)
-        made = [] if before is None else [before.draws]
-        with clock("exact law"):
-            exact = enumerate_law(tree, self.engine, self.stop, self.interval) if self.exact else None
-        rounds = Rounds(self.stop, self.seed, made, self.against, self.interval, one=exact is not None)
-        stopped: BaseException | None = None
-        try:
-            for each in rounds:
-                with clock("drawing"):  # scrubbed inputs from their law
-                    data = draw(tree, each.size, (each.seed, each.index))
-                with clock("evaluation"):  # f on them
-                    f = self.engine.f(tree, data, self.distances)
-                distances = {} if self.distances is None else self.distances.taken()
-                if sampled is not None:
-                    with clock("draws apart"):  # and of the population
-                        sampled.draw(each)
-                made.append(collect_round(tree, kept, each, data, f, distances))
-        except (KeyboardInterrupt, GraphError) as error:
-            if not made:
-                raise
-            stopped = error
-        rule = "width" if "width" in (self.stop.rule, before and before.stopping) else "draws"
-        warnings, told = warnings + rounds.warnings, None if sampled is None else sampled.found(self.interval, before)
-        found = Found(join_draws(made), exact, rule, clock.seconds, stopped is not None, warnings, told)
-        return conclude(name, law, found, self.against, self.interval), stopped

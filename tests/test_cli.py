@@ -107,7 +107,9 @@ def test_a_users_own_study_end_to_end(file: str, tmp_path: Path, capsys: pytest.
     assert document["notes"] == ["of 200 rows"]
     # Progress went to standard error: a line for each hypothesis, and where the files are.
     assert re.search(r"1/2\s+sign: .* % recovered", err) and re.search(r"2/2\s+nothing: ", err)
-    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "result.json", "result.nc", "table.md"]
+    derived = ["report.html", "result.json", "result.nc", "table.md"]
+    kept = ["manifest.json", "rounds", "study.nc"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(kept + derived)
     assert json.loads((folder / "result.json").read_text()) == document
     table = (folder / "table.md").read_text()
     assert table.count("\n| ") >= 3 and "| sign |" in table and "of 200 rows" in table
@@ -177,8 +179,12 @@ def test_files_are_written_whole_or_not_at_all(
     file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "out"
+
+    def files() -> dict[str, bytes]:
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
     assert main(["run", file, "--draws", "50", "--out", str(folder)]) == 0
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = files()
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -187,7 +193,7 @@ def test_files_are_written_whole_or_not_at_all(
     capsys.readouterr()
     assert main(["run", file, "--draws", "80", "--out", str(folder)]) == 2
     assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before  # nor is anything left lying about
+    assert files() == before  # nor is anything left lying about
 
 
 def test_an_interrupt_prints_the_estimates_so_far(
@@ -201,7 +207,7 @@ def test_an_interrupt_prints_the_estimates_so_far(
         if told == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("pscrub.cli._Bar.progress", interrupt)
+    monkeypatch.setattr("pscrub.running.Bar.progress", interrupt)
     assert main(["run", file, "--draws", str(4 * ROUND), "--draws-only", "--json", "-P", "both=1"]) == 130
     document = json.loads(capsys.readouterr().out)
     (row,) = document["rows"]

@@ -48,9 +48,11 @@ def test_help_lists_the_commands_and_each_ones_options(capsys: pytest.CaptureFix
 
 
 OPTIONS = {
-    "run": "--draws --until-width --interval --bounds --data-uncertainty --clusters --device --out --after --by "
-    "--claims --draws-only --measures --json --label --seed -P",
-    "report": "",
+    "run": "--draws --until-width --interval --bounds --donors --data-uncertainty --clusters --device --out "
+    "--fresh --shard --without-damaged --after --by --claims --draws-only --measures --json --label --seed -P",
+    "status": "--watch",
+    "merge": "--out --without-damaged",
+    "report": "--without-damaged",
     "list": "",
     "show": "--plan --label --seed -P",
     "verify": "--draws --json --label --seed -P",
@@ -61,5 +63,6 @@ OPTIONS = {
     "-P",
     "sharing": "--hypothesis --draws --level --markdown --label --seed -P",
     "ablations": "--hypothesis --draws --level --markdown --label --seed -P",
+    "pessimal": "--hypothesis --markdown --label --seed -P",
 }
 """Each command, and the options that it takes."""

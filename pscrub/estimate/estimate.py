@@ -31,8 +31,20 @@ class Method(Outcome):
     BETTING_SEQUENCE = "betting sequence", "confidence sequence by betting, suited to {best:,} draws{why}"
     NONE = "no interval", "no interval{why}"
     TWO_STAGE = "two-stage", "{method}, two-stage"
+    REPLICATES = "t of replicates", "t, of {replicates:,} replicates with permuted donors{why}"
+    OF_REPLICATES = (
+        "of replicates",
+        "{method}, on the means of {replicates:,} replicates with permuted donors: few, and so wide; independent "
+        "donors give more to go by",
+    )
+    AS_INDEPENDENT = (
+        "as independent",
+        "{method}; donors are permuted, but replicates tell too little of how far they vary: no less than of as many "
+        "independent draws",
+    )
     NOTHING_SWAPPED = "nothing swapped", "exact: nothing can be swapped"
     LISTED = "law of f", "exact: the law of f ({values:,} values) in {evaluations:,} evaluations"
+    CHOSEN = "donors chosen", "exact: donors chosen, not drawn"
     ONE_ROW = "one row", "exact: f depends on one row"
     MODEL = "the model's own", "exact: the model's own"
 

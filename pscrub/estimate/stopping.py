@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from torch import Tensor
 
-from pscrub.errors import StudyError
+from pscrub.errors import StudyError, close
 from pscrub.estimate.estimate import Estimate, Interval, Method, choose, mean_of_pairs, widen
 from pscrub.outcomes import Outcome
 
+Donors = Literal["independent", "permuted"]
+DONORS: tuple[str, ...] = get_args(Donors)
 ROUND = 16_384
 """Draws in a round: stratified, evaluated and added to the estimate together, so that stopping early stays unbiased."""
 WIDTH = 1.0
@@ -42,13 +45,15 @@ class Stop:
     Args:
         draws: a number of them; rounded up to pairs.
         until_width: in its place, the full width in points of loss recovered at which to stop; WIDTH by default.
+        donors: "independent", or "permuted" within replicates (`estimate.replicates`).
 
     Raises:
-        StudyError: both, or values that no run could stop at.
+        StudyError: both, values that no run could stop at, or unknown donors.
     """
 
     draws: int | None = None
     until_width: float | None = None
+    donors: str = "independent"
 
     def __post_init__(self) -> None:
         if self.draws is not None and self.draws < 1:
@@ -59,6 +64,20 @@ class Stop:
             )
         if self.draws is not None and self.until_width is not None:
             raise StudyError("draws and until-width were both given; expected one of them")
+        if self.donors not in DONORS:
+            raise StudyError(f"unknown donors '{self.donors}'{close(self.donors, DONORS)}; one of {', '.join(DONORS)}")
+
+    def check(self, interval: Interval) -> None:
+        """Nothing, if draws of these donors have an interval of that kind.
+
+        Raises:
+            StudyError: a confidence sequence is asked for, and donors are permuted.
+        """
+        if self.donors == "permuted" and interval.kind == "sequence":
+            raise StudyError(
+                "a confidence sequence may be looked at after any draw, and permuted donors are dealt out replicate by "
+                "replicate; use independent donors, or another interval"
+            )
 
     @property
     def width(self) -> float:

@@ -14,14 +14,15 @@ from pscrub.graph.checking import Trial
 from pscrub.graph.cuts import Cut
 from pscrub.graph.families import Family
 from pscrub.graph.graph import Graph, Node
-from pscrub.graph.judging import Judge, Loss, Where, label_next_tokens
+from pscrub.graph.judging import LOGITS, Judge, Loss, Where, label_next_tokens
 from pscrub.graph.names import Names
 from pscrub.graph.once import Traced
 from pscrub.graph.pieces import Piece
 from pscrub.graph.points import Point, Sizes
 from pscrub.graph.tracing import Rows, open_behaviours, set_checked
 
-LOGITS = "logits"
+COMPONENTS = ("embed", "pos_embed", "z", "mlp_out")
+"""Kinds of what is added to the residual stream."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,25 @@ class Decoder:
     title: str
     traced: Traced = field(repr=False)
     names: Names = field(repr=False)
+
+    @property
+    def length(self) -> int:
+        """How many positions there are."""
+        return self.points[LOGITS].shape[0]
+
+    @property
+    def group(self) -> int:
+        """How many query heads one head of keys and values serves."""
+        return self.sizes.group
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The nodes of what is added to the residual stream: embeddings, every z, every MLP's output."""
+        return tuple(dict.fromkeys(each.node for each in self.points.values() if each.kind in COMPONENTS))
+
+    def width(self, node: str) -> int:
+        """The size of a node's last axis."""
+        return next(p.shape[-1] for p in self.points.values() if p.node == node and p.entries is None)
 
     def piece(self, name: str) -> Piece:
         """The piece of a node that a name is of, without a position.
@@ -106,19 +126,19 @@ class Decoder:
             at: a position (from the end if negative), several, a column of positions, or None for all that have one.
             labels: the column of next tokens, int64 [N, positions - 1]: no inputs, so breaking them breaks none.
         """
-        return Judge(self.data, self.points[LOGITS].shape[0]).next_token_loss(at, labels)
+        return Judge(self.data, self.length).next_token_loss(at, labels)
 
     def logit_difference(self, answers: str, distractors: str, at: Where = -1) -> Loss:
         """The mean logit of the answers less that of the distractors, [batch]; columns of token ids [N] or [N, k]."""
-        return Judge(self.data, self.points[LOGITS].shape[0]).logit_difference(answers, distractors, at)
+        return Judge(self.data, self.length).logit_difference(answers, distractors, at)
 
     def answer_log_prob(self, answers: str, at: Where = -1) -> Loss:
         """The log-probability of the answer in nats, [batch]; of several answers [N, k] that of any of them."""
-        return Judge(self.data, self.points[LOGITS].shape[0]).answer_log_prob(answers, at)
+        return Judge(self.data, self.length).answer_log_prob(answers, at)
 
     def answer_accuracy(self, answers: str, at: Where = -1) -> Loss:
         """1 where the largest logit is the answer's (one of the answers', [N, k]), else 0, [batch]."""
-        return Judge(self.data, self.points[LOGITS].shape[0]).answer_accuracy(answers, at)
+        return Judge(self.data, self.length).answer_accuracy(answers, at)
 
     def own_divergence(self, own: str, at: Where = -1) -> Loss:
         """KL of the output from the model's own in nats, [batch].
@@ -128,7 +148,7 @@ class Decoder:
                 `decoder.on(Dataset({**decoder.data.columns, "own": decoder.own_logits()}))`.
             at: as for `next_token_loss`.
         """
-        return Judge(self.data, self.points[LOGITS].shape[0]).own_divergence(own, at)
+        return Judge(self.data, self.length).own_divergence(own, at)
 
     def own_logits(self) -> Tensor:
         """The model's own logits [N, positions, vocabulary] on every row of D, on the CPU."""

@@ -13,6 +13,8 @@ from pscrub.errors import GraphError, close
 from pscrub.graph.graph import Node
 from pscrub.graph.pieces import Position
 
+LOGITS = "logits"
+"""The node of a language model's logits."""
 Where = int | str | Position | Sequence[int] | None
 """Positions: one, several, those of a column, all."""
 
@@ -108,7 +110,7 @@ class Judge:
             where = columns[-1] + offset if column else None
             return read(_choose_positions(logits, places, where), *columns[: len(labels)], where)
 
-        reads = ("logits", *labels, column) if column else ("logits", *labels)
+        reads = (LOGITS, *labels, column) if column else (LOGITS, *labels)
         return Loss(name, reads, loss, labels=labels)
 
     def _column(self, name: str, dims: Sequence[int]) -> None:

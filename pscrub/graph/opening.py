@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from pscrub.data.dataset import Dataset
 from pscrub.errors import TraceError, close
 from pscrub.graph.cuts import Cut
-from pscrub.graph.decoder import LOGITS, Decoder, within_wrapper
+from pscrub.graph.decoder import Decoder, within_wrapper
 from pscrub.graph.equal import find_gap
 from pscrub.graph.families import FAMILIES, NAMES, STREAM, Family, tell_family
-from pscrub.graph.judging import label_next_tokens
+from pscrub.graph.judging import LOGITS, label_next_tokens
 from pscrub.graph.names import Names
 from pscrub.graph.nested import pick
 from pscrub.graph.once import Traced, trace_all

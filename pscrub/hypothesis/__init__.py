@@ -8,7 +8,9 @@ of the same claims are made here too, and what bins with random offsets stand fo
 
 from pscrub.hypothesis.ablation import KINDS, RESAMPLING, Ablation
 from pscrub.hypothesis.behaviours import DISTANCES, output_distance, restrict
+from pscrub.hypothesis.circuits import circuit, write_circuit
 from pscrub.hypothesis.claim import EXACT, Claim
+from pscrub.hypothesis.exchange import read_auto_circuit, read_eap, write_eap
 from pscrub.hypothesis.hypothesis import Hypothesis, Sharing, drop_members
 from pscrub.hypothesis.isomorphism import make_isomorphic
 from pscrub.hypothesis.joins import join, join_graphs, permits, same_claims, signature
@@ -29,6 +31,7 @@ __all__ = [
     "Site",
     "Study",
     "Tree",
+    "circuit",
     "draw_offsets",
     "draw_together",
     "drop_members",
@@ -41,9 +44,13 @@ __all__ = [
     "output_distance",
     "permits",
     "random_features",
+    "read_auto_circuit",
+    "read_eap",
     "refine",
     "restrict",
     "same_claims",
     "signature",
     "unroll",
+    "write_circuit",
+    "write_eap",
 ]

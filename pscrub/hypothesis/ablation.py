@@ -92,6 +92,8 @@ def replacements(tree: Tree, ablation: Ablation, on_data: Callable[[str], Tensor
     for path, site in tree.sites.items():
         if site.claim is not None and path not in chosen:
             continue
+        if site.claim is None and site.parent is not None:  # its reader's own: places, an exact rest
+            continue
         values = {}
         for name in (site.claim.at,) if site.claim is not None else tree.source(path):
             value = on_data(name)

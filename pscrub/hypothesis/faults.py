@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor
@@ -39,7 +40,7 @@ def find_naming_faults(claims: Sequence[Claim], graph: Graph, data: Dataset) -> 
         if claim.rest not in ("unimportant", EXACT):
             yield f"claim '{claim.name}' has rest='{claim.rest}'; expected 'unimportant' or 'exact'"
         for what, names in (("name", [r.name for r in claim.reads]), ("node", [r.at for r in claim.reads])):
-            for twice in sorted({name for name in names if names.count(name) > 1}):
+            for twice in sorted(name for name, times in Counter(names).items() if times > 1):
                 yield f"claim '{claim.name}' reads two claims of the same {what} '{twice}'"
     # c is injective: a node of G that two claims sit at would have to carry two values on one path.
     sits: dict[str, list[str]] = {}
@@ -61,7 +62,7 @@ def find_edge_faults(claims: Sequence[Claim], graph: Graph) -> Iterator[str]:
         graph: G.
     """
     for claim in claims:
-        if claim.at not in graph:
+        if claim.at not in graph or not claim.reads:
             continue
         # An edge of I stands for the paths of G that meet no other claim that is read: those carry that claim's value.
         reached = graph.ancestors(claim.at, {read.at for read in claim.reads})

@@ -107,6 +107,18 @@ def read_inputs(graph: Graph, claim: Claim) -> Reading:
     )
 
 
+def find_far(graph: Graph, claim: Claim) -> set[str]:
+    """What a claim reads that is no edge away, slices, copies and pieces seen through.
+
+    Args:
+        graph: G.
+        claim: about one of its nodes, all that it reads on paths to it.
+    """
+    claimed = {read.at for read in claim.reads}
+    between = graph.ancestors(claim.at, claimed) - claimed
+    return claimed - _find_edges(graph, claim.at, claimed, _lead_to(graph, between, claimed))[1]
+
+
 def _find_edges(graph: Graph, at: str, claimed: set[str], leading: set[str]) -> tuple[set[str], set[str]]:
     """What is seen through between a node and the inputs that are an edge away, the node too; and those inputs."""
     body, waiting = {at}, [at] if _is_cut(graph, at) else []

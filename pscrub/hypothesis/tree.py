@@ -130,7 +130,8 @@ class Tree:
         counts = f"{_count(len(self.sites), 'site')}, {_count(len(self.leaves), 'leaf', 'leaves')}"
         lines = [f"Tree of '{self.hypothesis.name}': {counts}"]
         for path, site in list(self.sites.items())[:SHOWN]:
-            said = "unimportant inputs" if site.claim is None else site.claim.feature_name
+            drawn = "unimportant inputs" if site.parent is None else "its reader's own"
+            said = drawn if site.claim is None else site.claim.feature_name
             lines.append(f"  {path}: {said}, {_count(site.partition.n_blocks, 'block')}")
         if len(self.sites) > SHOWN:
             lines.append(f"  and {len(self.sites) - SHOWN:,} more")

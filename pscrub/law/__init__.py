@@ -1,8 +1,8 @@
 """The law of scrubbed inputs, by three routes that share no code.
 
-Drawn: `program` is the generative program, and `draw` the only place where anything is sampled. By messages over the
-tree: probabilities, entropies and the law of f, exactly, without listing X^n. From the claims' constraints alone: the
-law of maximum entropy, which Theorem 2 says is the same.
+Drawn: `program` is the generative program, and `draw` the place where it is sampled, `draw_permuted` with donors dealt
+out. By messages over the tree: probabilities, entropies and the law of f, exactly, without listing X^n. From the
+claims' constraints alone: the law of maximum entropy, which Theorem 2 says is the same.
 """
 
 from pscrub.law.constraints import Constraints, Cut, TooManyCells, Wire, leaves_of, list_constraints, minimal_cuts
@@ -21,8 +21,10 @@ from pscrub.law.exact import (
     log_prob_by_summation,
     pass_on,
 )
+from pscrub.law.extremes import Extremes, find_extremes
 from pscrub.law.maxent import Certificate, NotSolved, Solution, certificate, certify, perturb, solve_conic, solve_newton
 from pscrub.law.of_f import Listed, law_of_f, list_within, scrubbed_expectation
+from pscrub.law.permuted import draw_permuted
 
 __all__ = [
     "Certificate",
@@ -31,6 +33,7 @@ __all__ = [
     "Datum",
     "EntropyBudget",
     "EntropyRow",
+    "Extremes",
     "Law",
     "LemmaRow",
     "Listed",
@@ -46,7 +49,9 @@ __all__ = [
     "datum_laws",
     "draw",
     "draw_alike",
+    "draw_permuted",
     "entropy_budget",
+    "find_extremes",
     "inputs_law",
     "law_of_f",
     "leaf_law",

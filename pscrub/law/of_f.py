@@ -75,6 +75,19 @@ def scrubbed_expectation(tree: Tree, limit: int = CELLS, ablation: Ablation = RE
     return math.fsum(value * p for value, p in law_of_f(tree, limit, ablation).items())
 
 
+def list_by_block(tree: Tree, limit: int = CELLS) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """For each setting of shared draws: blocks of the root's output int64, values of f behind each, probabilities.
+
+    Args:
+        tree: the treeified hypothesis.
+        limit: as for `law_of_f`.
+
+    Raises:
+        HypothesisError: as for `law_of_f`.
+    """
+    return _Messages(tree, limit, RESAMPLING).list_by_block()
+
+
 @dataclass(frozen=True)
 class Listed:
     """E_scrubbed from the law of f.
@@ -180,12 +193,16 @@ class _Messages:
 
     def list_law(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Values of f with their probabilities, float64 [values] both, for each setting of the shared draws."""
+        return ((values, mass) for _, values, mass in self.list_by_block())
+
+    def list_by_block(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The same by block of the root's output, int64 [values], each value once for each block."""
         tree = self.tree
         # P(f = v) = sum over settings of the shared draws, and blocks b of the output, of P(setting) P(b) P(v | b).
         for setting, p in self.list_settings():
             root = self.pass_to_root(setting)
             weight = root.p * tree.sites[tree.root].partition.block_weights[root.block] * p
-            yield root.values[tree.hypothesis.graph.output][root.value].double(), weight
+            yield root.block, root.values[tree.hypothesis.graph.output][root.value].double(), weight
 
     def list_settings(self) -> Iterator[tuple[Setting, float]]:
         """Each value of the shared draws with its probability."""

@@ -1,9 +1,9 @@
 """What more can be asked of a hypothesis than its loss recovered.
 
 Side by side on common random numbers (`compare`, `ladder`); what each claim costs; other ablations and ways of sharing;
-how specific a hypothesis is; real values at every resolution, and in bins with random offsets; whole distributions;
-posteriors; worked examples held against their formulas; the theorems on a study's own data (`verify`); and an adversary
-that looks for claims left out.
+how specific a hypothesis is, and the worst of what it permits; real values at every resolution, and in bins with random
+offsets; whole distributions; posteriors; worked examples held against their formulas; the theorems on a study's
+own data (`verify`); and an adversary that looks for claims left out.
 """
 
 from pscrub.questions.ablations import compare_ablations
@@ -35,6 +35,7 @@ from pscrub.questions.sharing import SharingTable, sharing_table
 from pscrub.questions.specificity import Frontier, frontier, order, orders
 from pscrub.questions.verification import StudyVerification, Verification, verify, verify_hypothesis
 from pscrub.questions.worked import Agreement, agreements
+from pscrub.questions.worst import Pessimal, PessimalRow, scrub_pessimally
 
 __all__ = [
     "AdversaryResult",
@@ -49,6 +50,8 @@ __all__ = [
     "Mixture",
     "NodeTest",
     "OutputDistance",
+    "Pessimal",
+    "PessimalRow",
     "Posterior",
     "Resolution",
     "SharingTable",
@@ -77,6 +80,7 @@ __all__ = [
     "output_distances",
     "resolution_curve",
     "scrub_mixture",
+    "scrub_pessimally",
     "sharing_table",
     "verify",
     "verify_hypothesis",

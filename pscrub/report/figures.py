@@ -16,7 +16,7 @@ from scipy import stats
 from torch import Tensor
 
 from pscrub.estimate.estimate import Estimate, mean_of_pairs
-from pscrub.result.draws import Draws, Groups
+from pscrub.result.draws import Draws, Groups, Round
 from pscrub.result.result import ScrubResult, StudyResult
 
 Values = dict[str, Any]
@@ -109,10 +109,15 @@ def provenance(result: StudyResult) -> Values:
 
 
 def _rounds(draws: Draws) -> list[str]:
-    seeds: dict[int, list[int]] = {}
+    seeds: dict[int, list[Round]] = {}
     for each in draws.rounds:
-        seeds.setdefault(each.seed, []).append(each.size)
-    return [f"seed {seed}: {len(sizes)} rounds, {sum(sizes):,} draws" for seed, sizes in seeds.items()]
+        seeds.setdefault(each.seed, []).append(each)
+    told = []
+    for seed, rounds in seeds.items():
+        dealt = sum(each.replicates for each in rounds)
+        permuted = f", donors permuted within {dealt:,} replicates" if dealt else ""
+        told.append(f"seed {seed}: {len(rounds)} rounds, {sum(each.size for each in rounds):,} draws{permuted}")
+    return told
 
 
 def _within(f: Tensor, level: float) -> list[tuple[int, float, float, float]]:

@@ -11,7 +11,6 @@ from pscrub.estimate.jackknife import Population
 from pscrub.estimate.limits import Limits
 from pscrub.estimate.population import Figures, data_uncertainty
 from pscrub.estimate.recovered import loss_recovered, no_narrower
-from pscrub.estimate.stopping import estimate_losses
 from pscrub.result.draws import Draws
 from pscrub.result.result import ScrubResult
 from pscrub.result.warnings import warn_of_numbers, warn_of_sites
@@ -52,7 +51,7 @@ def conclude(hypothesis: str, law: str, found: Found, against: Baselines, interv
     """
     estimate = found.exact
     if estimate is None:
-        estimate = estimate_losses(found.draws.losses, found.draws.by_round[0], found.rule, interval)
+        estimate = found.draws.estimate(found.rule, interval)
     score = loss_recovered(estimate, against)
     data = None
     if found.population is not None:

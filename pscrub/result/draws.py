@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,7 +13,10 @@ import torch
 from torch import Tensor
 
 from pscrub.errors import StudyError
+from pscrub.estimate.estimate import Estimate, Interval
 from pscrub.estimate.known import Known, Seen
+from pscrub.estimate.replicates import estimate_replicates
+from pscrub.estimate.stopping import estimate_losses
 from pscrub.records import Equal
 
 
@@ -32,11 +36,13 @@ class Round:
         seed: of the run.
         index: of the round within the run, from 0.
         size: its draws.
+        replicates: that its draws are made up of, donors being permuted within each; 0 if they are independent.
     """
 
     seed: int
     index: int
     size: int
+    replicates: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,22 @@ class Draws(Equal):
     worst: tuple[Extreme, ...] = ()
 
     @property
+    def donors(self) -> str:
+        """How they were drawn: "permuted" or "independent"."""
+        return "permuted" if any(r.replicates for r in self.rounds) else "independent"
+
+    def estimate(self, rule: str, interval: Interval) -> Estimate:
+        """E_scrubbed from all rounds (`estimate_losses`, or `estimate_replicates` of permuted donors).
+
+        Args:
+            rule: "draws" or "width": how their number was found.
+            interval: which is asked for.
+        """
+        if self.donors == "permuted":
+            return estimate_replicates(self.by_round, [r.replicates for r in self.rounds], rule, interval)
+        return estimate_losses(self.losses, self.by_round[0], rule, interval)
+
+    @property
     def by_round(self) -> tuple[Tensor, ...]:
         """The losses of each round."""
         return self.losses.split([r.size for r in self.rounds]) if self.rounds else ()
@@ -167,13 +189,17 @@ def join_draws(pieces: Iterable[Draws]) -> Draws:
     """All draws of some records of one hypothesis, rounds in order of seed and index.
 
     Raises:
-        StudyError: a round is in two of them.
+        StudyError: a round is in two of them, or only some have permuted donors.
     """
     pieces = list(pieces)
+    if len({each.donors for each in pieces if each.rounds}) > 1:
+        raise StudyError(
+            "donors are permuted in some of the draws and independent in others; they make no one estimate"
+        )
     rounds = [(each, i, start) for each in pieces for i, start in enumerate(_starts(each))]
     rounds.sort(key=lambda r: (r[0].rounds[r[1]].seed, r[0].rounds[r[1]].index))
     made = [each.rounds[i] for each, i, _ in rounds]
-    twice = sorted({(r.seed, r.index) for r in made if sum((r.seed, r.index) == (o.seed, o.index) for o in made) > 1})
+    twice = sorted(name for name, times in Counter((r.seed, r.index) for r in made).items() if times > 1)
     if twice:
         listed = ", ".join(f"round {index} of seed {seed}" for seed, index in twice[:3])
         raise StudyError(f"the same draws are in both results ({listed}); expected other rounds or another seed")

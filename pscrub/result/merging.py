@@ -48,7 +48,7 @@ def merge(a: StudyResult, b: StudyResult) -> StudyResult:
     if not shared:
         faults.append("the results have no hypothesis in common")
     for one, other in shared:
-        faults += tell_apart(one, other.law_hash, Baselines(other.model, other.randomised))
+        faults += tell_apart(one, other.law_hash, Baselines(other.model, other.randomised), other.draws.donors)
     if faults:
         raise StudyError(faults)
     pairs = {one.hypothesis: _merge(one, other, a) for one, other in shared}
@@ -87,14 +87,22 @@ def tell_labels_apart(a: StudyResult, b: StudyResult) -> list[str]:
     return [f"the labels are {', '.join(a.labels)} in one result and {', '.join(b.labels)} in the other"]
 
 
-def tell_apart(one: ScrubResult, law: str, against: Baselines) -> list[str]:
-    """What shows that a result is not of some scrubbing law (its hash) and baselines."""
-    name, faults = one.hypothesis, []
+def tell_apart(one: ScrubResult, law: str, against: Baselines, donors: str) -> list[str]:
+    """What shows that a result is not of some scrubbing law (its hash), baselines and way to draw donors."""
+    faults = []
+    if one.draws.rounds and one.draws.donors != donors:
+        faults.append(f"'{one.hypothesis}': donors are {one.draws.donors} in one and {donors} in the other")
     if one.law_hash != law:
-        faults.append(f"'{name}' is another hypothesis in each: {one.law_hash} and {law}")
+        faults.append(f"'{one.hypothesis}' is another hypothesis in each: {one.law_hash} and {law}")
+    return faults + tell_baselines_apart(one.hypothesis, Baselines(one.model, one.randomised), against)
+
+
+def tell_baselines_apart(name: str, one: Baselines, other: Baselines) -> list[str]:
+    """What shows that two baselines of a hypothesis are of different ones; nothing of what was sampled."""
+    faults = []
     for what, first, second in (
-        ("E_model", one.model, against.model),
-        ("E_randomised", one.randomised, against.randomised),
+        ("E_model", one.model, other.model),
+        ("E_randomised", one.randomised, other.randomised),
     ):
         near = math.isclose(first.value, second.value, rel_tol=1e-5, abs_tol=1e-12)
         if not near and first.exact and second.exact and first.value == first.value:

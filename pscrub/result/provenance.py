@@ -23,8 +23,8 @@ def data_hash(data: Dataset) -> str:
     for name, column in data.columns.items():
         array = column.cpu().contiguous() if isinstance(column, Tensor) else column
         hashed.update(f"{name} {tuple(array.shape)} {array.dtype}".encode())
-        hashed.update(_bytes(array))
-    hashed.update(_bytes(data.weights))
+        hashed.update(bytes_of(array))
+    hashed.update(bytes_of(data.weights))
     return hashed.hexdigest()[:16]
 
 
@@ -39,7 +39,7 @@ def law_hash(tree: Tree) -> str:
         hashed.update(repr((path, site.parent, at, sorted((site.given or {}).items()))).encode())
         key = id(site.partition)
         if key not in partitions:
-            partitions[key] = hashlib.sha256(_bytes(site.partition.labels)).digest()
+            partitions[key] = hashlib.sha256(bytes_of(site.partition.labels)).digest()
         hashed.update(partitions[key])
     return hashed.hexdigest()[:16]
 
@@ -51,7 +51,8 @@ def versions() -> Mapping[str, str]:
     return {"pscrub": version("pscrub"), "python": platform.python_version()} | libraries
 
 
-def _bytes(array: Any) -> bytes:
+def bytes_of(array: Any) -> bytes:
+    """The bytes of a dense tensor on the CPU, or of an array, row by row."""
     if isinstance(array, Tensor):
         return array.reshape(-1).view(torch.uint8).numpy().tobytes() if array.numel() else b""
     return np.ascontiguousarray(array).tobytes()

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from torch import Tensor
 
 from pscrub.estimate import stopping
 from pscrub.estimate.baselines import Baselines
 from pscrub.estimate.estimate import Interval, Method, mean_of_pairs
 from pscrub.estimate.recovered import loss_recovered
-from pscrub.estimate.stopping import Halt, Stop, estimate_losses, more_draws, sizes_of_rounds
+from pscrub.estimate.replicates import round_up, sizes_of_replicates
+from pscrub.estimate.stopping import Halt, Stop, more_draws, sizes_of_rounds
+from pscrub.hypothesis.tree import Tree
+from pscrub.law.drawing import draw
+from pscrub.law.permuted import draw_permuted
 from pscrub.outcomes import Said
 from pscrub.result.draws import Draws, Round, join_draws
+from pscrub.result.keeping import KeptRound
+
+
+def draw_round(tree: Tree, made: Round) -> dict[str, Tensor]:
+    """path -> int64 [draws]: the scrubbed inputs of a round, from their law; its name is their seed."""
+    name = made.seed, made.index
+    return draw_permuted(tree, made.size, name, made.replicates) if made.replicates else draw(tree, made.size, name)
 
 
 class Rounds:
-    """The rounds to make, one by one; what each gave must be among `made` before the next is asked for.
+    """The rounds to make, stage by stage: those of a stage in any order, by anyone, before the next is asked for.
 
-    A round is named by seed and index: a run that goes on from an earlier one goes on counting where that ended.
+    A round is named by seed and index. Which rounds there are to be depends on the rule and on what finished rounds
+    gave, never on who made them, when, or which were there when a command began: so runs that were cut short, and
+    processes that share a folder, come to the same rounds as one that was not. Draws that were asked for are counted
+    over the rounds that are there; a run that goes on from an earlier result adds to it, and goes on counting rounds
+    where that ended.
 
     Args:
         stop: when to stop.
         seed: of the run.
-        made: the draws so far; the caller adds to it.
+        made: the finished rounds, by index; the caller adds to it.
         against: the baselines, which say how wide a point of loss recovered is.
         interval: which is asked for.
+        before: the draws of the earlier result.
         one: no interval has to narrow, as E_scrubbed is known without draws: if no number is asked for, one round.
     """
 
@@ -31,38 +49,57 @@ class Rounds:
         self,
         stop: Stop,
         seed: int,
-        made: Sequence[Draws],
+        made: Mapping[int, KeptRound],
         against: Baselines,
         interval: Interval,
+        before: Draws | None = None,
         one: bool = False,
     ) -> None:
-        self.one = one
         self.stop, self.seed, self.made, self.against, self.interval = stop, seed, made, against, interval
+        self.before, self.one = before, one
         self.warnings: tuple[Said, ...] = ()
+        own = () if before is None else (r.index for r in before.rounds if r.seed == seed)
+        self.first = 1 + max(own, default=-1)
 
-    def __iter__(self) -> Iterator[Round]:
+    def __iter__(self) -> Iterator[list[Round]]:
         if self.stop.draws is not None:
-            sizes = sizes_of_rounds(self.stop.draws)
-        elif self.one:
-            sizes = iter([] if self.made else [stopping.ROUND])
-        else:
-            sizes = self._until_narrow()
-        for size in sizes:
-            own = (r.index for each in self.made for r in each.rounds if r.seed == self.seed)
-            yield Round(self.seed, 1 + max(own, default=-1), size)
+            yield from self._so_many(self.stop.draws)
+        elif not self.one:
+            yield from self._until_narrow()
+        elif not self.made and self.before is None:
+            yield self._name(self._sizes(stopping.ROUND))
 
-    def _until_narrow(self) -> Iterator[int]:
+    def draws(self) -> Draws:
+        """All there are, of the earlier result too."""
+        return self._join(sorted(self.made))
+
+    def _so_many(self, draws: int) -> Iterator[list[Round]]:
+        draws = round_up(draws) if self.stop.donors == "permuted" else draws + draws % 2
+        while (more := draws - sum(each.name.size for each in self.made.values())) > 0:
+            yield self._name(self._sizes(more))
+
+    def _sizes(self, draws: int, alike: int | None = None) -> Iterator[tuple[int, int]]:
+        """(draws, replicates) of the rounds that so many draws are made in."""
+        if self.stop.donors == "permuted":
+            return sizes_of_replicates(draws, alike)
+        return ((size, 0) for size in sizes_of_rounds(draws))
+
+    def _until_narrow(self) -> Iterator[list[Round]]:
         """Stein: the first round sets how many draws reach the width, whatever later rounds show."""
-        if not self.made:
-            yield stopping.ROUND
+        upto = self.first
+        if self.before is None:
+            if upto not in self.made:
+                yield self._name(self._sizes(stopping.ROUND))
+            upto += 1
+        pilot = (self.before or self.made[self.first].draws).by_round[0]
         against, width = self.against, self.stop.width
-        if loss_recovered(mean_of_pairs(self.made[0].by_round[0], self.interval.level), against) is None:
+        if loss_recovered(mean_of_pairs(pilot, self.interval.level), against) is None:
             self.warnings = (Halt.NO_SCALE.say(draws=stopping.ROUND),)
             return
         wanted = width * abs(against.model.value - against.randomised.value) / 100
         while True:
-            draws = join_draws(self.made)
-            estimate = estimate_losses(draws.losses, draws.by_round[0], self.stop.rule, self.interval)
+            draws = self._join(range(self.first, upto))
+            estimate = draws.estimate(self.stop.rule, self.interval)
             if estimate.interval == Method.NONE.value:
                 self.warnings = (Halt.NO_ENDS.say(draws=estimate.draws),)
                 return
@@ -71,4 +108,24 @@ class Rounds:
                 self.warnings = (Halt.MOST.say(draws=estimate.draws, width=width),)
             if not more or self.warnings:
                 return
-            yield from sizes_of_rounds(more)
+            first = draws.rounds[0]  # Stein's stages are about errors that are alike: replicates of one size
+            sizes = self._sizes(more, first.size // max(first.replicates, 1))
+            stage = [Round(self.seed, upto + i, *size) for i, size in enumerate(sizes)]
+            upto += len(stage)
+            owed = [each for each in stage if each.index not in self.made]
+            if owed:
+                yield owed
+
+    def _name(self, sizes: Iterable[tuple[int, int]]) -> list[Round]:
+        """Rounds of such sizes, in the places that are free."""
+        index, named = self.first, list[Round]()
+        for size in sizes:
+            while index in self.made:
+                index += 1
+            named.append(Round(self.seed, index, *size))
+            index += 1
+        return named
+
+    def _join(self, indices: Sequence[int]) -> Draws:
+        pieces = [] if self.before is None else [self.before]
+        return join_draws([*pieces, *(self.made[i].draws for i in indices)])

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from torch import Tensor
 
 from pscrub.estimate.estimate import Interval, Method, exact_estimate
 from pscrub.estimate.gradients import Gradients, add_by_unit, exact_gradient
 from pscrub.estimate.jackknife import Influence, Population, pool_populations
 from pscrub.evaluate.engine import Engine
 from pscrub.hypothesis.tree import Tree
-from pscrub.law.apart import draw_apart, plan_places
+from pscrub.law.apart import Apart, draw_apart, plan_places
 from pscrub.result.draws import Round
+from pscrub.result.keeping import KeptRound
 from pscrub.result.result import ScrubResult
 
 
 class Sampled:
     """What is known of one hypothesis in the population.
+
+    Sums over rounds are made in the order of the rounds, whoever drew them and when, so that they come to the same: a
+    round of which all before it are there is added at once, others in the end, from their draws made again.
 
     Args:
         tree: the treeified hypothesis.
@@ -26,19 +33,37 @@ class Sampled:
     def __init__(self, tree: Tree, gradients: Gradients, engine: Engine) -> None:
         self.tree, self.gradients, self.engine = tree, gradients, engine
         self.influence = Influence(plan_places(tree, gradients.units))
+        self._added = 0
+        self._latest: tuple[Round, Apart] | None = None
 
-    def draw(self, each: Round) -> None:
-        """As many draws apart as a round has draws on D, under the same name; none where one row is all."""
-        if len(self.influence.places.places) > 1:
-            apart = draw_apart(self.influence.places, each.size, (each.seed, each.index))
-            self.influence.add(apart, self.engine.f(self.tree, apart.data()))
+    def draw(self, each: Round, made: Mapping[int, KeptRound], first: int) -> Tensor:
+        """float64 [known draws]: f on as many draws apart as a round has draws on D, under the same name.
 
-    def found(self, interval: Interval, before: ScrubResult | None = None) -> Population | None:
-        """What is known, over these draws and those of a result that they go on from; None if nothing was drawn."""
+        None where one row is all.
+
+        Args:
+            each: the round.
+            made: the finished ones.
+            first: the index of the first that there is to be.
+        """
+        if len(self.influence.places.places) == 1:
+            return torch.empty(0, dtype=torch.float64)
+        self._add(made, first)
+        apart = self._apart(each)
+        self._latest = each, apart
+        if not bool(apart.known.any()):  # too few clusters for the places
+            return torch.empty(0, dtype=torch.float64)
+        return self.engine.f(self.tree, apart.data())
+
+    def found(
+        self, interval: Interval, made: Mapping[int, KeptRound], before: ScrubResult | None = None
+    ) -> Population | None:
+        """What is known, over finished rounds and those of a result that they go on from; None if nothing was drawn."""
         if len(self.influence.places.places) == 1:
             return self._exactly(interval)
         if self.tree.is_determined:  # no other row of D is like any, and not because the hypothesis says so
             return self.gradients.beside(torch.zeros_like(self.gradients.of_model), None, unknown=1.0)
+        self._add(made)
         earlier = before.data.population if before is not None and before.data is not None else None
         if not self.influence.draws:
             return earlier
@@ -47,6 +72,19 @@ class Sampled:
         if before is not None and earlier is not None:
             return pool_populations((earlier, found), (len(before.draws.losses), self.influence.draws))
         return found
+
+    def _add(self, made: Mapping[int, KeptRound], first: int | None = None) -> None:
+        """Take in finished rounds: all; or, of those from a first one on, as many as no round is missing before."""
+        for i in sorted(made)[self._added :]:
+            if first is not None and i != first + self._added:
+                return
+            self.influence.add(self._apart(made[i].name), made[i].apart)
+            self._added += 1
+
+    def _apart(self, each: Round) -> Apart:
+        if self._latest is not None and self._latest[0] == each:
+            return self._latest[1]
+        return draw_apart(self.influence.places, each.size, (each.seed, each.index))
 
     def _exactly(self, interval: Interval) -> Population:
         """f depends on one row, whatever the sample."""

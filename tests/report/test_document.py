@@ -196,7 +196,8 @@ def test_the_command_makes_the_same_page_anew(tmp_path: Path, capsys: pytest.Cap
     file.write_text(f"import sys\nsys.path.insert(0, {folder!r})\nfrom test_document import study\n")
     options = ["--draws", "200", "--out", str(out), "--claims", "100"]
     assert main(["run", str(file), *options]) == 0
-    assert {path.name for path in out.iterdir()} == {"report.html", "result.json", "result.nc", "table.md"}
+    derived = {"report.html", "result.json", "result.nc", "table.md"}
+    assert {path.name for path in out.iterdir()} == derived | {"manifest.json", "rounds", "study.nc"}
     page = (out / "report.html").read_bytes()
     (out / "report.html").unlink()
     capsys.readouterr()

@@ -248,7 +248,7 @@ def test_another_version_is_refused_by_name(
     with monkeypatch.context() as patch:
         patch.setattr(store, "VERSION", 99)
         path = result.save(tmp_path / "result.nc")
-    with pytest.raises(StudyError, match="version 99 of 'pscrub result'; this pscrub reads version 1"):
+    with pytest.raises(StudyError, match="version 99 of 'pscrub result'; this pscrub reads versions 1 and 2"):
         StudyResult.load(path)
 
 

@@ -1,0 +1,180 @@
+"""What a run keeps as it goes, round by round, and the keeper that only remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pscrub.estimate.baselines import Baseline, Baselines
+from pscrub.estimate.estimate import Estimate
+from pscrub.records import Equal
+from pscrub.result.draws import Draws, Round, SiteDraws
+from pscrub.result.manifest import Manifest
+from pscrub.result.result import ScrubResult, StudyResult
+
+
+@dataclass(frozen=True, eq=False)
+class Begun(Equal):
+    """What the draws of a hypothesis are concluded from, beside them.
+
+    Args:
+        hypothesis: its name.
+        law_hash: of its law.
+        model: E_model.
+        randomised: E_randomised.
+        warnings: those that need its tree.
+        sites: what can be drawn for each, nothing drawn.
+        determined: nothing can be swapped, so that there is nothing to draw.
+        exact: E_scrubbed where it needs no draws.
+        asked: what `exact` was found for, as `Manifest.asked` tells it.
+        seconds: by phase.
+    """
+
+    hypothesis: str
+    law_hash: str
+    model: Baseline
+    randomised: Baseline
+    warnings: tuple[str, ...] = ()
+    sites: tuple[SiteDraws, ...] = ()
+    determined: bool = False
+    exact: Estimate | None = None
+    asked: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def against(self) -> Baselines:
+        """Its baselines."""
+        return Baselines(self.model, self.randomised)
+
+
+def _nothing() -> Tensor:
+    return torch.empty(0, dtype=torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class KeptRound(Equal):
+    """A finished round of one hypothesis.
+
+    Args:
+        hypothesis: its name.
+        law_hash: of its law.
+        run: `Manifest.identity` of the run; "" where nobody asked.
+        draws: of the round.
+        apart: float64 [draws that are known], f on draws of the population, if these are made.
+        seconds: by phase.
+    """
+
+    hypothesis: str
+    law_hash: str
+    run: str
+    draws: Draws
+    apart: Tensor = field(default_factory=_nothing)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> Round:
+        """Seed, index and size."""
+        return self.draws.rounds[0]
+
+
+Make = Callable[[Round], KeptRound]
+"""What makes a round."""
+Tell = Callable[[ScrubResult], None]
+"""What is told of a hypothesis's result."""
+
+
+class Filled(Enum):
+    """How far the rounds that are owed have come."""
+
+    ALL, HELD, ELSEWHERE = range(3)  # all are there; others are at work on some; some are left to another shard
+
+
+class Keeper(Protocol):
+    """Who is told of all that a run finds, and knows what was found before."""
+
+    @property
+    def earlier(self) -> StudyResult | None:
+        """The earlier result that the rounds add to."""
+
+    @property
+    def identity(self) -> str:
+        """What rounds say they are of."""
+
+    def __enter__(self) -> Keeper:
+        """Be there for a run."""
+
+    def __exit__(self, *exc: object) -> None:
+        """And for no more."""
+
+    def open(self, manifest: Callable[[], Manifest]) -> None:
+        """Be told what the run is of."""
+
+    def finished(self, by: tuple[str, ...], tell: Tell | None) -> StudyResult | None:
+        """The result, broken down by these columns, if all that was asked for is there; then `tell` is told of each."""
+
+    def agree(self, found: StudyResult) -> StudyResult:
+        """What all that share the run hold its draws against: a result without hypotheses."""
+
+    def begin(self, name: str, law: str, asked: str, make: Callable[[], Begun]) -> Begun:
+        """What a hypothesis's draws are concluded from: as it was found before, or made now."""
+
+    def kept(self, begun: Begun) -> dict[int, KeptRound]:
+        """Its finished rounds, by index."""
+
+    def fill(self, owed: Sequence[Round], made: dict[int, KeptRound], make: Make, begun: Begun, wait: bool) -> Filled:
+        """Make the rounds that are owed, or take them from who does, into `made`, one by one.
+
+        Args:
+            owed: rounds of one hypothesis.
+            made: by index; what is there already stays.
+            make: makes one.
+            begun: of the hypothesis.
+            wait: for those that others are at work on.
+        """
+
+
+class Unkept:
+    """The keeper that keeps nothing: a run's rounds are in its result alone.
+
+    Args:
+        earlier: the earlier result that the rounds add to.
+    """
+
+    def __init__(self, earlier: StudyResult | None = None) -> None:
+        self.earlier, self.identity = earlier, ""
+
+    def __enter__(self) -> Unkept:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def open(self, manifest: Callable[[], Manifest]) -> None:
+        """Nothing."""
+
+    def finished(self, by: tuple[str, ...], tell: Tell | None) -> StudyResult | None:
+        """None."""
+        return None
+
+    def agree(self, found: StudyResult) -> StudyResult:
+        """The same."""
+        return found
+
+    def begin(self, name: str, law: str, asked: str, make: Callable[[], Begun]) -> Begun:
+        """What is made."""
+        return make()
+
+    def kept(self, begun: Begun) -> dict[int, KeptRound]:
+        """None."""
+        return {}
+
+    def fill(self, owed: Sequence[Round], made: dict[int, KeptRound], make: Make, begun: Begun, wait: bool) -> Filled:
+        """All of them, made one after the other."""
+        for each in owed:
+            made[each.index] = make(each)
+        return Filled.ALL

@@ -1,0 +1,211 @@
+"""Who works on what in a folder that several processes share: lock files that say whose they are.
+
+A lock is a hard link to a file in which its owner says who it is: host, process, and when that began. Linking either
+makes the lock with all that is in it or finds one there, on network file systems too. A lock of a process that is no
+more is taken over, by making the next in number above it, for which again one linking succeeds: nobody removes a lock
+that another might just have made. Whether a process of another host lives cannot be asked; its owner file is touched
+while it does, and one that stays as it was for `LEASE` is given up.
+
+No number depends on locks: what a round gives is fixed by its name. They save work being done twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+LEASE = 180.0
+"""Seconds for which a lock of another host has not been touched after which it is given up."""
+TOUCH = 15.0
+"""Seconds between touches."""
+OWNER = ".owner"
+"""What names of owners' files end in."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process.
+
+    Args:
+        host: its machine's name, the machine's boot and what numbers its processes, as far as that is known.
+        pid: its number.
+        started: when, as the system says it: numbers are given again.
+        came: to the folder, in seconds since 1970.
+    """
+
+    host: str
+    pid: int
+    started: str
+    came: float
+
+    @classmethod
+    def here(cls) -> Owner:
+        """This process."""
+        return cls(name_host(), os.getpid(), find_start(os.getpid()) or "", time.time())
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is known to have ended: a process of this host, of which there is none."""
+        if self.host != name_host():
+            return False
+        started = find_start(self.pid)
+        return started is None or bool(self.started and started and started != self.started)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host.partition(' ')[0]}"
+
+
+@cache
+def name_host() -> str:
+    """The machine's name, its boot and the numbering of processes, which containers have of their own."""
+    told = [socket.gethostname().replace(" ", "_")]
+    with suppress(OSError):
+        told.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with suppress(OSError):
+        told.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(told)
+
+
+def find_start(pid: int) -> str | None:
+    """When a process began, "" if that cannot be told, None if there is none of that number."""
+    try:
+        state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state in ("Z", "X") else others[18]  # it has ended, and nobody has asked how
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
+    try:
+        done = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip() or None
+
+
+class Locks:
+    """The locks of one process in a folder, which is made, and removed when nobody works there any more.
+
+    Args:
+        folder: for locks, owners' files, and files that are being written.
+
+    Raises:
+        OSError: it cannot be written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._held = folder, dict[str, int]()
+        self._seen: dict[Path, tuple[int, float]] = {}
+        self._own = self._begin()
+        self._over = threading.Event()
+        threading.Thread(target=self._touch, name="pscrub locks", daemon=True).start()
+
+    def _begin(self) -> Path:
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                handle, made = tempfile.mkstemp(dir=self.folder)
+                with os.fdopen(handle, "w") as file:
+                    json.dump(asdict(Owner.here()), file)
+                own = Path(made + OWNER)  # an owner's file has been written whole
+                os.rename(made, own)
+            except FileNotFoundError:  # the last to leave has just removed the folder
+                continue
+            return own
+
+    def take(self, name: str) -> bool:
+        """Whether the lock is ours now; it is not if one who lives has it.
+
+        Args:
+            name: of what is locked.
+        """
+        number = 0
+        while True:
+            path = self._path(name, number)
+            try:
+                os.link(self._own, path)
+            except FileExistsError:
+                if not self._is_given_up(path):
+                    return False
+                number += 1
+                continue
+            except FileNotFoundError:  # the last to leave took us for one who was not there
+                self._own = self._begin()
+                continue
+            if number and not self._path(name, number - 1).exists():  # released, and all below it, in between
+                path.unlink(missing_ok=True)
+                number = 0
+                continue
+            self._held[name] = number
+            return True
+
+    def release(self, name: str) -> None:
+        """Give a lock back, and what it was taken over from."""
+        for number in range(self._held.pop(name) + 1):
+            self._path(name, number).unlink(missing_ok=True)
+
+    def holder(self, name: str) -> Owner | None:
+        """Who has a lock, as far as that can be read."""
+        found, number = None, 0
+        while (owner := _read_owner(self._path(name, number))) is not None:
+            found, number = owner, number + 1
+        return found
+
+    def close(self) -> None:
+        """Give all locks back; if nobody else is there, remove what those who were killed left, and the folder."""
+        self._over.set()
+        for name in list(self._held):
+            self.release(name)
+        self._own.unlink(missing_ok=True)
+        left = list(self.folder.glob("*"))  # those who come after this have files that are not among them
+        if not any(self._is_there(path) for path in self.folder.glob(f"*{OWNER}")):
+            for path in left:
+                path.unlink(missing_ok=True)
+            with suppress(OSError):  # someone has come
+                self.folder.rmdir()
+
+    def _path(self, name: str, number: int) -> Path:
+        return self.folder / f"{name}.{number}"
+
+    def _is_there(self, path: Path) -> bool:
+        return path.exists() and not self._is_given_up(path)
+
+    def _is_given_up(self, path: Path) -> bool:
+        owner = _read_owner(path)
+        if owner is not None and owner.host == name_host():
+            return owner.is_gone
+        try:
+            touched = path.stat().st_mtime_ns
+        except FileNotFoundError:  # released just now: whoever asks again will have it
+            return False
+        # By this machine's own clock, as those of two machines may differ.
+        was, since = self._seen.setdefault(path, (touched, time.monotonic()))
+        if touched != was:
+            self._seen[path] = touched, time.monotonic()
+            return False
+        return time.monotonic() - since > LEASE
+
+    def _touch(self) -> None:
+        while not self._over.wait(TOUCH):
+            with suppress(OSError):
+                os.utime(self._own)  # and so all locks, which are the same file
+
+
+def find_owners(folder: Path) -> list[Owner]:
+    """Who is at work in a folder, as far as that can be told: not those who are known to have ended."""
+    found = map(_read_owner, sorted(folder.glob(f"*{OWNER}")))
+    return [owner for owner in found if owner is not None and not owner.is_gone]
+
+
+def _read_owner(path: Path) -> Owner | None:
+    try:
+        return Owner(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,226 @@
+"""Runs that are killed at random moments, gone on with until they are whole, and held against one that was not.
+
+    python -m tests.kills [--kills 200] [--workers 1,2,4] [--seed 0] [--keep DIR]
+
+Processes of one command share a folder; each is sent SIGKILL, SIGINT or SIGTERM after a random time, from its start on.
+After each, whatever had been finished has to be there as it was. When a run is whole, its result, rounds and files have
+to be those of a run that nobody killed, bit for bit. The table at the end says what was killed, and when.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pscrub
+from pscrub import StudyResult
+from pscrub.result.folder import RunFiles
+
+STUDY = """
+import time
+import torch
+from pscrub import Claim, Dataset, Graph, Hypothesis, Study
+
+def slow(out, y):
+    if len(out) > 1000:  # not while the study is checked
+        time.sleep(0.02)
+    return (out - y) ** 2
+
+def study():
+    generator = torch.Generator().manual_seed(0)
+    x, noise = (torch.randn(200, generator=generator, dtype=torch.float64) for _ in range(2))
+    data = Dataset({"x": x, "y": x + 0.3 * noise, "half": x > 0})
+    functions = {"a": lambda x: x, "b": lambda x: 0.1 * x, "out": lambda a, b: a + b, "f": slow}
+    graph = Graph.of(functions, ["x", "y"], "f")
+    label = Claim("y", "y")
+    claims = {
+        "exact": [label, Claim("out", "exact")],
+        "sign": [label, Claim("out", "half", reads=[Claim("a", "half")])],
+        "nothing/at all": [label],
+    }
+    return Study("slow", [Hypothesis(n, graph, data, Claim("f", reads=r)) for n, r in claims.items()], by=["half"])
+"""
+WAYS = (
+    ("--draws", "90000", "--draws-only", "--data-uncertainty"),
+    ("--until-width", "2.5", "--draws-only"),
+)
+"""Options of the runs, taken in turn."""
+SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
+HEARD = 0.7
+"""Seconds after which a process that has been started has told how it ends on a signal."""
+START = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from pscrub.cli import main; sys.exit(main())"
+)
+"""Heard even if the tests were started in the background, where interrupts are ignored."""
+
+
+def start(file: Path, out: Path, options: tuple[str, ...]) -> subprocess.Popen[str]:
+    """A process of the command."""
+    root = str(Path(pscrub.__file__).parents[1])
+    command = [sys.executable, "-c", START, "run", str(file), *options, "--out", str(out)]
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def list_files(folder: Path) -> set[str]:
+    """All files below a folder."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+
+
+def read_finished(folder: Path) -> dict[str, bytes]:
+    """The finished rounds of a folder, each having been read as one."""
+    files, found = RunFiles(folder), dict[str, bytes]()
+    if files.is_run:
+        for name in files.manifest.names:
+            for _, _, path in files.files_of(name):
+                files.read_round(name, path)
+                found[str(path)] = path.read_bytes()
+    return found
+
+
+def strip_times(result: StudyResult) -> StudyResult:
+    """The result without what tells how long it took."""
+    results = tuple(replace(each, seconds={}) for each in result.results)
+    return replace(result, results=results, seconds={}, started="")
+
+
+def tell_runs_apart(folder: Path, whole: Path) -> list[str]:
+    """In what two whole runs differ: results, rounds and files."""
+    faults = []
+    if list_files(folder) != list_files(whole):
+        faults.append(f"files: {sorted(list_files(folder) ^ list_files(whole))}")
+    if strip_times(StudyResult.load(folder)) != strip_times(StudyResult.load(whole)):
+        faults.append("the results differ")
+    one, other = RunFiles(folder), RunFiles(whole)
+    for name in other.manifest.names:
+        rounds: list[Any] = []
+        for files in (one, other):
+            read = [files.read_round(name, path) for _, _, path in files.files_of(name)]
+            rounds.append([replace(each, seconds={}) for each in read])
+        if rounds[0] != rounds[1]:
+            faults.append(f"the rounds of '{name}' differ")
+    return faults
+
+
+@dataclass
+class Tally:
+    """What was done, and what was found wrong.
+
+    Args:
+        killed: (workers, signal, how it ended) -> times.
+        runs: that were made whole.
+        faults: what was wrong.
+    """
+
+    killed: Counter[tuple[int, str, str]] = field(default_factory=Counter)
+    runs: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def kills(self) -> int:
+        """How many."""
+        return sum(self.killed.values())
+
+
+def run_killed(
+    file: Path, out: Path, options: tuple[str, ...], workers: int, kills: int, rng: random.Random, tally: Tally
+) -> None:
+    """Kill processes that share a folder until so many more were, or what they run is whole; then make it whole."""
+    goal, last = tally.kills + kills, 6.0
+    while tally.kills < goal:
+        before = read_finished(out)
+        processes = [start(file, out, options) for _ in range(workers)]
+        begun, moments = time.monotonic(), sorted((rng.uniform(0, last), i) for i in range(workers))
+        for moment, i in moments:
+            time.sleep(max(0.0, begun + moment - time.monotonic()))
+            sent = rng.choice(SIGNALS)
+            if processes[i].poll() is None:
+                processes[i].send_signal(sent)
+            else:
+                sent = 0  # type: ignore[assignment]
+            _, err = processes[i].communicate(timeout=120)
+            status = processes[i].returncode
+            if not sent:
+                if status:
+                    tally.faults.append(f"status {status} of a process that nobody killed: {err}")
+                continue
+            right = {signal.SIGKILL: {-9}, signal.SIGINT: {130, 0}, signal.SIGTERM: {143, 0}}[sent]
+            if moment > HEARD and status not in right:
+                tally.faults.append(f"status {status} after {sent.name} at {moment:.2f} s: {err}")
+            if moment > HEARD and "Traceback" in err:
+                tally.faults.append(f"a traceback after {sent.name} at {moment:.2f} s: {err}")
+            tally.killed[workers, sent.name, "whole" if status == 0 else "cut short"] += 1
+        after = read_finished(out)
+        lost = [path for path, content in before.items() if after.get(path) != content]
+        if lost:
+            tally.faults.append(f"finished rounds lost or changed: {lost}")
+        if (out / "result.nc").exists() and not StudyResult.load(out).cut_short:
+            break
+    process = start(file, out, options)
+    _, err = process.communicate(timeout=300)
+    if process.returncode:
+        tally.faults.append(f"status {process.returncode} of the last command: {err}")
+    tally.runs += 1
+
+
+def make_whole(file: Path, folder: Path) -> list[Path]:
+    """Folders of runs that nobody kills, one for each of `WAYS`."""
+    found = []
+    for i, options in enumerate(WAYS):
+        process = start(file, folder / f"whole-{i}", options)
+        _, err = process.communicate(timeout=300)
+        if process.returncode:
+            raise RuntimeError(f"a run that nobody killed ended with {process.returncode}: {err}")
+        found.append(folder / f"whole-{i}")
+    return found
+
+
+def kill_many(folder: Path, kills: int, workers: list[int], seed: int) -> Tally:
+    """So many kills, in runs with these numbers of processes in turn."""
+    file, tally, rng = folder / "slow.py", Tally(), random.Random(seed)
+    file.write_text(STUDY)
+    whole = make_whole(file, folder)
+    turn = 0
+    while tally.kills < kills:
+        way, count = turn % len(WAYS), workers[turn // len(WAYS) % len(workers)]
+        out = folder / f"killed-{turn}"
+        run_killed(file, out, WAYS[way], count, min(kills - tally.kills, 12), rng, tally)
+        tally.faults += [f"run {turn}: {fault}" for fault in tell_runs_apart(out, whole[way])]
+        shutil.rmtree(out)
+        turn += 1
+    return tally
+
+
+def main() -> int:
+    """0 if nothing was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--workers", default="1,2,4")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        workers = [int(each) for each in arguments.workers.split(",")]
+        tally = kill_many(Path(folder), arguments.kills, workers, arguments.seed)
+    print("| processes | signal | ended | kills |\n| ---: | --- | --- | ---: |")
+    for (count, name, ended), times in sorted(tally.killed.items()):
+        print(f"| {count} | {name} | {ended} | {times} |")
+    print(f"\n{tally.kills} kills, {tally.runs} runs made whole, {len(tally.faults)} faults.")
+    for fault in tally.faults:
+        print(fault)
+    return 1 if tally.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

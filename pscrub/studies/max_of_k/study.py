@@ -1,4 +1,4 @@
-"""Does one head find the largest of four numbers and copy it? By draws, and by the worst donors that each claim permits.
+"""Does one head find the largest of four numbers and copy it? By draws, and by the worst donors that claims permit.
 
 The model is small enough for everything to be counted: all 1,296 sequences are D, and `pscrub pessimal max_of_k` gives,
 beside the scrubbed loss, the loss with the most harmful sequence of each block in place of a drawn one.

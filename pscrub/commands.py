@@ -129,7 +129,10 @@ def _add_ablations_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_pessimal_options(parser: argparse.ArgumentParser) -> None:
+    from pscrub.law.exact import CELLS
+
     parser.set_defaults(ask=_pessimal)
+    parser.add_argument("--limit", type=int, default=CELLS, metavar="N", help=f"most combinations (default: {CELLS:,})")
     _add_hypothesis_option(parser)
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     add_study_options(parser)
@@ -217,10 +220,8 @@ def _frontier(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
     from pscrub.questions.specificity import frontier
 
     found = frontier(study, draws=arguments.draws, seed=arguments.seed, level=arguments.level)
-    lines = [
-        f"Frontier: no other hypothesis permits as many bits and recovers more, the intervals of all "
-        f"{len(found.rows)} holding together at level {found.level:g} ({found.draws:,} draws of each)."
-    ]
+    said = "Frontier: no other hypothesis permits as many bits and recovers more, the intervals of all"
+    lines = [f"{said} {len(found.rows)} holding together at level {found.level:g} ({found.draws:,} draws of each)."]
     if arguments.out is not None:
         from pscrub.report import plots
         from pscrub.report.document import write_text
@@ -301,7 +302,8 @@ def _ablations(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
 def _pessimal(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
     from pscrub.questions.worst import scrub_pessimally
 
-    found = scrub_pessimally(replace(study, hypotheses=_choose(study, arguments.hypothesis)), seed=arguments.seed)
+    study = replace(study, hypotheses=_choose(study, arguments.hypothesis))
+    found = scrub_pessimally(study, limit=arguments.limit, seed=arguments.seed)
     yield replace(found.table(), title=study.name), list(found.below)
 
 

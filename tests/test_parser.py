@@ -63,6 +63,6 @@ OPTIONS = {
     "-P",
     "sharing": "--hypothesis --draws --level --markdown --label --seed -P",
     "ablations": "--hypothesis --draws --level --markdown --label --seed -P",
-    "pessimal": "--hypothesis --markdown --label --seed -P",
+    "pessimal": "--limit --hypothesis --markdown --label --seed -P",
 }
 """Each command, and the options that it takes."""

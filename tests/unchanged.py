@@ -68,6 +68,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     yield "run modular_addition", ["run", "modular_addition", *some, "--out", "OUT"]
     yield "run induction", ["run", "induction", *some, "--out", "OUT"]
     yield "run compiled", ["run", "compiled", "--draws", "64", "--measures", "--out", "OUT"]
+    yield "run max_of_k", ["run", "max_of_k", "--draws", "64", "--measures", "--out", "OUT"]
     yield "until brackets", ["run", "brackets", *few, "--until-width", "5", "--json"]
     yield "verify brackets", ["verify", "brackets", "-P", "rows=300", "--draws", "100", "--json"]
     yield "sharing brackets", ["sharing", "brackets", "-P", "rows=300", "--hypothesis", "1a", "--draws", "64"]

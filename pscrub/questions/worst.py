@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pscrub.errors import HypothesisError
+from pscrub.errors import HypothesisError, StudyError
 from pscrub.estimate.baselines import Baseline, Baselines
 from pscrub.estimate.estimate import Estimate, Method, exact_estimate
 from pscrub.estimate.recovered import loss_recovered
@@ -109,7 +109,10 @@ def scrub_pessimally(
 
     Raises:
         HypothesisError: a hypothesis is not well formed.
+        StudyError: a limit below 1.
     """
+    if limit < 1:
+        raise StudyError(f"limit is {limit}; expected 1 or more combinations; try {CELLS:,}")
     study = Study.of(study, "family")
     engine = Engine(study.hypotheses[0].data, "cpu", progress=progress)
     labels = study.label_columns if study.tells_labels else study.labels

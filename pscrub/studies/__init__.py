@@ -26,6 +26,7 @@ SHIPPED = {
     "modular_addition": "modular_addition.study",
     "induction": "induction.study",
     "compiled": "compiled.study",
+    "max_of_k": "max_of_k.study",
     "ablation_ring": "worked.ablation_ring",
     "ablation_mean": "worked.ablation_mean",
     "ablation_backup": "worked.ablation_backup",

@@ -65,5 +65,7 @@ def test_the_command_prints_one_hypothesis_or_all(capsys: pytest.CaptureFixture[
 def test_bad_input_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pessimal", "specificity", "--seed", "-1"]) != 0
     assert "seed is -1; expected 0 or more" in capsys.readouterr().err
+    assert main(["pessimal", "specificity", "--limit", "0"]) != 0
+    assert "limit is 0; expected 1 or more combinations" in capsys.readouterr().err
     assert main(["pessimal", "specificity", "--hypothesis", "none such"]) != 0
     assert "has no hypothesis 'none such'" in capsys.readouterr().err

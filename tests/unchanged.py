@@ -66,6 +66,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
         yield f"show {study}", ["show", study, "-P", "rows=1500"]
     some = ["-P", "rows=300", "--draws", "64", "--measures"]
     yield "run modular_addition", ["run", "modular_addition", *some, "--out", "OUT"]
+    yield "run induction", ["run", "induction", *some, "--out", "OUT"]
     yield "run compiled", ["run", "compiled", "--draws", "64", "--measures", "--out", "OUT"]
     yield "run max_of_k", ["run", "max_of_k", "--draws", "64", "--measures", "--out", "OUT"]
     yield "until brackets", ["run", "brackets", *few, "--until-width", "5", "--json"]

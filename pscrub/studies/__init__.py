@@ -24,6 +24,7 @@ SHIPPED = {
     "brackets": "brackets.study",
     "bracket_heads": "brackets.heads",
     "modular_addition": "modular_addition.study",
+    "induction": "induction.study",
     "compiled": "compiled.study",
     "max_of_k": "max_of_k.study",
     "ablation_ring": "worked.ablation_ring",

@@ -51,7 +51,7 @@ def both(tree: Tree, draws: int = 200, **options: Any) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_studies(name: str) -> None:
     """One engine for a study, its trees foreseen together, as a run has them."""
-    study = load(name, {"rows": "400"} if name.startswith(("bracket", "modular")) else {})
+    study = load(name, {"rows": "400"} if name.startswith(("bracket", "modular", "induction")) else {})
     made = Engine(study.hypotheses[0].data)
     for h in study.hypotheses if CASES > 15 else study.hypotheses[:: 1 if len(study.hypotheses) < 8 else 4]:
         tree = unroll(h)

@@ -125,7 +125,7 @@ def fake_mode() -> FakeTensorMode:
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if EVERY or name != "bracket_heads"])
 def test_shipped_studies_run_without_a_mismatch_of_devices_and_without_waiting(name: str) -> None:
-    study = load(name, {"rows": "60"} if name.startswith(("bracket", "modular")) else {})
+    study = load(name, {"rows": "60"} if name.startswith(("bracket", "modular", "induction")) else {})
     engine = Engine(study.hypotheses[0].data)
     for hypothesis in study.hypotheses if EVERY or len(study.hypotheses) < 5 else study.hypotheses[-1:]:
         check(engine, unroll(hypothesis), fake_mode())

@@ -57,7 +57,7 @@ def build(name: str, parameters: dict[str, Any]) -> Study:
 
 
 def test_every_worked_example_is_tried_here() -> None:
-    plain = {"brackets", "bracket_heads", "modular_addition", "compiled", "max_of_k"}
+    plain = {"brackets", "bracket_heads", "modular_addition", "induction", "compiled", "max_of_k"}
     assert set(SHIPPED) - plain <= set(PARAMETERS)
     assert all(load(name).expected for name in PARAMETERS)
 

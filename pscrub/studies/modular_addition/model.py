@@ -7,10 +7,10 @@ import math
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
+
+from pscrub.studies.weights import fill_model
 
 P, HEADS, D_MODEL, D_HEAD, D_MLP = 113, 4, 128, 32, 512
 EQUALS = P
@@ -135,23 +135,4 @@ def load_model(path: str | Path) -> ModularAddition:
         FileNotFoundError: there is no such file.
         ValueError: it is no safetensors file, or parameters are missing, unexpected or of another shape: all listed.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}; expected a safetensors file")
-    try:
-        found = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
-    model = ModularAddition()
-    expected = model.state_dict()
-    faults = [f"missing {name}" for name in expected if name not in found]
-    faults += [f"unexpected {name}" for name in found if name not in expected]
-    faults += [
-        f"{name} has shape {list(found[name].shape)}, expected {list(value.shape)}"
-        for name, value in expected.items()
-        if name in found and found[name].shape != value.shape
-    ]
-    if faults:
-        raise ValueError(f"{path} holds no model of modular addition: " + "; ".join(faults))
-    model.load_state_dict(found, strict=True)
-    return model.eval()
+    return fill_model(ModularAddition(), path, "model of modular addition")

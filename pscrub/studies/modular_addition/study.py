@@ -18,6 +18,7 @@ from pscrub.studies.modular_addition.frequencies import group_neurons, key_frequ
 from pscrub.studies.modular_addition.ladder import Found, Ladder
 from pscrub.studies.modular_addition.model import ModularAddition, all_pairs, load_model, sums
 from pscrub.studies.modular_addition.train import split_pairs
+from pscrub.studies.weights import permute_weights
 
 SHIPPED = Path(__file__).parent / "weights.safetensors"
 MODELS = ("trained", "untrained", "shuffled")
@@ -85,9 +86,5 @@ def load_subject(which: str = "trained", weights: Path = SHIPPED, seed: int = 0)
         return ModularAddition(seed).eval()
     found = load_model(weights)
     if which == "shuffled":
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in found.parameters():
-                mixed = parameter.flatten()[torch.randperm(parameter.numel(), generator=generator)]
-                parameter.copy_(mixed.view_as(parameter))
+        permute_weights(found, seed)
     return found

@@ -35,10 +35,12 @@ test: .venv/.stamp-test
 bench: .venv-bench/.stamp
 	.venv-bench/bin/python -m tests.benchmarks
 
+# Those that need an extra are run where it is installed: make notebooks NOTEBOOKS=notebooks/ioi
+NOTEBOOKS ?= $(filter-out notebooks/ioi,$(basename $(wildcard notebooks/*.py)))
 notebooks: .venv/.stamp-test
-	.venv/bin/jupytext --quiet --to ipynb notebooks/*.py
+	.venv/bin/jupytext --quiet --to ipynb $(addsuffix .py,$(NOTEBOOKS))
 	PYTHONWARNINGS=ignore:IProgress .venv/bin/jupyter nbconvert --log-level=ERROR --to notebook --inplace --execute \
-		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+		--ExecutePreprocessor.record_timing=False $(addsuffix .ipynb,$(NOTEBOOKS))
 
 coverage: .venv/.stamp-test
 	.venv/bin/python -m tests.coverage

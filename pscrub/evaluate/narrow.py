@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from pscrub.evaluate.parts import Cut, Shape, Step, of_parts, ordered, within
+from pscrub.evaluate.parts import Cut, Shape, Step, has_none, of_parts, ordered, within
 from pscrub.evaluate.plan import Kind, Values, order_of
 from pscrub.evaluate.rules import Rule
 from pscrub.evaluate.seams import Seam, find_seams
@@ -60,6 +60,8 @@ class Narrowing:
         for root in roots:
             asked.setdefault(root, set()).add(())
         for n in reversed(order):
+            if any(map(has_none, asked[n])):
+                seams.pop(n, None)
             mixed = asked[n] if n not in seams else {part for cut in asked[n] for part in self._mixed(n, cut, seams[n])}
             steps = {cut: self.step(n, cut) for cut in mixed}
             shares = sum(self._share(n, cut) for cut in steps)
@@ -88,6 +90,8 @@ class Narrowing:
     def step(self, n: int, cut: Cut) -> Step | None:
         """How a part of a value is computed; None if no rule is known. The whole always can be."""
         fn, args, out = self.values[n].of, self.values[n].args, self.shape(n)
+        if has_none(cut):
+            return None
         if isinstance(fn, Sized):
             return (None if cut else fn), [(args[0], cut)]  # that it has its size was seen on D
         if isinstance(fn, Slice | Whole) and out is not None:

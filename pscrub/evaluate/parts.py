@@ -21,6 +21,11 @@ def ordered(cuts: Mapping[int, tuple[int, ...]]) -> Cut:
     return tuple(sorted(cuts.items()))
 
 
+def has_none(cut: Cut) -> bool:
+    """Whether no entries are asked for, as of an empty operand that is joined: these are cut of the whole."""
+    return any(not part for _, part in cut)
+
+
 def within(cut: Cut, axis: int, part: tuple[int, ...]) -> Cut:
     """What is read of a value of which a part is sliced, and of that a part."""
     cuts = dict(cut)

@@ -76,12 +76,12 @@ class Slice(Moves):
     @property
     def is_run(self) -> bool:
         """Whether the indices follow one another."""
-        return self.part == tuple(range(self.part[0], self.part[0] + len(self.part)))
+        return not self.part or self.part == tuple(range(self.part[0], self.part[0] + len(self.part)))
 
     def __call__(self, value: Tensor) -> Tensor:
         """[..., indices, ...]."""
         if self.is_run:
-            return value.narrow(self.axis, self.part[0], len(self.part))
+            return value.narrow(self.axis, self.part[0] if self.part else 0, len(self.part))
         return value.index_select(self.axis, torch.tensor(self.part, device=value.device))
 
 

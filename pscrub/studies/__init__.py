@@ -18,13 +18,14 @@ from pscrub.errors import PscrubError, StudyError, close
 if TYPE_CHECKING:
     from pscrub.hypothesis.study import Study
 
-__all__ = ["SHIPPED", "load", "shipped"]
+__all__ = ["EXTRAS", "SHIPPED", "load", "shipped"]
 
 SHIPPED = {
     "brackets": "brackets.study",
     "bracket_heads": "brackets.heads",
     "modular_addition": "modular_addition.study",
     "induction": "induction.study",
+    "ioi": "ioi.study",
     "compiled": "compiled.study",
     "max_of_k": "max_of_k.study",
     "ablation_ring": "worked.ablation_ring",
@@ -38,6 +39,8 @@ SHIPPED = {
     "real_values": "worked.real_values",
 }
 """Name of each shipped study -> its module below this one."""
+EXTRAS = {"ioi": "smollm2"}
+"""Name of each study that does not run without more -> the extra that brings its model."""
 
 
 def shipped() -> dict[str, str]:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import brackets, draws, engine, language, large, memory, patching, rust, startup
+from tests.benchmarks import brackets, draws, engine, ioi, language, large, memory, patching, rust, startup
 from tests.benchmarks.timing import machine, unusable
 
-PARTS = ("startup", "draws", "rust", "brackets", "engine", "language", "patching", "large", "memory")
+PARTS = ("startup", "draws", "rust", "brackets", "engine", "language", "ioi", "patching", "large", "memory")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,6 +50,8 @@ def _report(name: str, arguments: argparse.Namespace) -> Iterator[str]:
             yield from engine.report(chosen, arguments.quick)
         case "language":
             yield from language.report(arguments.quick)
+        case "ioi":
+            yield from ioi.report(arguments.quick)
         case "patching":
             yield from patching.report(arguments.quick)
         case "large":

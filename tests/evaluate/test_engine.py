@@ -33,7 +33,7 @@ from pscrub.evaluate.values import Activations
 from pscrub.graph.ops import Whole
 from pscrub.hypothesis.ablation import Replaced
 from pscrub.law.drawing import draw
-from pscrub.studies import SHIPPED, load
+from pscrub.studies import EXTRAS, SHIPPED, load
 from tests.graph.traced_modules import GPT2_CUTS, LLAMA_CUTS, VOCABULARY, Logits, gpt2, llama
 from tests.routes.build_case import build
 from tests.routes.random_cases import MODES, PER_MODE, cases
@@ -48,7 +48,7 @@ def both(tree: Tree, draws: int = 200, **options: Any) -> tuple[Tensor, Tensor]:
     return Engine(h.data, **options).f(tree, data), run_scrubbed(tree, Activations(h.graph, h.data), data)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name not in EXTRAS])
 def test_shipped_studies(name: str) -> None:
     """One engine for a study, its trees foreseen together, as a run has them."""
     study = load(name, {"rows": "400"} if name.startswith(("bracket", "modular", "induction")) else {})

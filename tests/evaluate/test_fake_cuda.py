@@ -20,7 +20,7 @@ from pscrub.evaluate.compute import Instruction, Kept
 from pscrub.evaluate.engine import Engine
 from pscrub.evaluate.on_data import OnData
 from pscrub.evaluate.plan import Kind
-from pscrub.studies import SHIPPED, load
+from pscrub.studies import EXTRAS, SHIPPED, load
 
 ROWS = 6
 EVERY = int(os.environ.get("CASES", "15")) > 15
@@ -123,7 +123,9 @@ def fake_mode() -> FakeTensorMode:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
-@pytest.mark.parametrize("name", [name for name in SHIPPED if EVERY or name != "bracket_heads"])
+@pytest.mark.parametrize(
+    "name", [name for name in SHIPPED if name not in EXTRAS and (EVERY or name != "bracket_heads")]
+)
 def test_shipped_studies_run_without_a_mismatch_of_devices_and_without_waiting(name: str) -> None:
     study = load(name, {"rows": "60"} if name.startswith(("bracket", "modular", "induction")) else {})
     engine = Engine(study.hypotheses[0].data)

@@ -281,3 +281,25 @@ def test_a_seam_that_forgets_a_datum_is_caught(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(narrow, "find_seams", careless)
     assert max(gap(Engine(DATA), tree) for tree in trees(graph())) > 1e-3
+
+
+def test_an_operand_that_gives_nothing_may_be_sliced() -> None:
+    """As rotary positions of the whole width leave an empty part that is put beside what was turned."""
+
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read = nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.read(x)
+            turned = torch.cat([x[..., :4] * 2.0, x[..., 4:]], -1)
+            return (turned.view(-1, 3, 2, 2)[:, 1] ** 2).sum((1, 2))
+
+    data = Dataset({"x": torch.randn(20, 3, 4, generator=torch.Generator().manual_seed(0))})
+    g = trace(Turned(), data, cuts={"read": "read"}, inputs=["x"], output="f")
+    g = split(g, "read", 2, {"left": [0, 1], "right": [2, 3]}, 4)
+    h = Hypothesis("left matters", g, data, Claim("f", reads=[Claim("left", "exact")]))
+    tree = unroll(h)
+    drawn = draw(tree, 50, (0,))
+    assert torch.equal(Engine(data).f(tree, drawn), run_scrubbed(tree, Activations(g, data), drawn))

@@ -7,11 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pscrub import circuit, unroll
 from pscrub.data.dataset import Dataset
 from pscrub.errors import GraphError, TraceError
+from pscrub.evaluate.engine import Engine
+from pscrub.evaluate.reference import run_scrubbed
+from pscrub.evaluate.values import Activations
 from pscrub.graph import Family, input_of, open_decoder, tell_labels
 from pscrub.graph.cuts import hook
 from pscrub.graph.decoder import Decoder
+from pscrub.law.drawing import draw
 from tests.graph.zoo import CAUSAL, ENCODERS, tokens
 
 EVERY = (
@@ -176,3 +181,30 @@ def test_losses_are_those_by_hand_and_know_their_labels(gpt2: Decoder) -> None:
 def test_wrong_losses_are_refused(gpt2: Decoder, make: Any, message: str) -> None:
     with pytest.raises((GraphError, TraceError), match=message):
         make(gpt2)
+
+
+@pytest.mark.parametrize("kind", TRIED)
+def test_a_circuit_of_every_family(kind: str) -> None:
+    """Edges into a head's parts and an MLP, at positions: exact it is the model, resampled both evaluators agree."""
+    decoder = open_decoder(build(kind), DATA)
+    key = "1.g0" if decoder.sizes.group > 1 else "1.1"
+    serial = any(point.kind == "resid_mid" for point in decoder.points.values())
+    lines = f"logits <- 1.1 m1 \n 1.1.q@end <- 0.1@end m0@end \n {key}.k@2 <- 0.2@2 embed@2 \n m1 <- 0.3"
+    lines += " 1.0" if serial else ""
+    loss = decoder.logit_difference("good", "bad", at="end")
+    h = circuit("said", decoder, lines, behaviour=loss)
+    h.check()
+    tree = unroll(h)
+    data = draw(tree, 32, (0,))
+    f = run_scrubbed(tree, Activations(h.graph, h.data), data)
+    torch.testing.assert_close(Engine(h.data).f(tree, data), f, rtol=1e-4, atol=1e-6)
+    assert f.unique().numel() > N  # something is resampled
+    exact = lines.replace("logits <- 1.1 m1", "logits <- 1.1 m1 \n 0.1@end m0@end 0.2@2 embed@2 0.3 : exact")
+    h = circuit("exact", decoder, exact + ("\n 1.0 : exact" if serial else ""), behaviour=loss, rest="exact")
+    tree = unroll(h)
+    data = draw(tree, 32, (0,))
+    with torch.no_grad():
+        logits = decoder.model(DATA["input_ids"]).logits
+    rows = torch.arange(N)
+    own = logits[rows, DATA["end"], DATA["good"]] - logits[rows, DATA["end"], DATA["bad"]]
+    assert (Engine(h.data).f(tree, data) - own[data[h.claim.name]]).abs().max() <= 1e-5 * logits.abs().max()

@@ -277,12 +277,14 @@ def kill_many(folder: Path, kills: int, processes: list[int], seed: int) -> Tall
     turn = 0
     while tally.kills < kills:
         way, count = whole[turn % len(whole)], processes[turn // len(whole) % len(processes)]
-        out = folder / f"killed-{turn}"
+        out, known = folder / f"killed-{turn}", len(tally.faults)
         run_killed(file, out, way, count, min(kills - tally.kills, 8), rng, tally)
         tally.faults += [f"run {turn}: {fault}" for fault in tell_runs_apart(out, way.folder)]
         shutil.rmtree(out)
         turn += 1
-        print(f"{tally.kills} kills, {tally.runs} runs, {len(tally.faults)} faults", file=sys.stderr, flush=True)
+        print(f"{tally.kills} kills, {tally.runs} runs", file=sys.stderr, flush=True)
+        for fault in tally.faults[known:]:
+            print(fault, file=sys.stderr, flush=True)
     return tally
 
 

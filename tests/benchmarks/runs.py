@@ -43,8 +43,8 @@ def report(chosen: Which, quick: bool = False) -> Iterator[str]:
     rows = [_beside(name, study, draws, repeats) for name, study in studies.items()]
     yield (
         f"`scrub(study, draws={draws:,}, exact=False)` in memory alone, into a new folder, and into that folder again, "
-        f"where nothing is left to draw; medians of {repeats}, in turn. Target: at most 1.05 of the run in memory; CPU time "
-        "shows less of what else the machine does."
+        f"where nothing is left to draw; medians of {repeats}, in turn. Target: at most 1.05 of the run in memory. CPU "
+        "time shows less of what else the machine does."
     )
     yield table(
         ["study", "rounds", "in memory, s", "folder, s", "of memory", "of its CPU time", "again, s", "folder, MiB"],

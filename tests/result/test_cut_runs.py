@@ -40,6 +40,7 @@ DRAWS = ("--draws", str(6 * ROUND), "--draws-only")
 def test_killed_runs_become_whole(tmp_path: Path) -> None:
     """Few kills; `make kills` does two hundred."""
     code = f"""
+import random
 from pathlib import Path
 from tests.kills import STUDY, Tally, make_whole, run_killed, tell_runs_apart
 folder, tally = Path({str(tmp_path)!r}), Tally()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -71,10 +72,10 @@ class Interrupts:
 def interrupts_kept() -> Iterator[Interrupts]:
     """Within it SIGTERM interrupts as Ctrl-C does: the estimates so far are printed and written.
 
-    An interrupt that comes while a destructor runs is lost, as Python passes over what those raise. What is given
-    raises it again, and is called wherever progress is told.
+    An interrupt that comes while a destructor runs is lost, as Python passes over what those raise, with a traceback
+    that is kept from being shown. What is given raises it again, and is called wherever progress is told.
     """
-    found = Interrupts()
+    found, show = Interrupts(), sys.unraisablehook
 
     def interrupt(number: int, _: object) -> None:
         found.number = number
@@ -87,7 +88,9 @@ def interrupts_kept() -> Iterator[Interrupts]:
         yield found
         return
     try:
+        sys.unraisablehook = lambda passed: None if issubclass(passed.exc_type, KeyboardInterrupt) else show(passed)
         yield found
     finally:
+        sys.unraisablehook = show
         for each, handler in before.items():
             signal.signal(each, handler)

@@ -1,14 +1,14 @@
-"""The commands that run a study, and that look at, join and show what runs left in folders."""
+"""The command that runs a study: into a folder if one is given, in as many processes as are asked for."""
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import re
 import sys
-import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 CLAIM_DRAWS = 4096
 """Draws with each claim alone, and without it, where `--claims` does not say."""
-LOOK = 2.0
-"""Seconds between looks of `status --watch`."""
 
 
 def run_study(arguments: argparse.Namespace, interrupts: Interrupts) -> int:
@@ -44,14 +42,14 @@ def run_study(arguments: argparse.Namespace, interrupts: Interrupts) -> int:
     from pscrub.report.measured import measures
 
     device, errors, shard = find_device(arguments.device), Console(stderr=True), _read_shard(arguments)
+    if arguments.helps is not None:
+        return _help(arguments, device, shard, interrupts)
     with _open_folder(arguments, shard) as folder:
-        with redirect_stdout(sys.stderr), Bar(errors, arguments.study) as bar:
+        with redirect_stdout(sys.stderr), Bar(errors, arguments.study) as bar, _helped(arguments, folder, errors):
             say = partial(errors.print, highlight=False, markup=False, soft_wrap=True)
             if arguments.fresh and folder is not None:
                 say(f"into {folder.path}")
-            study = load_study(arguments)
-            if arguments.by:
-                study = replace(study, by=tuple(dict.fromkeys((*study.by, *arguments.by))))
+            study = _load(arguments)
             bar.total = len(study.hypotheses)
             result = _scrub(arguments, study, device, folder, bar, interrupts)
         if not result.results and shard is None:
@@ -73,8 +71,55 @@ def run_study(arguments: argparse.Namespace, interrupts: Interrupts) -> int:
                 console.print()
                 print_table(console, figures_table(found))
         if folder is not None:
-            say("wrote " + ", ".join(map(str, _write_files(result, folder.path, found))))
+            say("wrote " + ", ".join(map(str, write_files(result, folder.path, found))))
     return interrupts.status if interrupts.number or (result.cut_short and shard is None) else 0
+
+
+def _help(
+    arguments: argparse.Namespace, device: torch.device, shard: tuple[int, int] | None, interrupts: Interrupts
+) -> int:
+    """Draw rounds for the command that started this one, as long as that lives."""
+    from rich.console import Console
+
+    from pscrub.result.sharing import RunFolder
+
+    parent, _, path = arguments.helps.partition(":")
+
+    def lives() -> None:
+        interrupts()
+        if os.getppid() != int(parent):
+            raise KeyboardInterrupt
+
+    with RunFolder(path, shard=shard) as folder, redirect_stdout(sys.stderr):
+        _scrub(arguments, _load(arguments), device, folder, Bar(Console(stderr=True), arguments.study), lives)
+    return 0
+
+
+@contextmanager
+def _helped(arguments: argparse.Namespace, folder: RunFolder | None, errors: Console) -> Iterator[None]:
+    """Within it `--workers` processes, this one among them, draw rounds once it is known that there are any."""
+    from pscrub.workers import Helpers, share_threads
+
+    if arguments.workers < 1:
+        raise StudyError(f"--workers {arguments.workers}; expected 1 or more processes")
+    if folder is None or arguments.workers == 1:
+        yield
+        return
+    with share_threads(arguments.workers) as threads:
+        start = "import sys; from pscrub.cli import main; sys.exit(main(sys.argv[1:]))"
+        command = [sys.executable, "-c", start, *arguments.argv, "--helps", f"{os.getpid()}:{folder.path}"]
+        helpers = Helpers(command, arguments.workers - 1, threads)
+        folder.work = helpers.start
+        try:
+            yield
+        finally:
+            for failed in helpers.stop():
+                errors.print(f"a worker failed: {failed}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _load(arguments: argparse.Namespace) -> Study:
+    study = load_study(arguments)
+    return replace(study, by=tuple(dict.fromkeys((*study.by, *arguments.by)))) if arguments.by else study
 
 
 def _scrub(
@@ -83,7 +128,7 @@ def _scrub(
     device: torch.device,
     folder: RunFolder | None,
     bar: Bar,
-    interrupts: Interrupts,
+    interrupts: Callable[[], None],
 ) -> StudyResult:
     from pscrub.result.adding import add_up
     from pscrub.result.result import StudyResult
@@ -115,7 +160,7 @@ def _scrub(
         )
     except GraphError:
         if folder is not None and folder.has_rounds:
-            _write_files(add_up(folder), folder.path)
+            write_files(add_up(folder), folder.path)
         raise
     if result.cut_short and folder is not None and folder.has_rounds:
         return add_up(folder, result)  # with what was there before, and what others made
@@ -131,6 +176,7 @@ def _open_folder(
     path: Path | None = arguments.out
     if path is None:
         asked = [f"--{name.replace('_', '-')}" for name in _OF_FOLDERS if getattr(arguments, name)]
+        asked += ["--workers"] * (arguments.workers > 1)
         if asked:
             raise StudyError(f"{', '.join(asked)} without --out; expected the folder that keeps the rounds")
         return nullcontext(None)
@@ -157,67 +203,12 @@ def _read_shard(arguments: argparse.Namespace) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-def _write_files(result: StudyResult, folder: Path, found: Sequence[Agreement] = ()) -> list[Path]:
+def write_files(result: StudyResult, folder: Path, found: Sequence[Agreement] = ()) -> list[Path]:
+    """Write what is made of a result into a folder; the paths."""
     from pscrub.report import document as report
     from pscrub.report import html
 
     return [*report.write(result, folder, found), html.write_page(result, folder)]
-
-
-def make_report(arguments: argparse.Namespace, interrupts: Interrupts) -> int:
-    """The exit status of `report`, which writes the files of a result anew."""
-    from pscrub.report import html
-    from pscrub.result.adding import read_result
-    from pscrub.result.folder import RunFiles
-    from pscrub.result.sharing import RunFolder
-
-    folder = arguments.folder
-    if not folder.is_dir():
-        raise StudyError(f"no folder '{folder}'; expected one that `pscrub run --out` wrote")
-    files = RunFiles(folder)
-    if not files.is_run:
-        print(html.write_page(read_result(files), folder))
-        return 0
-    with RunFolder(folder) as files:
-        result = read_result(files, arguments.without_damaged)
-        print(*_write_files(result, folder)[-1:])
-    return 0
-
-
-def show_status(arguments: argparse.Namespace, interrupts: Interrupts) -> int:
-    """The exit status of `status`: 0."""
-    from rich.console import Console
-
-    from pscrub.result.folder import RunFiles
-    from pscrub.result.status import find_status
-
-    files, console = RunFiles(arguments.folder), Console()
-    while True:
-        interrupts()
-        found = find_status(files)
-        print_table(console, found.table())
-        for line in found.below():
-            console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
-        if not arguments.watch or found.is_done:
-            return 0
-        time.sleep(LOOK)
-        if console.is_terminal:
-            console.clear()
-
-
-def merge_folders(arguments: argparse.Namespace, interrupts: Interrupts) -> int:
-    """The exit status of `merge`: 0."""
-    from rich.console import Console
-
-    from pscrub.report import tables
-    from pscrub.result.joining import join_folders
-
-    result = join_folders(arguments.folders, arguments.out, arguments.without_damaged)
-    console = Console()
-    print_table(console, tables.table(result, ()))
-    written = _write_files(result, arguments.out)
-    Console(stderr=True).print("wrote " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
-    return 0
 
 
 def print_table(console: Console, table: Table) -> None:
@@ -310,6 +301,9 @@ def add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--out", type=Path, metavar="DIR", help=about)
     about = "start over, in DIR-2 if DIR is there, and so on"
     run.add_argument("--fresh", action="store_true", help=about)
+    about = "draw rounds in N processes, which share the folder (default: 1)"
+    run.add_argument("--workers", type=int, default=1, metavar="N", help=about)
+    run.add_argument("--helps", help=argparse.SUPPRESS)  # what such a process is told: of whom, and where
     run.add_argument("--shard", metavar="I/N", help="draw only the I-th of N parts of the rounds")
     about = "move damaged files aside, into DIR/damaged, and make them again"
     run.add_argument("--without-damaged", action="store_true", help=about)
@@ -324,22 +318,3 @@ def add_run_options(run: argparse.ArgumentParser) -> None:
     shown.add_argument("--measures", action="store_true", help=about)
     shown.add_argument("--json", action="store_true", help="print one JSON document on standard output")
     add_study_options(run)
-
-
-def add_report_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser what `report` takes."""
-    parser.add_argument("folder", type=Path, metavar="DIR", help="what `run --out` wrote")
-    parser.add_argument("--without-damaged", action="store_true", help="leave damaged files out")
-
-
-def add_status_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser what `status` takes."""
-    parser.add_argument("folder", type=Path, metavar="DIR", help="what `run --out` writes")
-    parser.add_argument("--watch", action="store_true", help=f"look again every {LOOK:g} s until all is done")
-
-
-def add_merge_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser what `merge` takes."""
-    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="what `run --out` wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder for all of it")
-    parser.add_argument("--without-damaged", action="store_true", help="leave damaged files out")

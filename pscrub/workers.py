@@ -1,16 +1,22 @@
-"""Chunks of rows worked on side by side."""
+"""Chunks of rows worked on side by side in threads, and processes that help with a run."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import IO, TypeVar
 
 import torch
 
 Chunk = TypeVar("Chunk")
 Made = TypeVar("Made")
+PATIENCE = 20.0
+"""Seconds in which a process that was asked to stop has to."""
 
 
 def side_by_side(
@@ -47,3 +53,61 @@ def side_by_side(
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # noqa: TID251
+
+
+@contextmanager
+def share_threads(processes: int) -> Iterator[int]:
+    """Within it torch has its share of the threads, as each of so many processes is to have: at least one.
+
+    Args:
+        processes: that share them.
+    """
+    threads = torch.get_num_threads()
+    share = max(1, threads // processes)
+    torch.set_num_threads(share)  # noqa: TID251 - of a command's own process, and given back
+    try:
+        yield share
+    finally:
+        torch.set_num_threads(threads)  # noqa: TID251
+
+
+class Helpers:
+    """Processes that work beside this one until they are stopped; what becomes of them decides nothing.
+
+    Args:
+        command: of each.
+        count: how many.
+        threads: of each.
+    """
+
+    def __init__(self, command: Sequence[str], count: int, threads: int) -> None:
+        self.command, self.count, self.threads = list(command), count, threads
+        self._running: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
+
+    def start(self) -> None:
+        """Start them."""
+        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
+        for _ in range(self.count):
+            told = tempfile.TemporaryFile()  # noqa: SIM115 - read when the process has ended
+            process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=told, env=environment)
+            self._running.append((process, told))
+
+    def stop(self) -> list[str]:
+        """Stop those that are left, and wait for them; the last words of each that failed."""
+        failed = []
+        for process, _ in self._running:
+            if process.poll() is None:
+                process.terminate()
+        for process, told in self._running:
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            told.seek(0)
+            last = told.read().decode(errors="replace").strip().rpartition("\n")[2]
+            told.close()
+            if process.returncode == 2:
+                failed.append(last)
+        self._running.clear()
+        return failed

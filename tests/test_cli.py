@@ -218,8 +218,7 @@ def test_an_interrupt_prints_the_estimates_so_far(
     assert out == "" and "interrupted before there was an estimate" in err
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_that_a_destructor_swallows_is_raised_again() -> None:
+def test_an_interrupt_that_a_destructor_swallows_is_raised_again(capsys: pytest.CaptureFixture[str]) -> None:
     class Dying:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
@@ -231,6 +230,7 @@ def test_an_interrupt_that_a_destructor_swallows_is_raised_again() -> None:
             Dying()
             with pytest.raises(KeyboardInterrupt):
                 raise_again()
+            assert raise_again.status == 130 and capsys.readouterr() == ("", "")  # nor is there a traceback
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with interrupts_kept():

@@ -49,7 +49,8 @@ def test_help_lists_the_commands_and_each_ones_options(capsys: pytest.CaptureFix
 
 OPTIONS = {
     "run": "--draws --until-width --interval --bounds --donors --data-uncertainty --clusters --device --out "
-    "--fresh --shard --without-damaged --after --by --claims --draws-only --measures --json --label --seed -P",
+    "--fresh --workers --shard --without-damaged --after --by --claims --draws-only --measures --json --label --seed "
+    "-P",
     "status": "--watch",
     "merge": "--out --without-damaged",
     "report": "--without-damaged",

@@ -41,6 +41,7 @@ class RunFolder(RunFiles):
         shard: (i, n): only the i-th of n parts of the rounds is drawn here, i from 1; the others are left to others.
         set_aside: damaged files are moved into `damaged/`, and made again; else they are refused.
         progress: told of waiting for others.
+        work: called when it is known that there are rounds to draw.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class RunFolder(RunFiles):
         shard: tuple[int, int] | None = None,
         set_aside: bool = False,
         progress: Progress = quiet,
+        work: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(path)
         self.earlier, self.shard, self.set_aside, self.progress = after, shard, set_aside, progress
+        self.work = work
         self._locks: Locks | None = None
         self._inside = 0
 
@@ -191,6 +194,15 @@ class RunFolder(RunFiles):
 
     def finished(self, by: tuple[str, ...], tell: Tell | None) -> StudyResult | None:
         """The result, if no round is owed and all that belongs to it can be read: else what is missing is made."""
+        result = self._find_finished(by)
+        if result is None:
+            self.work()
+            return None
+        for each in result.results if tell is not None else ():
+            tell(each)  # type: ignore[misc]
+        return result
+
+    def _find_finished(self, by: tuple[str, ...]) -> StudyResult | None:
         manifest = self.manifest
         begun = [self.begun(name) for name in manifest.names]
         if not self.has_rounds or any(each is None or each.asked != repr(manifest.asked) for each in begun):
@@ -199,8 +211,6 @@ class RunFolder(RunFiles):
         lacks = manifest.population and any(each.data is None for each in result.results)
         if result.cut_short or lacks or tuple(each.column for each in result.reference.groups) != by:
             return None
-        for each in result.results if tell is not None else ():
-            tell(each)  # type: ignore[misc]
         return result
 
     def _put_aside(self, path: Path, error: DamagedError) -> Sequence[str]:

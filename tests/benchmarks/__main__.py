@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import brackets, draws, engine, ioi, language, large, memory, patching, rust, startup
+from tests.benchmarks import brackets, draws, engine, ioi, language, large, memory, patching, runs, rust, startup
 from tests.benchmarks.timing import machine, unusable
 
-PARTS = ("startup", "draws", "rust", "brackets", "engine", "language", "ioi", "patching", "large", "memory")
+PARTS = ("startup", "draws", "rust", "brackets", "engine", "language", "ioi", "patching", "large", "memory", "runs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,6 +60,8 @@ def _report(name: str, arguments: argparse.Namespace) -> Iterator[str]:
             rows = memory.ROWS if arguments.rows is None else arguments.rows
             chosen = brackets.which(arguments.weights, arguments.data, arguments.balanced, rows)
             yield from memory.report(chosen, arguments.quick, arguments.device)
+        case "runs":
+            yield from runs.report(chosen, arguments.quick)
     torch.set_num_threads(threads)
 
 

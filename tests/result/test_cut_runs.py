@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from pscrub.estimate.stopping import ROUND
 from pscrub.result import sharing
 from pscrub.result.folder import RunFiles
 from tests import kills
-from tests.kills import STUDY, Tally, list_files, make_whole, run_killed, start, strip_times, tell_runs_apart
+from tests.kills import STUDY, list_files, start, strip_times, tell_runs_apart
 
 LOGGED = """
 import os
@@ -38,14 +37,24 @@ running.draw = draw
 DRAWS = ("--draws", str(6 * ROUND), "--draws-only")
 
 
-def test_killed_runs_become_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_runs_become_whole(tmp_path: Path) -> None:
     """Few kills; `make kills` does two hundred."""
-    monkeypatch.setattr(kills, "WAYS", (("--draws", "50000", "--draws-only", "--data-uncertainty"),))
-    file, tally = tmp_path / "slow.py", Tally()
-    file.write_text(STUDY)
-    (whole,) = make_whole(file, tmp_path)
-    run_killed(file, tmp_path / "out", kills.WAYS[0], 2, 4, random.Random(1), tally)
-    assert tally.kills >= 2 and tally.faults + tell_runs_apart(tmp_path / "out", whole) == []
+    code = f"""
+import random
+from pathlib import Path
+from tests.kills import STUDY, Tally, make_whole, run_killed, tell_runs_apart
+folder, tally = Path({str(tmp_path)!r}), Tally()
+file = folder / "slow.py"
+file.write_text(STUDY)
+whole, = make_whole(file, folder, (("--draws", "50000", "--draws-only", "--data-uncertainty"),))
+run_killed(file, folder / "out", whole, 2, 4, random.Random(1), tally)
+assert tally.kills >= 2 and tally.faults + tell_runs_apart(folder / "out", whole.folder) == [], tally
+"""
+    root = str(Path(kills.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=environment, cwd=root
+    )  # which forks, and has no threads
 
 
 def test_a_difference_between_runs_is_seen(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from pscrub.data.dataset import Dataset
 from pscrub.data.partition import Partition
 from pscrub.graph.decoder import Decoder
 from pscrub.graph.graph import Graph, Node
-from pscrub.graph.judging import LOGITS
 from pscrub.graph.pieces import Piece, Position, carve
 from pscrub.hypothesis.circuits import ANYTHING, circuit
 from pscrub.hypothesis.claim import EXACT, Claim
@@ -37,13 +36,13 @@ class Ladder:
     Args:
         decoder: the model, opened on D.
         found: heads that were measured on other prompts.
-        behaviour: f, which reads "logits" and columns of D.
+        behaviours: nodes on top of "logits"; the last is f, which reads the one before and columns of D.
         seed: of what is random in controls.
     """
 
     decoder: Decoder
     found: Found
-    behaviour: Node
+    behaviours: Sequence[Node]
     seed: int
 
     @property
@@ -66,8 +65,8 @@ class Ladder:
     def hypotheses(self) -> list[Hypothesis]:
         """The ladder, in the order of the table; no rows about kinds of heads that were not found."""
         ends = [
-            ("0a everything exact", Claim(self.behaviour.name, EXACT)),
-            ("0b logits unimportant", Claim(self.behaviour.name, reads=self._labels())),
+            ("0a everything exact", Claim(self.behaviours[-1].name, EXACT)),
+            ("0b logits unimportant", Claim(self.behaviours[-1].name, reads=self._labels())),
         ]
         rows = [Hypothesis(name, self._graph, self.data, claim) for name, claim in ends]
         for family in (self._kept, self._position, self._names, self._edges):
@@ -171,14 +170,14 @@ class Ladder:
         """What heads write at the end is of prompts by a law, each head's of its own, with all that follows from it."""
         feature = Partition.trivial(self.data) if law == ANYTHING else self.features.get(law, law)
         reads = [Claim(f"{a}.{b}@END", feature, words=law) for a, b in heads]
-        claim = Claim(self.behaviour.name, reads=[*reads, *self._labels()], rest=EXACT, paths="any")
+        claim = Claim(self.behaviours[-1].name, reads=[*reads, *self._labels()], rest=EXACT, paths="any")
         return Hypothesis(name, self._graph, self.data, claim)
 
     def _circuit(self, name: str, groups: Mapping[str, Sequence[Head]], lines: Sequence[str]) -> Hypothesis:
         said = [f"name {group} = {' '.join(f'{a}.{b}' for a, b in heads)}" for group, heads in groups.items()]
         features = {word.replace(" ", "_"): feature for word, feature in self.features.items()}
         text = "\n".join([*said, *lines])
-        own = circuit(name, self._held, text, behaviour=self.behaviour, features=features, rest=EXACT)
+        own = circuit(name, self._held, text, behaviour=self.behaviours, features=features, rest=EXACT)
         return Hypothesis(name, self._graph, self.data, own.claim)
 
     def _values_of(self, head: Head) -> str:
@@ -187,14 +186,14 @@ class Ladder:
         return f"{layer}.g{number // group}.v" if group > 1 else f"{layer}.{number}.v"
 
     def _labels(self) -> list[Claim]:
-        return [Claim(name, EXACT) for name in self.behaviour.inputs if name != LOGITS]
+        return [Claim(name, EXACT) for name in self.behaviours[-1].inputs if name in self.data.names]
 
     @cached_property
     def _held(self) -> _Held:
         queries = (f"q.{layer}" for layer, _ in self.found.movers)
         values = (f"v.{layer}" for layer, _ in self.found.inhibition)
         nodes = dict.fromkeys([*self.decoder.components, *queries, *values])
-        return _Held(self.decoder, self.decoder.graph([*nodes], self.behaviour))
+        return _Held(self.decoder, self.decoder.graph([*nodes], self.behaviours))
 
     @cached_property
     def _graph(self) -> Graph:

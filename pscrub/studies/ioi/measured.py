@@ -42,11 +42,11 @@ def tell_ioi_heads(measured: Measured, found: Found) -> Iterator[str]:
 def score_prompts(subject: nn.Module, data: Dataset) -> str:
     """The model's mean loss, logit difference and accuracy on prompts."""
     with torch.no_grad():
-        logits = torch.cat([subject(input_ids=some).logits[:, -1:] for some in data["input_ids"].split(AT_ONCE)])
+        answers = torch.cat([subject(input_ids=some).logits[:, -1] for some in data["input_ids"].split(AT_ONCE)])
     said = []
     for name, f in BEHAVIOURS.items():
         columns = [data[each] for each in f.inputs[1:]]
-        said.append(f"{name} {float(f.fn(logits, *columns).mean()):.3f}")
+        said.append(f"{name} {float(f.fn(answers, *columns).mean()):.3f}")
     return ", ".join(said)
 
 

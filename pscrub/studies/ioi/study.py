@@ -60,12 +60,12 @@ def build(subject: nn.Module, data: Dataset, measured: Measured, behaviour: str 
         seed: of the controls.
     """
     found, f = find_ioi_heads(measured), BEHAVIOURS[behaviour]
-    ladder = Ladder(open_decoder(subject, data), found, f, seed)
+    ladder = Ladder(open_decoder(subject, data), found, (ANSWERS, f), seed)
     return Study(
         "ioi",
         ladder.hypotheses(),
         __doc__.split("\n")[0],
-        labels=tuple(name for name in f.inputs if name != LOGITS),
+        labels=f.inputs[1:],
         notes=tell_found(found),
         by=("order",),
     )
@@ -101,22 +101,27 @@ def load_ioi_model(which: str = "trained", seed: int = 0) -> nn.Module:
     return found
 
 
-def _loss(logits: Tensor, io: Tensor) -> Tensor:
-    return -logits[:, -1].log_softmax(-1).gather(1, io[:, None])[:, 0]
+def _last(logits: Tensor) -> Tensor:
+    return logits[:, -1]
 
 
-def _difference(logits: Tensor, io: Tensor, s: Tensor) -> Tensor:
-    last = logits[:, -1]
-    return (last.gather(1, io[:, None]) - last.gather(1, s[:, None]))[:, 0]
+def _loss(answers: Tensor, io: Tensor) -> Tensor:
+    return -answers.log_softmax(-1).gather(1, io[:, None])[:, 0]
 
 
-def _accuracy(logits: Tensor, io: Tensor) -> Tensor:
-    return (logits[:, -1].argmax(-1) == io).to(logits.dtype)
+def _difference(answers: Tensor, io: Tensor, s: Tensor) -> Tensor:
+    return (answers.gather(1, io[:, None]) - answers.gather(1, s[:, None]))[:, 0]
 
 
+def _accuracy(answers: Tensor, io: Tensor) -> Tensor:
+    return (answers.argmax(-1) == io).to(answers.dtype)
+
+
+ANSWERS = Node("answers", (LOGITS,), _last)
+"""The logits at the end, [batch, vocabulary], a node of its own so that output distances are of them alone."""
 BEHAVIOURS = {
-    "loss": Node("loss", (LOGITS, "io"), _loss),
-    "difference": Node("difference", (LOGITS, "io", "s"), _difference),
-    "accuracy": Node("accuracy", (LOGITS, "io"), _accuracy),
+    "loss": Node("loss", (ANSWERS.name, "io"), _loss),
+    "difference": Node("difference", (ANSWERS.name, "io", "s"), _difference),
+    "accuracy": Node("accuracy", (ANSWERS.name, "io"), _accuracy),
 }
 """Name -> f, of the logits at the end."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pscrub import Dataset, Hypothesis, Study, StudyError, scrub, unroll
 from pscrub.evaluate.engine import Engine
+from pscrub.graph.labels import compared_outputs
 from pscrub.law.drawing import draw
 from pscrub.studies import load, smollm2
 from pscrub.studies.ioi import heads, ladder
@@ -59,7 +60,9 @@ def rows(model: Any, data: Dataset) -> dict[str, Hypothesis]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ladder, "KEPT", (3, 5, 12))
         patch.setattr(ladder, "CHOSEN", 5)
-        made = ladder.Ladder(ioi.open_decoder(model, data), found, ioi.BEHAVIOURS["loss"], 0).hypotheses()
+        made = ladder.Ladder(
+            ioi.open_decoder(model, data), found, (ioi.ANSWERS, ioi.BEHAVIOURS["loss"]), 0
+        ).hypotheses()
     return {
         each.name.split()[0] + (f" {each.name.split()[1]}" if each.name.startswith("1b") else ""): each for each in made
     }
@@ -146,6 +149,13 @@ def test_edges_move_less_than_heads(rows: dict[str, Hypothesis], data: Dataset) 
     own, *others = (each.scrubbed.value for each in found.results)
     assert own == pytest.approx(found.results[0].model.value)
     assert len({round(each, 4) for each in (own, *others)}) == 4
+
+
+def test_output_distances_are_of_the_end(rows: dict[str, Hypothesis]) -> None:
+    study = Study("few", [rows["1a"]], labels=("io",), by=("order",))
+    (found,) = scrub(study, draws=32).results
+    (kl,) = [values for name, values in found.draws.distances.items() if name == "KL"]
+    assert compared_outputs(rows["1a"].graph, ("io",)) == ("answers",) and float(kl.mean()) > 0.01
 
 
 def test_no_rows_about_kinds_that_are_not_there(model: Any, data: Dataset) -> None:

@@ -144,6 +144,8 @@ def _with_controls(tree: Tree, data: Mapping[str, Tensor], f: Tensor, own: Tenso
             for score in (scores, scores.square()):
                 mean = torch.bincount(partition.labels, partition.weights * score, partition.n_blocks) / mass
                 columns.append((score - mean[partition.labels])[data[path]])
+    if not columns:  # only the root's datum is drawn
+        return 1.0
     d = f[::2] - f[1::2]
     controls = torch.stack([column[::2] - column[1::2] for column in columns], 1)
     spread = controls.std(0)

@@ -107,50 +107,54 @@ def gains(tree: Tree, f_of: Callable[[Mapping[str, Tensor]], Tensor], own: Tenso
     n = many * size
     data = draw(tree, n, (seed, 0))
     f = f_of(data).double()
-    plain = mean_of_pairs(f).se ** 2
+    plain = mean_of_pairs(f)
 
-    def over(f: Tensor) -> float | None:
-        varied = mean_of_pairs(f.reshape(size, many).mean(0)).se ** 2
-        return plain / varied if varied > 1e-20 * plain else None
+    def over(f: Tensor) -> tuple[float | None, float]:
+        """The ratio, and the relative error of the two variances by their degrees of freedom."""
+        found = mean_of_pairs(f.reshape(size, many).mean(0))
+        ratio = (plain.se / found.se) ** 2 if found.se > 1e-10 * plain.se else None
+        return ratio, math.sqrt(2 / plain.df + 2 / found.df)
 
     generator = make_generator((seed, 2))
     with poutine.block(), _Inner(tree, many, generator):
         inner = program(tree, generator=generator)(n, {tree.root: stratified_rows(tree.seen, n // 2, generator)})
     free = f_of(draw(tree, n, (seed, 3), stratified=False)).double()
+    permuted, error = over(f_of(draw_permuted(tree, n, (seed, 1), many)).double())
     return {
-        "plain": plain,
-        "none": plain / (float(free.var()) / n) if float(free.var()) else None,
+        "plain": plain.se**2,
+        "none": plain.se**2 / (float(free.var()) / n) if float(free.var()) else None,
         "controls": _with_controls(tree, data, f, own),
-        "inner": over(f_of(inner).double()),
-        "permuted": over(f_of(draw_permuted(tree, n, (seed, 1), many)).double()),
+        "inner": over(f_of(inner).double())[0],
+        "permuted": permuted,
+        "error": error,
     }
 
 
-def _with_controls(tree: Tree, data: Mapping[str, Tensor], f: Tensor, own: Tensor) -> float:
-    """What control variates leave of the variance: f on D of each site's row, and its square, less their means.
+def _with_controls(tree: Tree, data: Mapping[str, Tensor], f: Tensor, own: Tensor) -> float | None:
+    """How many times less f varies within pairs, less control variates: f on D of each site's row, and its square.
 
-    Their expectations given the parent's datum are known. Coefficients come from the other half of the draws.
+    Less their means given the parent's datum, which are known. Coefficients come from the other half of the draws, by
+    least squares with a little shrinking; None where nothing is left.
     """
-    columns = []
+    scores, columns = own / own.abs().max().clamp(min=1e-300), list[Tensor]()
     for path, site in tree.sites.items():
         partition = tree.whole if site.parent is None else site.partition
-        if path == tree.root or int(partition.sizes.max()) == 1:
-            continue
-        for score in (own, own.square()):
+        if path != tree.root and int(partition.sizes.max()) > 1:
             mass = torch.bincount(partition.labels, partition.weights, partition.n_blocks).clamp(min=1e-300)
-            mean = torch.bincount(partition.labels, partition.weights * score, partition.n_blocks) / mass
-            columns.append((score - mean[partition.labels])[data[path]])
-    if not columns or float(own.std()) <= 1e-9 * float(own.abs().max()):
+            for score in (scores, scores.square()):
+                mean = torch.bincount(partition.labels, partition.weights * score, partition.n_blocks) / mass
+                columns.append((score - mean[partition.labels])[data[path]])
+    if not columns:  # only the root's datum is drawn
         return 1.0
-    controls, d = torch.stack(columns, 1), f[::2] - f[1::2]
-    controls = controls[::2] - controls[1::2]
+    d = f[::2] - f[1::2]
+    controls = torch.stack([column[::2] - column[1::2] for column in columns], 1)
     spread = controls.std(0)
-    controls = (controls / spread)[:, spread > 1e-9 * float(spread.max())]
+    controls = (controls / spread)[:, spread > 1e-9]  # of rounding: f tells rows of no block apart
     left, half = d.clone(), len(d) // 2
     for fit, use in ((slice(0, half), slice(half, None)), (slice(half, None), slice(0, half))):
-        found = torch.linalg.lstsq(controls[fit], d[fit][:, None], driver="gelsd").solution[:, 0]
-        left[use] = d[use] - controls[use] @ found
-    return float(d.square().mean() / left.square().mean()) if float(left.square().mean()) else math.inf
+        square = controls[fit].T @ controls[fit] + 1e-3 * half * torch.eye(controls.shape[1], dtype=torch.float64)
+        left[use] = d[use] - controls[use] @ torch.linalg.solve(square, controls[fit].T @ d[fit])
+    return float(d.square().mean() / left.square().mean()) if float(left.square().mean()) else None
 
 
 WAYS = ("none", "controls", "inner", "permuted")
@@ -167,7 +171,7 @@ def of_random_cases(mode: str, seed: int) -> Row:
         own = f_of(dict.fromkeys(tree.sites, torch.arange(hypothesis.data.n))).double()
         row = gains(tree, f_of, own, (64, 1024), seed + 100 * k)
         if row["plain"] > 1e-12:
-            found.append({way: row[way] for way in WAYS})
+            found.append({way: row[way] for way in (*WAYS, "error")})
     return {"rows": found}
 
 
@@ -181,7 +185,7 @@ def of_study(made: Study, sizes: Sizes, seed: int) -> Row:
         for tree in trees:
             row = {} if tree.is_determined else gains(tree, partial(engine.f, tree), own, sizes, seed)
             if row and row["plain"] > 1e-12:
-                found[tree.hypothesis.name] = {way: row[way] for way in WAYS}
+                found[tree.hypothesis.name] = {way: row[way] for way in (*WAYS, "error")}
     return {"rows": found, "n": made.hypotheses[0].data.n}
 
 
@@ -193,13 +197,13 @@ def studies() -> Iterator[tuple[str, Callable[[], Study], Sizes]]:
     """Name, study, and draws of a replicate with the number of replicates that variances are told by."""
     for name in WORKED:
         yield name, partial(load, name), (USUAL, 4096)
-    yield "modular_addition", partial(load, "modular_addition"), (USUAL, 256)
+    yield "modular_addition", partial(load, "modular_addition"), (USUAL, 128)
     yield "brackets", partial(load, "brackets"), (USUAL, 256)
     if PUBLISHED.is_dir():
         files = PUBLISHED / "model.safetensors", PUBLISHED / "sequences.jsonl.gz"
         made = partial(brackets, *files, 0.263, 4000)
         yield "brackets, published", made, (USUAL, 256)
-        yield "brackets, published", made, (MOST, 128)
+        yield "brackets, published", made, (MOST, 64)
 
 
 def cells(seed: int) -> Iterator[tuple[str, Callable[[], Row]]]:
@@ -276,9 +280,9 @@ def _about_gains() -> str:
     which is how draws are made by default: above 1 is better. *No strata*: root data independent too. *Controls*:
     control variates, f on D of each site's row and its square, less their means given the parent's datum, coefficients
     from the other half of the draws. *Inner*: strata at all sites that others agree with, dealt out as permuted donors
-    are, and independent rows at the leaves. *Permuted*: donors permuted at all sites. Standard errors: 4 % for the
-    random hypotheses, 2 % for the small studies, 9 % for modular addition and brackets, 13 % for replicates of 2,048
-    draws. "–": nothing varies."""
+    are, and independent rows at the leaves. *Permuted*: donors permuted at all sites, with
+    the standard error of the ratio; those of the others are of that size. Where f is large on rare draws the errors are
+    not to be trusted, and ratios of such rows say little. "–": nothing varies."""
 
 
 def _times(ratio: float | None) -> str:
@@ -289,10 +293,11 @@ def _of_random(found: Mapping[str, Row]) -> Iterator[str]:
     yield "| random hypotheses, 2 to 6 rows, replicates of 64 draws | no strata | controls | inner | permuted |"
     yield "| --- " + "| ---: " * 4 + "|"
     rows = [row for mode in MODES for row in found[f"random/{mode}/64"]["rows"]]
-    for words, of in (("least", 0.0), ("one in twenty less than", 0.05), ("median", 0.5), ("greatest", 1.0)):
+    for words, of in (("least", 0.0), ("one in twenty is less than", 0.05), ("median", 0.5), ("greatest", 1.0)):
         ratios = [[row[way] if row[way] is not None else math.inf for row in rows] for way in WAYS]
-        cells = " | ".join(f"{np.quantile(each, of, method='lower'):.2f}" for each in ratios)
-        yield f"| {words} of {len(rows)} | {cells} |"
+        of_ways = [float(np.quantile(each, of, method="lower")) for each in ratios]
+        cells = " | ".join(f"{each:.2f}" if each < 1000 else "over 1,000" for each in of_ways)
+        yield f"| {words}, of {len(rows)} | {cells} |"
 
 
 def _of_studies(found: Mapping[str, Row]) -> Iterator[str]:
@@ -304,6 +309,7 @@ def _of_studies(found: Mapping[str, Row]) -> Iterator[str]:
             continue
         for hypothesis, row in cell["rows"].items():
             cells = " | ".join(_times(row[way]) for way in WAYS)
+            cells += f" ± {row['permuted'] * row['error']:.2f}" if row["permuted"] else ""
             yield f"| {name} | {cell['n']:,} | {int(size):,} | {hypothesis} | {cells} |"
 
 

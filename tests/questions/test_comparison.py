@@ -91,6 +91,29 @@ def test_a_paired_difference_is_narrower_and_right() -> None:
         compare(losses, "fine", "other")
 
 
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_which_recovers_more_is_no_oftener_wrong_for_skewed_differences(side: float) -> None:
+    """Two that recover as much, their difference skewed: either answer is wrong 2.5 % of the time at most.
+
+    The ends of t, read as if they were limits, name the one on the heavy side more often than that.
+    """
+    rng, times, draws = np.random.default_rng(7), 600, 60
+    base = Baseline(0.0, 0, 0, "exact"), Baseline(10.0, 0, 0, "exact")
+    wrong = {"first": 0, "second": 0}
+    by_ends = {"first": 0, "second": 0}
+    for _ in range(times):
+        f = torch.from_numpy(rng.lognormal(0, 1, draws) - np.exp(0.5)) * side
+        found = compare(Losses(("first", "second"), torch.stack([0 * f, f]), *base), "first", "second")
+        assert found.points is not None
+        for name in wrong:
+            wrong[name] += found.answer == f"'{name}' recovers more"
+        by_ends["second"] += found.points.low > 0
+        by_ends["first"] += found.points.high < 0
+    most = float(stats.binom.isf(PER_CHECK, times, 0.025))
+    assert max(wrong.values()) <= most < max(by_ends.values())
+    assert all(wrong[name] <= by_ends[name] for name in wrong)
+
+
 def test_points_of_sampled_baselines_carry_their_error() -> None:
     e = Estimate(0.5, 0.4, 0.6, 0.95, 0.05, 1e6, 1000, "t")
     exact = points_recovered(e, Baselines(Baseline(1.0, 0.0, 0, "exact"), Baseline(3.0, 0.0, 0, "exact")))

@@ -28,6 +28,7 @@ HOWS: dict[str, dict[str, Any]] = {
     "clusters": {"draws": 1100, "clusters": "third", "exact": False},
     "width": {"until_width": 25.0, "exact": False},
     "exact": {"draws": 600},
+    "permuted": {"draws": 2200, "exact": False, "donors": "permuted"},
     "betting": {"draws": 2000, "interval": "betting", "bounds": (0.0, 60.0)},
 }
 
@@ -41,15 +42,15 @@ def count_draws(
     monkeypatch: pytest.MonkeyPatch, stop_at: int = -1, error: type[BaseException] = KeyboardInterrupt
 ) -> list[Any]:
     """The rounds that are drawn from now on, of which one is cut short."""
-    drawn, real = list[Any](), running.draw
+    drawn, real = list[Any](), running.draw_round
 
-    def draw(tree: Any, draws: int, seed: tuple[int, ...]) -> Any:
+    def draw(tree: Any, made: Any) -> Any:
         if len(drawn) == stop_at:
             raise error
-        drawn.append((tree.hypothesis.name, *seed, draws))
-        return real(tree, draws, seed)
+        drawn.append((tree.hypothesis.name, made.seed, made.index, made.size))
+        return real(tree, made)
 
-    monkeypatch.setattr(running, "draw", draw)
+    monkeypatch.setattr(running, "draw_round", draw)
     return drawn
 
 
@@ -76,7 +77,7 @@ def test_a_run_that_is_cut_short_anywhere_goes_on_as_if_it_had_not_been(
     with monkeypatch.context() as patch:
         every = count_draws(patch)
         whole = strip_times(scrub(study(), **HOWS[how]))
-    assert len(every) > 2
+    assert len(every) >= 2
     for at in range(len(every)):
         folder = tmp_path / str(at)
         with monkeypatch.context() as patch:

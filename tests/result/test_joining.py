@@ -61,7 +61,7 @@ def test_values_in_the_population_come_with_the_study(tmp_path: Path, monkeypatc
         scrub(study(), **options, out=RunFolder(tmp_path / str(i), shard=(i, 2)))
     found = join_folders([tmp_path / "1", tmp_path / "2"], tmp_path / "both")
     assert "the same command again gives them, and draws nothing" in found.notes[-1]
-    monkeypatch.setattr(running, "draw", lambda *_: pytest.fail("drawn again"))
+    monkeypatch.setattr(running, "draw_round", lambda *_: pytest.fail("drawn again"))
     assert strip_times(scrub(study(), **options, out=tmp_path / "both")) == strip_times(whole)
 
 

@@ -22,13 +22,14 @@ READ = ("q", "k", "v")
 
 def trace_induction(model: Induction, data: Dataset) -> Graph:
     """The traced graph: embed, the first layer's patterns and values, and what its heads add, first; q, k, v and heads
-    of the second layer; logits and loss."""
+    of the second layer; logits [batch, 256] at the query; loss."""
     first, second = ("blocks.0.attn.", "blocks.1.attn.")
     cuts = {"embed": "hook_embed", "first": f"{first}hook_result", "heads": f"{second}hook_result"}
     cuts |= {"first patterns": f"{first}hook_pattern", "first values": f"{first}hook_v"}
     cuts |= {each: f"{second}hook_{each}" for each in READ}
-    loss = Node("loss", ("logits", "target"), _loss)
-    return trace(model, data, cuts=cuts, inputs=["tokens"], output="logits", behaviour=loss)
+    on_top = [Node("logits", ("all logits",), _last), Node("loss", ("logits", "target"), _loss)]
+    graph = trace(model, data, cuts=cuts, inputs=["tokens"], output="all logits", behaviour=on_top)
+    return inline(graph, "all logits")
 
 
 def with_first_heads(graph: Graph) -> Graph:
@@ -73,8 +74,12 @@ def _in_two(names: tuple[str, str], chosen: Sequence[int], size: int) -> Mapping
     return {names[0]: sorted(chosen), names[1]: [each for each in range(size) if each not in chosen]}
 
 
+def _last(logits: Tensor) -> Tensor:
+    return logits[:, -1]
+
+
 def _loss(logits: Tensor, target: Tensor) -> Tensor:
-    return functional.cross_entropy(logits[:, -1].double(), target, reduction="none")
+    return functional.cross_entropy(logits.double(), target, reduction="none")
 
 
 def _add(*parts: Tensor) -> Tensor:

@@ -31,17 +31,23 @@ class Heads:
 
 
 @torch.no_grad()
+def mean_patterns(model: Induction, tokens: Tensor) -> Tensor:
+    """float64 [2, 8, 31, 31]: mean attention by layer and head, from a place to a place, over rows int64 [N, 31]."""
+    patterns = torch.zeros(LAYERS, HEADS, LENGTH, LENGTH, dtype=torch.float64)
+    for rows in tokens.split(AT_ONCE):
+        with _patterns(model) as seen:
+            model(rows)
+        patterns += torch.stack(seen).double().sum(1) / len(tokens)
+    return patterns
+
+
 def attention_shares(model: Induction, tokens: Tensor) -> dict[str, Tensor]:
     """Mean attention over rows int64 [N, 31], each float64 [2, 8] by layer and head.
 
     "to the token before" is from the match to the place before it, "to the match" from the last place to the match,
     "to itself" from the last place to itself.
     """
-    patterns = torch.zeros(LAYERS, HEADS, LENGTH, LENGTH, dtype=torch.float64)
-    for rows in tokens.split(AT_ONCE):
-        with _patterns(model) as seen:
-            model(rows)
-        patterns += torch.stack(seen).double().sum(1) / len(tokens)
+    patterns = mean_patterns(model, tokens)
     return {
         "to the token before": patterns[:, :, MATCH, MATCH - 1],
         "to the match": patterns[:, :, -1, MATCH],

@@ -65,8 +65,7 @@ def study(
         f"{_listed(1, others['induction'])}.",
     )
     summary = __doc__.split("\n")[0]
-    by = ("once",) if repeated == "text" else ()
-    return Study("induction", ladder.hypotheses(), summary, labels=("target",), notes=notes, by=by)
+    return Study("induction", ladder.hypotheses(), summary, labels=("target",), notes=notes, by=("once",))
 
 
 def choose_model(which: str = "trained", weights: Path = SHIPPED, seed: int = 0) -> Induction:

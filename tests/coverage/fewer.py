@@ -314,13 +314,14 @@ def _of_studies(found: Mapping[str, Row]) -> Iterator[str]:
 
 
 def _chosen() -> str:
-    return """Independent donors stay the default. Permuted ones are the best of these ways for the mean of as many
-    draws, never worse but for chance, and most where f is nearly a sum over sites and replicates have as many draws as
-    blocks have rows: D of some hundred rows, or many draws. They win next to nothing where rows are many more than the
-    draws of a replicate, and losses that are rare events have intervals several times wider, as replicates are few;
-    until an interval is asked for, nobody knows which it will be. Strata at inner sites win little by themselves, and
-    are part of permuted donors. Control variates win where f on D tells of f on scrubbed inputs, which it seldom does
-    where swaps matter, and lose where it does not."""
+    return """Independent donors stay the default. Permuted ones vary least of these ways where rows are few, and
+    nowhere more than independent ones by what chance does not explain. They win most where f is nearly a sum over
+    sites and replicates have as many draws as blocks have rows: D of some hundred rows, or very many draws. Where rows
+    are many more than the draws of a replicate, as in the studies of trained models at a usual number of draws, they
+    win next to nothing. Losses that are rare events have intervals several times wider, as replicates are few, and
+    confidence sequences are refused; which losses it will be is not known before drawing. Strata at inner sites are
+    part of permuted donors, and win little by themselves. Control variates made of f on D win on some small examples,
+    and nothing on trained models."""
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ and previous-token heads), made about another model. Heads are measured on promp
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -25,13 +27,16 @@ SELECTING = 128
 """Prompts that heads are measured on."""
 
 
-def study(prompts: int = PROMPTS, behaviour: str = "loss", model: str = "trained", seed: int = 0) -> Study:
+def study(
+    prompts: int = PROMPTS, behaviour: str = "loss", model: str = "trained", only: str = "", seed: int = 0
+) -> Study:
     """The study on SmolLM2-135M, or on a control that has learnt nothing.
 
     Args:
         prompts: how many to score on, a multiple of 64.
         behaviour: f: the "loss" of the answer in nats; "difference", IO's logit less S's; or "accuracy".
         model: "trained", or "shuffled": the entries of each matrix permuted, and heads measured anew.
+        only: how the names of the rows to score begin, with commas between ("1b 20,2"); by default all.
         seed: of the prompts, and of the controls: random heads, shuffled features, permuted weights.
 
     Raises:
@@ -41,12 +46,16 @@ def study(prompts: int = PROMPTS, behaviour: str = "loss", model: str = "trained
     faults = [] if model in MODELS else [f"model is '{model}'; expected one of {', '.join(MODELS)}"]
     if behaviour not in BEHAVIOURS:
         faults.append(f"behaviour is '{behaviour}'{close(behaviour, BEHAVIOURS)}; one of {', '.join(BEHAVIOURS)}")
+    if not set(only.replace(" ", "")[:1]) <= set("01234"):
+        faults.append(f"only is '{only}'; rows begin with 0 to 4, as '1b 20' or '2'")
     if faults:
         raise StudyError(faults)
     data = make_prompts("scoring", prompts, seed)
     subject = load_ioi_model(model, seed)
     measured = measure_heads(subject, make_prompts("selection", SELECTING, seed), seed)
-    return build(subject, data, measured, behaviour, seed)
+    whole = build(subject, data, measured, behaviour, seed)
+    wanted = tuple(begin.strip() for begin in only.split(","))
+    return replace(whole, hypotheses=[each for each in whole.hypotheses if each.name.startswith(wanted)])
 
 
 def build(subject: nn.Module, data: Dataset, measured: Measured, behaviour: str = "loss", seed: int = 0) -> Study:

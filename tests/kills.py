@@ -228,6 +228,8 @@ def run_killed(file: Path, out: Path, whole: Whole, count: int, kills: int, rng:
                 tally.faults += [f"status {status} of a process that nobody killed: {err}"] * (status != 0)
                 continue
             right = {signal.SIGKILL: {-9, 0}, signal.SIGINT: {130, 0}, signal.SIGTERM: {143, 0}}[sent]
+            if not tell_owed(out):  # the command had ended, and Python was about to
+                right |= {-sent}
             heard = moment > (HEARD * whole.started if loads else 0.1 * whole.forked)
             if heard and (status not in right or "Traceback" in err):
                 tally.faults.append(f"status {status} after {sent.name} at {moment:.2f} s: {err}")

@@ -158,8 +158,8 @@ class Locks:
             found, number = owner, number + 1
         return found
 
-    def close(self) -> None:
-        """Give all locks back; if nobody else is there, remove what those who were killed left, and the folder."""
+    def close(self) -> bool:
+        """Give all locks back; whether nobody else is there, and what those who were killed left is gone, too."""
         self._over.set()
         for name in list(self._held):
             self.release(name)
@@ -170,6 +170,8 @@ class Locks:
                 path.unlink(missing_ok=True)
             with suppress(OSError):  # someone has come
                 self.folder.rmdir()
+            return True
+        return False
 
     def _path(self, name: str, number: int) -> Path:
         return self.folder / f"{name}.{number}"

@@ -17,7 +17,7 @@ import torch
 
 from pscrub.errors import DamagedError, StudyError
 from pscrub.progress import Progress, quiet
-from pscrub.records import write_record
+from pscrub.records import TEMPORARY, write_record
 from pscrub.result import manifest as manifests
 from pscrub.result.adding import read_result
 from pscrub.result.draws import Round
@@ -85,7 +85,10 @@ class RunFolder(RunFiles):
     def __exit__(self, *exc: object) -> None:
         self._inside -= 1
         if not self._inside:
-            self.locks.close()
+            left = list(self.path.glob(f".*{TEMPORARY}"))  # of results that a killed process was writing
+            if self.locks.close():
+                for path in left:
+                    path.unlink(missing_ok=True)
             self._locks = None
 
     @property

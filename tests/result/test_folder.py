@@ -139,6 +139,18 @@ def test_more_draws_are_added_to_those_that_are_there(tmp_path: Path, monkeypatc
     assert width["nothing"].recovered is not None and width["nothing"].recovered.width <= 3.0
 
 
+def test_what_a_killed_process_was_writing_is_removed_when_nobody_is_at_work(tmp_path: Path) -> None:
+    scrub(study(), draws=200, exact=False, out=tmp_path)
+    whole = list_files(tmp_path)
+    for name in (".result.json.a1b2c3.tmp", "working/.0-1.nc.a1b2c3.tmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("half of")
+    with RunFolder(tmp_path):  # another is at work
+        scrub(study(), draws=200, exact=False, out=tmp_path)
+        assert len(list_files(tmp_path) - whole) == 3  # and its own
+    assert list_files(tmp_path) == whole
+
+
 def test_an_earlier_result_is_added_to_in_another_folder(tmp_path: Path) -> None:
     first = scrub(study(), draws=1000, exact=False)
     whole = scrub(study(), draws=2000, exact=False)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pscrub.evaluate.parts import Cut, Shape, Step
 from pscrub.evaluate.plan import ROWLESS, Kind, Values
@@ -45,7 +46,12 @@ class Seam:
 
 
 def find_seams(
-    values: Values, order: Sequence[int], shape: Shape, step: Callable[[int, Cut], Step | None], least: float
+    values: Values,
+    order: Sequence[int],
+    shape: Shape,
+    step: Callable[[int, Cut], Step | None],
+    told: Callable[[int], Tensor | None],
+    least: float,
 ) -> dict[int, Seam]:
     """Number -> the seam of a mixed value, of those that have one and are of some datum at a share of entries.
 
@@ -54,6 +60,7 @@ def find_seams(
         order: mixed values, each after what it reads.
         shape: of a value, by its number.
         step: how a part of a value is computed; None if that is not known.
+        told: a value that is the same for all rows; None of one that is not, or cannot be read.
         least: the share.
     """
     found: dict[int, Seam] = {}
@@ -68,8 +75,8 @@ def find_seams(
             seams = [Seam(axis, tuple(data[i] for i in sorted(data)))]
         elif isinstance(fn, Put) and len(out) == 3 and not any(place.is_told for place in fn.places):
             seams = [_put_together(values, fn, args, out[1], found)]
-        elif any(arg in found for arg in args) and _is_causal(fn, args):
-            seams = [_attended(values, args, len(out) - 2, out[-2], found)]
+        elif any(arg in found for arg in args) and _is_causal(fn, args, told):
+            seams = [_attended(values, args[:3], len(out) - 2, out[-2], found)]
         elif any(arg in found for arg in args):
             lengths = {len(found[arg].data) for arg in args if arg in found}
             # Not along the last axis: putting together there, as of keys that are transposed, is slow.
@@ -96,13 +103,20 @@ def _put_together(values: Values, put: Put, args: Sequence[int], size: int, foun
     return Seam(1, tuple(next(iter(each)) if len(each) == 1 else None for each in there))
 
 
-def _is_causal(fn: Any, args: Sequence[int]) -> bool:
-    """Whether a value is causal attention: at each position of nothing that comes later."""
+def _is_causal(fn: Any, args: Sequence[int], told: Callable[[int], Tensor | None]) -> bool:
+    """Whether a value is causal attention, by itself or by its mask: at each position of nothing that comes later."""
     if not isinstance(fn, Operation) or fn.target is not torch.ops.aten.scaled_dot_product_attention.default:
         return False
     given, keywords = fn.filled(list(args))
-    causal = dict(keywords).get("is_causal", given[5] if len(given) > 5 else False)
-    return bool(causal) and list(given[:3]) == list(args)
+    said = dict(zip(("attn_mask", "dropout_p", "is_causal"), given[3:], strict=False)) | dict(keywords)
+    if said.get("is_causal") or said.get("attn_mask") is None:
+        return bool(said.get("is_causal")) and list(given[:3]) == list(args)
+    mask = told(said["attn_mask"]) if list(args) == [*given[:3], said["attn_mask"]] else None
+    if mask is None or mask.ndim < 2 or mask.shape[-1] != mask.shape[-2]:
+        return False
+    # What is hidden by less than everything is seen, if little.
+    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    return not bool(seen.triu(1).any()) and bool(seen.diagonal(dim1=-2, dim2=-1).all())
 
 
 def _attended(values: Values, args: Sequence[int], axis: int, size: int, found: Mapping[int, Seam]) -> Seam:

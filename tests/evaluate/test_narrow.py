@@ -327,9 +327,24 @@ class Layered(nn.Module):
         return found
 
 
-def layered(causal: bool, position: int) -> Tree:
+class Masked(Layered):
+    """The same by a mask, made in forward."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        places = torch.arange(POSITIONS, device=tokens.device)
+        mask = places[None, :] <= places[:, None] + (0 if self.causal else 1)
+        x = self.read(self.embed(tokens))
+        for layer in self.layers:
+            q, k, v = (each(x).view(x.shape[0], POSITIONS, HEADS, -1).transpose(1, 2) for each in layer)
+            z = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[None, None])
+            x = x + z.transpose(1, 2).flatten(2)
+        found: Tensor = self.last(x).sin().sum(1)
+        return found
+
+
+def layered(causal: bool, position: int, kind: type[Layered] = Layered) -> Tree:
     loss = Node("loss", ("logits", "label"), lambda z, y: functional.cross_entropy(z, y, reduction="none"))
-    made = trace(Layered(causal).eval(), DATA, cuts={"r": "read"}, inputs=["tokens"], output="logits", behaviour=loss)
+    made = trace(kind(causal).eval(), DATA, cuts={"r": "read"}, inputs=["tokens"], output="logits", behaviour=loss)
     made = carve(made, DATA, [Piece("here", "r", position=Position("", position))])
     here = Claim("here", DATA["tokens"][:, 0] % 3)
     return unroll(
@@ -339,8 +354,11 @@ def layered(causal: bool, position: int) -> Tree:
 
 @pytest.mark.parametrize("position", [0, 4, POSITIONS - 1])
 @pytest.mark.parametrize("causal", [False, True])
-def test_causal_attention_is_the_models_before_what_is_of_another_datum(causal: bool, position: int) -> None:
-    tree, engine = layered(causal, position), Engine(DATA)
+@pytest.mark.parametrize("kind", [Layered, Masked])
+def test_causal_attention_is_the_models_before_what_is_of_another_datum(
+    kind: type[Layered], causal: bool, position: int
+) -> None:
+    tree, engine = layered(causal, position, kind), Engine(DATA)
     assert gap(engine, tree) < 1e-5
     code = engine.kept(tree.hypothesis.graph).code_of_draws(engine.plan(tree), engine.asked(tree).roots)
     kept = engine.kept(tree.hypothesis.graph)
@@ -351,7 +369,7 @@ def test_causal_attention_is_the_models_before_what_is_of_another_datum(causal: 
 
 
 def test_attention_that_looks_ahead_taken_for_causal_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seams, "_is_causal", lambda fn, args: "scaled_dot" in str(fn))
+    monkeypatch.setattr(seams, "_is_causal", lambda fn, *given: "scaled_dot" in str(fn))
     assert gap(Engine(DATA), layered(False, POSITIONS - 1)) > 1e-3
 
 

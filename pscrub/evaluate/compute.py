@@ -144,6 +144,17 @@ class Kept:
         """The shape of a value on D, on some number of rows, or of one without rows; None if it was not seen."""
         return self._shapes.get(number)
 
+    def told(self, number: int) -> Tensor | None:
+        """A value that is the same for all rows, and for any number of them; None of others, or what cannot be read."""
+        if self.values[number].kind not in (Kind.CONSTANT, Kind.UNIFORM):
+            return None
+        code, none = self.code([number]), torch.arange(0)  # no column is read
+        one, two = (self.run(code, [number], lambda n: self._leaf(n, none), rows)[number] for rows in (1, 2))
+        if any(type(each) not in (Tensor, torch.nn.Parameter) for each in (one, two)):  # fake ones say nothing
+            return None
+        fits = one.ndim == two.ndim and all(a in (1, b) for a, b in zip(one.shape, two.shape, strict=True))
+        return one if fits and torch.equal(one.expand_as(two), two) else None
+
     def code_of_draws(self, plan: Plan, roots: Sequence[int]) -> list[Instruction]:
         """What is computed for each draw to get some values of a plan."""
         code = self.code(roots)

@@ -91,7 +91,9 @@ class Engine:
         plan, held = self.plan(tree, ablation), self._hold(tree.hypothesis.graph)
         names, known = () if watch is None else tuple(watch.names), held.asked.setdefault(tree, {})
         if (plan, names) not in known:
-            known[plan, names] = Asked.of(plan, names, Narrowing(plan.values, held.on_data.kept.shape))
+            known[plan, names] = Asked.of(
+                plan, names, Narrowing(plan.values, held.on_data.kept.shape, told=held.on_data.kept.told)
+            )
         return known[plan, names]
 
     def foresee(self, trees: Sequence[Tree], watch: Watch | None = None, folds: Sequence[Fold] = ()) -> None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from torch import Tensor
+
 from pscrub.evaluate.parts import Cut, Shape, Step, has_none, of_parts, ordered, within
 from pscrub.evaluate.plan import Kind, Values, order_of
 from pscrub.evaluate.rules import Rule
@@ -31,6 +33,7 @@ class Narrowing:
         shape: number of a value on D (or without rows) -> its shape, on any number of rows; None if it is not known.
         kind: of the values that are computed: mixed ones, or those on D.
         held: whether a value is there, so that what it is made of is not looked at.
+        told: a value that is the same for all rows; None of one that is not, or cannot be read.
     """
 
     def __init__(
@@ -39,7 +42,9 @@ class Narrowing:
         shape: Shape,
         kind: Kind = Kind.MIXED,
         held: Callable[[int], bool] = lambda _: False,
+        told: Callable[[int], Tensor | None] = lambda _: None,
     ) -> None:
+        self._told = told
         self.values, self.kind, self._shape_on_data, self._held = values, kind, shape, held
         self._alike: dict[int, int] = {}
         self._kept: dict[int, set[Cut]] = {}
@@ -55,7 +60,7 @@ class Narrowing:
             for n in order:
                 args = [self._alike.get(arg, self._on_data(arg)) for arg in values[n].args]
                 self._alike[n] = values.apply(values[n].of, args)
-            seams = find_seams(values, order, self.shape, self.step, LEAST)
+            seams = find_seams(values, order, self.shape, self.step, self._told, LEAST)
         asked: dict[int, set[Cut]] = {n: set() for n in order}
         for root in roots:
             asked.setdefault(root, set()).add(())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pscrub.evaluate.parts import Asked, Cut, Shape, Step, ordered, within
+from pscrub.evaluate.parts import Asked, Cut, Shape, Step, match_axes, move_part, ordered, within
 from pscrub.evaluate.plan import ROWLESS, Kind, Values
 from pscrub.graph.ops import Operation
 
@@ -301,15 +300,21 @@ class Rule:
         return tuple(int(i) % size for i in found.tolist())
 
     def _reshape(self, cut: Cut, shape: Sequence[int]) -> Step | None:
-        """Axes that stay what they are: as long, and with as many entries behind them."""
-        sizes = list(self.given[1])
-        own: dict[int, tuple[int, ...]] = {}
-        for axis, part in cut:
-            behind = math.prod(self.out[axis + 1 :])
-            place = next((i for i in range(1, len(shape)) if math.prod(shape[i + 1 :]) == behind), None)
-            if place is None or shape[place] != self.out[axis] or len(sizes) != len(self.out):
+        """Of axes that are split or joined: the entries that stand where the part does, if these are a part too."""
+        sizes, cuts, own = list(self.given[1]), dict(cut), dict[int, tuple[int, ...]]()
+        if len(sizes) != len(self.out) or shape[0] != self.out[0] or 0 in cuts:
+            return None
+        for ins, outs in match_axes(shape, self.out):
+            if cuts.keys().isdisjoint(outs):
+                continue
+            parts = [cuts.get(axis, tuple(range(self.out[axis]))) for axis in outs]
+            found = move_part(parts, [self.out[axis] for axis in outs], [shape[axis] for axis in ins])
+            if found is None:
                 return None
-            own[place], sizes[axis] = part, len(part)
+            stays = len(ins) == len(outs)  # then all of an axis that was asked for is asked for, as of any part
+            own |= {axis: part for axis, part in zip(ins, found, strict=True) if stays or len(part) < shape[axis]}
+            for axis in outs:
+                sizes[axis] = len(cuts[axis]) if axis in cuts else sizes[axis]
         # Numbers of values stand for sizes that depend on the rows: these are read as before.
         fn, others = self.fn.with_sizes(sizes), self.args[1:]
         return fn, [(self.args[0], ordered(own)), *((arg, ()) for arg in others)]

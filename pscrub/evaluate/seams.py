@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from pscrub.evaluate.parts import Cut, Shape, Step
 from pscrub.evaluate.plan import ROWLESS, Kind, Values
-from pscrub.graph.ops import Whole
+from pscrub.graph.ops import Operation, Whole
+from pscrub.graph.places import Put
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,12 @@ class Seam:
 
 
 def find_seams(
-    values: Values, order: Sequence[int], shape: Shape, step: Callable[[int, Cut], Step | None], least: float
+    values: Values,
+    order: Sequence[int],
+    shape: Shape,
+    step: Callable[[int, Cut], Step | None],
+    told: Callable[[int], Tensor | None],
+    least: float,
 ) -> dict[int, Seam]:
     """Number -> the seam of a mixed value, of those that have one and are of some datum at a share of entries.
 
@@ -50,6 +60,7 @@ def find_seams(
         order: mixed values, each after what it reads.
         shape: of a value, by its number.
         step: how a part of a value is computed; None if that is not known.
+        told: a value that is the same for all rows; None of one that is not, or cannot be read.
         least: the share.
     """
     found: dict[int, Seam] = {}
@@ -62,6 +73,10 @@ def find_seams(
             for arg, part in zip(args, fn.parts, strict=True):
                 data |= dict.fromkeys(part, values[arg].of if values[arg].kind is Kind.PURE else None)
             seams = [Seam(axis, tuple(data[i] for i in sorted(data)))]
+        elif isinstance(fn, Put) and len(out) == 3 and not any(place.is_told for place in fn.places):
+            seams = [_put_together(values, fn, args, out[1], found)]
+        elif any(arg in found for arg in args) and _is_causal(fn, args, told):
+            seams = [_attended(values, args[:3], len(out) - 2, out[-2], found)]
         elif any(arg in found for arg in args):
             lengths = {len(found[arg].data) for arg in args if arg in found}
             # Not along the last axis: putting together there, as of keys that are transposed, is slow.
@@ -73,6 +88,54 @@ def find_seams(
         if best is not None and best.pure >= least:
             found[n] = best
     return found
+
+
+def _put_together(values: Values, put: Put, args: Sequence[int], size: int, found: Mapping[int, Seam]) -> Seam:
+    """What a value is of, position by position, of which pieces at some of them were put together with the rest."""
+    first, pieces, _ = put.parts(args)
+    there: list[set[str | None]] = [set() for _ in range(size)]
+    if first is not None:
+        there = [{datum} for datum in _data_of(values, first, 1, size, found)]
+    for place, piece in zip(put.places, pieces, strict=True):
+        datum = values[piece].of if values[piece].kind is Kind.PURE else None
+        for position in range(size) if place.positions is None else place.positions:
+            there[position] = {datum} if place.entries is None else there[position] | {datum}
+    return Seam(1, tuple(next(iter(each)) if len(each) == 1 else None for each in there))
+
+
+def _is_causal(fn: Any, args: Sequence[int], told: Callable[[int], Tensor | None]) -> bool:
+    """Whether a value is causal attention, by itself or by its mask: at each position of nothing that comes later."""
+    if not isinstance(fn, Operation) or fn.target is not torch.ops.aten.scaled_dot_product_attention.default:
+        return False
+    given, keywords = fn.filled(list(args))
+    said = dict(zip(("attn_mask", "dropout_p", "is_causal"), given[3:], strict=False)) | dict(keywords)
+    if said.get("is_causal") or said.get("attn_mask") is None:
+        return bool(said.get("is_causal")) and list(given[:3]) == list(args)
+    mask = told(said["attn_mask"]) if list(args) == [*given[:3], said["attn_mask"]] else None
+    if mask is None or mask.ndim < 2 or mask.shape[-1] != mask.shape[-2]:
+        return False
+    # What is hidden by less than everything is seen, if little.
+    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    return not bool(seen.triu(1).any()) and bool(seen.diagonal(dim1=-2, dim2=-1).all())
+
+
+def _attended(values: Values, args: Sequence[int], axis: int, size: int, found: Mapping[int, Seam]) -> Seam:
+    """What causal attention is of: at each position of its query, and of keys and values there and before."""
+    queries, keys, read = (_data_of(values, arg, axis, size, found) for arg in args)
+    before, data = set[str | None](), list[str | None]()
+    for query, *seen in zip(queries, keys, read, strict=True):
+        before |= {*seen}
+        there = before | {query}
+        data.append(next(iter(there)) if len(there) == 1 else None)
+    return Seam(axis, tuple(data))
+
+
+def _data_of(values: Values, n: int, axis: int, size: int, found: Mapping[int, Seam]) -> Sequence[str | None]:
+    """What a value is of along an axis, entry by entry; of no one datum where that is not known."""
+    if values[n].kind is Kind.PURE:
+        return [values[n].of] * size
+    seam = found.get(n)
+    return seam.data if seam is not None and seam.axis == axis and len(seam.data) == size else [None] * size
 
 
 def _carried(

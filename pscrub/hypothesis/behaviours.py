@@ -115,7 +115,7 @@ def _other(hypothesis: Hypothesis, f: Node, new: Sequence[Node]) -> Hypothesis:
     if not root.reads:  # the old root was taken whole from its datum
         reads = [Claim(name, EXACT) for name in f.inputs if name not in {node.name for node in new}]
     extra = [Claim(node.name, EXACT) for node in new]
-    claim = Claim(f.name, reads=[*reads, *extra], paths=root.paths)
+    claim = Claim(f.name, reads=[*reads, *extra], paths=root.paths, rest=root.rest)
     return drop_members(Hypothesis(hypothesis.name, other, hypothesis.data, claim, hypothesis.sharing))
 
 

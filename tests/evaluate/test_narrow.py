@@ -13,12 +13,14 @@ from torch.nn import functional
 
 from pscrub import Claim, Dataset, Graph, Hypothesis, Node, Tree, own_copy, split, trace, unroll
 from pscrub.errors import NodeError
-from pscrub.evaluate import narrow, rules
+from pscrub.evaluate import narrow, rules, seams
 from pscrub.evaluate.engine import Engine
 from pscrub.evaluate.plan import Kind
 from pscrub.evaluate.reference import run_scrubbed
 from pscrub.evaluate.seams import Seam
 from pscrub.evaluate.values import Activations
+from pscrub.graph import carve
+from pscrub.graph.pieces import Piece, Position
 from pscrub.law.drawing import draw
 
 POSITIONS, WIDTH, HEADS = 7, 12, 3
@@ -303,3 +305,81 @@ def test_an_operand_that_gives_nothing_may_be_sliced() -> None:
     tree = unroll(h)
     drawn = draw(tree, 50, (0,))
     assert torch.equal(Engine(data).f(tree, drawn), run_scrubbed(tree, Activations(g, data), drawn))
+
+
+class Layered(nn.Module):
+    """Two layers of attention, the stream between put together of pieces; all positions are read at the end."""
+
+    def __init__(self, causal: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.read, self.last = nn.Embedding(9, WIDTH), nn.Identity(), nn.Linear(WIDTH, 4)
+        self.layers = nn.ModuleList(nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in "qkv") for _ in range(2))
+        self.causal = causal
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.read(self.embed(tokens))
+        for layer in self.layers:
+            q, k, v = (each(x).view(x.shape[0], POSITIONS, HEADS, -1).transpose(1, 2) for each in layer)
+            z = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+            x = x + z.transpose(1, 2).flatten(2)
+        found: Tensor = self.last(x).sin().sum(1)
+        return found
+
+
+class Masked(Layered):
+    """The same by a mask, made in forward."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        places = torch.arange(POSITIONS, device=tokens.device)
+        mask = places[None, :] <= places[:, None] + (0 if self.causal else 1)
+        x = self.read(self.embed(tokens))
+        for layer in self.layers:
+            q, k, v = (each(x).view(x.shape[0], POSITIONS, HEADS, -1).transpose(1, 2) for each in layer)
+            z = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[None, None])
+            x = x + z.transpose(1, 2).flatten(2)
+        found: Tensor = self.last(x).sin().sum(1)
+        return found
+
+
+def layered(causal: bool, position: int, kind: type[Layered] = Layered) -> Tree:
+    loss = Node("loss", ("logits", "label"), lambda z, y: functional.cross_entropy(z, y, reduction="none"))
+    made = trace(kind(causal).eval(), DATA, cuts={"r": "read"}, inputs=["tokens"], output="logits", behaviour=loss)
+    made = carve(made, DATA, [Piece("here", "r", position=Position("", position))])
+    here = Claim("here", DATA["tokens"][:, 0] % 3)
+    return unroll(
+        Hypothesis("h", made, DATA, Claim("loss", reads=[Claim("logits", reads=[here], rest="exact")], rest="exact"))
+    )
+
+
+@pytest.mark.parametrize("position", [0, 4, POSITIONS - 1])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("kind", [Layered, Masked])
+def test_causal_attention_is_the_models_before_what_is_of_another_datum(
+    kind: type[Layered], causal: bool, position: int
+) -> None:
+    tree, engine = layered(causal, position, kind), Engine(DATA)
+    assert gap(engine, tree) < 1e-5
+    code = engine.kept(tree.hypothesis.graph).code_of_draws(engine.plan(tree), engine.asked(tree).roots)
+    kept = engine.kept(tree.hypothesis.graph)
+    sizes = [kept._row_bytes[each.number] for each in code if "attend" in str(each.fn) or "scaled_dot" in str(each.fn)]
+    # Positions from the one on, of the two layers; where attention looks ahead, all of them.
+    expected = POSITIONS - position if causal else POSITIONS
+    assert sizes == [expected * WIDTH * 4] * 2
+
+
+def test_attention_that_looks_ahead_taken_for_causal_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seams, "_is_causal", lambda fn, *given: "scaled_dot" in str(fn))
+    assert gap(Engine(DATA), layered(False, POSITIONS - 1)) > 1e-3
+
+
+def test_pieces_put_together_without_those_of_other_data_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a piece of another datum were of the datum of the rest."""
+    real = seams._put_together
+
+    def careless(*args: Any) -> Seam:
+        found = real(*args)
+        return Seam(found.axis, tuple(next(each for each in found.data if each is not None) for _ in found.data))
+
+    monkeypatch.setattr(seams, "_put_together", careless)
+    assert gap(Engine(DATA), layered(True, 4)) > 1e-3

@@ -13,7 +13,7 @@ from pscrub.evaluate.engine import Engine
 from pscrub.evaluate.reference import run_scrubbed
 from pscrub.evaluate.values import Activations
 from pscrub.graph.ops import Same
-from pscrub.hypothesis import reading
+from pscrub.hypothesis import reading, restrict
 from pscrub.hypothesis.isomorphism import make_isomorphic
 from pscrub.hypothesis.joins import join, join_graphs
 from pscrub.law.drawing import draw
@@ -183,3 +183,14 @@ def test_a_feature_left_out_with_an_exact_rest_is_the_datum() -> None:
     assert h.partitions[claim].n_blocks == 4 and claim.feature_name == EXACT
     again = Claim("f", torch.tensor([0, 1, 0, 1]), reads=claim.reads, rest=EXACT)  # no function of a's value alone
     assert Hypothesis("h", graph(), DATA, again).faults == ()
+
+
+def test_another_behaviour_keeps_the_roots_rest() -> None:
+    """f where a column has a value: what the root leaves exact is exact there too."""
+    data = Dataset({"x": torch.arange(4), "y": torch.tensor([0, 0, 1, 1])})
+    nodes = {"s": lambda x: x % 2, "t": lambda x: 10 * x, "f": lambda s, t: (s + t).double()}
+    g = Graph.of(nodes, ["x", "y"], "f")
+    h = Hypothesis("h", g, data, Claim("f", reads=[Claim("s", torch.zeros(4))], rest=EXACT))
+    # Of t each row's own, of s any row's: 2 or 3 times ten, and one more or not, each of the rows that y is 1 on.
+    expected = {0.0: 0.5} | {2.0 * f: 0.125 for f in (20.0, 21.0, 30.0, 31.0)}
+    assert law_of_f(unroll(restrict(h, "y", 1))) == pytest.approx(expected)

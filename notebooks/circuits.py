@@ -100,7 +100,7 @@ decoder = open_decoder(model, data, family=table, inputs=["tokens"])
 print(f"{LAYERS} layers; the graph's logits are the module's to {decoder.equality:.0e}")
 
 # %% [markdown]
-# A row is 24 random tokens and the first 13 again; the last token, the *query*, has stood there before, and what came
+# A row is random tokens and some of them again; the last token, the *query*, has stood there before, and what came
 # after it is asked for. The place of that answer is the *match*. An induction head's key there is claimed to tell the
 # token before the match, which the previous-token head put there: two rows with the same token before the match may
 # exchange what that head writes, at the match, for those keys. What everything else is computed from stays.

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
+
+from pscrub.studies.weights import fill_model
 
 LAYERS, HEADS, D_MODEL, D_HEAD, D_MLP, CONTEXT = 3, 2, 56, 28, 56, 42
 START, PADDING, END, OPEN, CLOSE = range(5)
@@ -173,23 +173,4 @@ def load_classifier(path: str | Path) -> BracketClassifier:
         FileNotFoundError: there is no such file.
         ValueError: it is no safetensors file, or parameters are missing, unexpected or of another shape: all listed.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no classifier weights at {path}; expected a safetensors file")
-    try:
-        found = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
-    model = BracketClassifier()
-    expected = model.state_dict()
-    faults = [f"missing {name}" for name in expected if name not in found]
-    faults += [f"unexpected {name}" for name in found if name not in expected]
-    faults += [
-        f"{name} has shape {list(found[name].shape)}, expected {list(value.shape)}"
-        for name, value in expected.items()
-        if name in found and found[name].shape != value.shape
-    ]
-    if faults:
-        raise ValueError(f"{path} holds no bracket classifier: " + "; ".join(faults))
-    model.load_state_dict(found, strict=True)
-    return model.eval()
+    return fill_model(BracketClassifier(), path, "bracket classifier")

@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from pscrub.studies.weights import fill_model
 
 NUMBERS, K, D_MODEL = 6, 4, 32
 
@@ -65,17 +65,4 @@ def load_max_model(path: str | Path) -> MaxOfK:
         FileNotFoundError: there is no such file.
         ValueError: it is no safetensors file, or holds other parameters.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}; expected a safetensors file")
-    try:
-        found = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
-    model = MaxOfK()
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in found.items()}
-    if given != expected:
-        raise ValueError(f"{path} holds no model of the largest of four: parameters {given}; expected {expected}")
-    model.load_state_dict(found)
-    return model.eval()
+    return fill_model(MaxOfK(), path, "model of the largest of four")

@@ -327,4 +327,4 @@ def test_script_trains_and_checks(
     assert [line.split()[:2] for line in figures.splitlines()[:2]] == [["held-out", "strings"], ["all", "200"]]
     with pytest.raises(SystemExit):
         run("--check", str(tmp_path / "none.safetensors"))
-    assert "no classifier weights at" in capsys.readouterr().err
+    assert "no weights at" in capsys.readouterr().err

@@ -209,7 +209,7 @@ def test_lines_that_are_no_strings(tmp_path: Path, lines: list[str], message: st
         ({"balanced": "1.5"}, "balanced is 1.5; expected a share between 0 and 1"),
         ({"balance": "0.5"}, "no parameter 'balance'; did you mean \"balanced\""),
         ({"data": "nowhere.jsonl.gz"}, "data file 'nowhere.jsonl.gz' does not exist"),
-        ({"weights": "nowhere.safetensors"}, "no classifier weights at nowhere.safetensors"),
+        ({"weights": "nowhere.safetensors"}, "no weights at nowhere.safetensors"),
     ],
 )
 def test_parameters_that_make_no_sense(tmp_path: Path, more: dict[str, str], message: str) -> None:

@@ -120,7 +120,9 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be read as safetensors"):
         load_max_model(tmp_path / "text")
     save_file({"W_E": torch.zeros(2)}, tmp_path / "other")
-    with pytest.raises(ValueError, match=r"holds no model of the largest of four: missing .*W_E has shape \[2\], expected"):
+    with pytest.raises(
+        ValueError, match=r"holds no model of the largest of four: missing .*W_E has shape \[2\], expected"
+    ):
         load_max_model(tmp_path / "other")
 
 

@@ -10,35 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from pscrub import Dataset
-from pscrub.studies import smollm2
 from pscrub.studies.ioi import heads
 from pscrub.studies.ioi.prompts import make_prompts
+from tests.studies.ioi.small_llama import HEADS, random_llama
 
-LAYERS, HEADS = 4, 4
-
-
-def random_llama(seed: int = 0) -> nn.Module:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        config = LlamaConfig(
-            vocab_size=smollm2.VOCABULARY,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS,
-            num_key_value_heads=2,
-            initializer_range=0.3,
-            use_cache=False,
-        )
-        model: nn.Module = LlamaForCausalLM(config)
-        return model.eval()
+LAYERS = 4
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return random_llama()
+    return random_llama(LAYERS)
 
 
 @pytest.fixture(scope="module")

@@ -16,34 +16,16 @@ from pscrub.studies import load, smollm2
 from pscrub.studies.ioi import heads, ladder
 from pscrub.studies.ioi import study as ioi
 from pscrub.studies.ioi.prompts import make_prompts
+from tests.studies.ioi.small_llama import HEADS, WIDTH, random_llama
 
-LAYERS, HEADS, WIDTH = 5, 4, 8
+LAYERS = 5
 KINDS = {"movers": ((4, 1), (4, 2)), "negative": ((4, 0),), "suppressors": ((3, 3),), "inhibition": ((3, 0),)}
 BELOW = {"duplicates": ((0, 1), (1, 2)), "induction": ((2, 1),), "previous": ((0, 3),)}
 
 
-def random_llama() -> nn.Module:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=smollm2.VOCABULARY,
-            hidden_size=HEADS * WIDTH,
-            intermediate_size=48,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS,
-            num_key_value_heads=2,
-            initializer_range=0.3,
-            use_cache=False,
-        )
-        model: nn.Module = LlamaForCausalLM(config)
-        return model.eval()
-
-
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return random_llama()
+    return random_llama(LAYERS)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from pscrub.result.locks import Locks
 from pscrub.result.manifest import Manifest
 from pscrub.result.merging import TOLERANCE, tell_baselines_apart
 from pscrub.result.result import StudyResult
-from pscrub.result.taking import PAUSE, Listing, Sharing
+from pscrub.result.taking import Listing, Sharing
 
 
 class RunFolder(RunFiles):
@@ -101,15 +100,6 @@ class RunFolder(RunFiles):
         """Where files are written before they have their place."""
         return self.locks.folder
 
-    @contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
-        while not self.locks.take(name):
-            time.sleep(PAUSE / 4)
-        try:
-            yield
-        finally:
-            self.locks.release(name)
-
     def open(self, manifest: Callable[[], Manifest]) -> None:
         """Begin a run there, or go on with the one that is there; finished rounds are read.
 
@@ -120,7 +110,7 @@ class RunFolder(RunFiles):
         mine = manifest()
         after = self._name_earlier()
         mine = replace(mine, after=after)
-        with self._alone(manifests.NAME):
+        with self.locks.alone(manifests.NAME):
             there = self._read_manifest()
             if there is not None:
                 if faults := [*there.tell_apart(mine), *_tell_left_out(there, mine)]:
@@ -230,7 +220,7 @@ class RunFolder(RunFiles):
             StudyError: f on D is another.
         """
         path = self.path / STUDY
-        with self._alone("study"):
+        with self.locks.alone("study"):
             if not path.exists():
                 write_record(found, path, self.working)
                 return found
@@ -262,7 +252,7 @@ class RunFolder(RunFiles):
             made = replace(made, model=there.model, randomised=there.randomised)
         folder = self.folder_of(name)
         folder.mkdir(parents=True, exist_ok=True)
-        with self._alone(f"{folder.name}-begun"):
+        with self.locks.alone(f"{folder.name}-begun"):
             now = self.begun(name)
             if now is not None and now.asked == asked:
                 return now

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,9 +28,7 @@ from pscrub.result.locks import Locks
 from pscrub.result.manifest import Manifest
 from pscrub.result.merging import TOLERANCE, tell_baselines_apart
 from pscrub.result.result import StudyResult
-
-PAUSE = 0.2
-"""Seconds between looks at what others are at work on."""
+from pscrub.result.taking import PAUSE, Listing, Sharing
 
 
 class RunFolder(RunFiles):
@@ -277,46 +276,38 @@ class RunFolder(RunFiles):
 
     def fill(self, owed: Sequence[Round], made: dict[int, KeptRound], make: Make, begun: Begun, wait: bool) -> Filled:
         """Make the rounds that are owed and that nobody else is at work on; take the others as they are finished."""
-        mine = [each for each in owed if self._is_mine(begun.hypothesis, each)]
-        missing = mine
-        while missing:
-            held = [each for each in missing if not self._fill_one(each, made, make, begun)]
-            if held and not wait:
-                return Filled.HELD
-            if held:
-                self.progress(f"waiting for {self._say_holder(held[0], begun)}", 0, len(held))
-                time.sleep(PAUSE)
-            missing = held
+        name = begun.hypothesis
+        mine = {self.file_of(name, e.seed, e.index).name: e for e in owed if self._is_mine(name, e)}
+        folder = self.folder_of(name)
+
+        def draw(file: str) -> None:
+            found = make(mine[file])
+            write_record(found, folder / file, self.working)
+            made[mine[file].index] = found
+
+        def take(file: str) -> None:
+            made[mine[file].index] = self.read_round(name, folder / file)
+
+        def tell(file: str, count: int) -> None:
+            holder = self.locks.holder(_lock_of(folder, file)) or "another process"
+            self.progress(f"waiting for {holder}", 0, count)
+
+        sharing = Sharing(self.locks, Listing(folder), partial(_lock_of, folder), draw, take)
+        held = sharing.work(list(mine))
+        if held and not wait:
+            return Filled.HELD
+        sharing.wait(held, tell)
         return Filled.ALL if len(mine) == len(owed) else Filled.ELSEWHERE
-
-    def _fill_one(self, each: Round, made: dict[int, KeptRound], make: Make, begun: Begun) -> bool:
-        """Whether the round is there now; it is not where another is at work on it."""
-        path, lock = self.file_of(begun.hypothesis, each.seed, each.index), self._lock_of(each, begun)
-        if not path.exists():
-            if not self.locks.take(lock):
-                return False
-            try:
-                if not path.exists():  # else another has just finished it
-                    found = make(each)
-                    write_record(found, path, self.working)
-                    made[each.index] = found
-                    return True
-            finally:
-                self.locks.release(lock)
-        made[each.index] = self.read_round(begun.hypothesis, path)
-        return True
-
-    def _lock_of(self, each: Round, begun: Begun) -> str:
-        return f"{self.folder_of(begun.hypothesis).name}-{each.seed}-{each.index}"
-
-    def _say_holder(self, each: Round, begun: Begun) -> str:
-        return str(self.locks.holder(self._lock_of(each, begun)) or "another process")
 
     def _is_mine(self, hypothesis: str, each: Round) -> bool:
         if self.shard is None:
             return True
         part, of = self.shard
         return (self.manifest.places[hypothesis] + each.index) % of == part - 1
+
+
+def _lock_of(folder: Path, file: str) -> str:
+    return f"{folder.name}-{file.removesuffix('.nc')}"
 
 
 def _tell_left_out(there: Manifest, mine: Manifest) -> list[str]:

@@ -8,7 +8,7 @@ of the same claims are made here too, and what bins with random offsets stand fo
 
 from pscrub.hypothesis.ablation import KINDS, RESAMPLING, Ablation
 from pscrub.hypothesis.behaviours import DISTANCES, output_distance, restrict
-from pscrub.hypothesis.circuits import ByPosition, circuit, circuits
+from pscrub.hypothesis.circuits import ByPosition, circuit, circuit_ladder
 from pscrub.hypothesis.claim import EXACT, Claim
 from pscrub.hypothesis.exchange import read_auto_circuit, read_eap, write_eap
 from pscrub.hypothesis.hypothesis import Hypothesis, Sharing, drop_members
@@ -36,7 +36,7 @@ __all__ = [
     "Study",
     "Tree",
     "circuit",
-    "circuits",
+    "circuit_ladder",
     "draw_offsets",
     "draw_together",
     "drop_members",

@@ -103,7 +103,7 @@ def circuit(
     return _make({name: text}, parts, features or {}, rest)[0]
 
 
-def circuits(
+def circuit_ladder(
     texts: Mapping[str, Text],
     decoder: Named,
     *,
@@ -127,7 +127,7 @@ def circuits(
     Raises:
         HypothesisError: as for `circuit`; a fault says in which of several texts.
 
-    >>> ladder = circuits({"both": "logits <- 9.9 10.0", "one": "logits <- 9.9"}, decoder, behaviour=loss)
+    >>> ladder = circuit_ladder({"both": "logits <- 9.9 10.0", "one": "logits <- 9.9"}, decoder, behaviour=loss)
     ... # doctest: +SKIP
     """
     on_top = [behaviour] if isinstance(behaviour, Node) else [*behaviour]

@@ -15,7 +15,7 @@ from pscrub.evaluate.reference import run_scrubbed
 from pscrub.evaluate.values import Activations
 from pscrub.graph import Piece, Position, carve
 from pscrub.graph.rewrites import with_estimate
-from pscrub.hypothesis import ByPosition, NamedGraph, circuits, write_circuit
+from pscrub.hypothesis import ByPosition, NamedGraph, circuit_ladder, write_circuit
 from pscrub.hypothesis.notation import read_ref
 from pscrub.law.drawing import draw
 
@@ -38,7 +38,7 @@ LOSS = GRAPH.nodes["loss"]
 
 
 def read(text: str, **options: Any) -> Hypothesis:
-    return circuits({"said": text}, NAMED, behaviour=LOSS, features={"the code": CODES}, **options)[0]
+    return circuit_ladder({"said": text}, NAMED, behaviour=LOSS, features={"the code": CODES}, **options)[0]
 
 
 def same(said: Hypothesis, own: Hypothesis) -> None:
@@ -101,14 +101,14 @@ def test_an_estimate_is_said_as_it_is_made_by_hand() -> None:
         "whole": "logits <- a@-1 \n a@-1 <- m@1 \n m@1 : kind",
         "estimated": "logits <- a@-1 \n a@-1 <- m@1 \n m@1 <- estimate_of(m@1) \n estimate_of(m@1) : kind",
     }
-    whole, said = circuits(texts, NAMED, behaviour=LOSS, estimates={"m@1": (phi, ["x"])})
+    whole, said = circuit_ladder(texts, NAMED, behaviour=LOSS, estimates={"m@1": (phi, ["x"])})
     assert whole.graph is said.graph  # so that D is passed once
     graph = with_estimate(pieces("a@3", "m@1"), "m@1", phi, ["x"])
     estimate = Claim("m@1.phi", "kind", name="estimate_of(m@1)")
     root = Claim("a@3", reads=[Claim("m@1", reads=[estimate])], name="a@-1")
     label = Claim("label", EXACT)
     same(said, Hypothesis("own", graph, DATA, Claim("loss", reads=[Claim("logits", reads=[root]), label])))
-    same(circuits({"again": write_circuit(said)}, NAMED, behaviour=LOSS, features={"kind": DATA["kind"]},
+    same(circuit_ladder({"again": write_circuit(said)}, NAMED, behaviour=LOSS, features={"kind": DATA["kind"]},
                   estimates={"m@1": (phi, ["x"])})[0], said)  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def test_an_estimate_is_said_as_it_is_made_by_hand() -> None:
 def test_faults_say_in_which_text(texts: Mapping[str, str], options: Any, said: str) -> None:
     features = {"the code": CODES, "short": ByPosition(CODES.values[:, :2])}
     with pytest.raises(HypothesisError) as caught:
-        circuits(texts, NAMED, behaviour=LOSS, features=features, **options)
+        circuit_ladder(texts, NAMED, behaviour=LOSS, features=features, **options)
     assert said in str(caught.value)
 
 

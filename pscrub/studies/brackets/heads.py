@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pscrub.hypothesis.circuits import circuits
+from pscrub.hypothesis.circuits import circuit_ladder
 from pscrub.hypothesis.study import Study
 from pscrub.studies.brackets import graphs, ladders
 from pscrub.studies.brackets.model import load_classifier
@@ -36,5 +36,5 @@ def study(
             own, says = (f"{head}.out@0", f"{head}.out@0 : {words}") if words != "unimportant" else ("", "")
             texts[f"{head} {words}"] = f"{ladders.LOGITS} \n logits <- {others} {own} \n {says}"
     told = ladders.told(model, dataset, exact_ties=True)
-    hypotheses = circuits(texts, graphs.by_head(model, dataset), behaviour=graphs.LOSS, features=told)
+    hypotheses = circuit_ladder(texts, graphs.by_head(model, dataset), behaviour=graphs.LOSS, features=told)
     return Study("bracket_heads", hypotheses, __doc__.split("\n")[0], labels=("balanced",))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pscrub.data.dataset import Dataset
-from pscrub.hypothesis.circuits import ByPosition, circuits
+from pscrub.hypothesis.circuits import ByPosition, circuit_ladder
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.studies.brackets import features, graphs
 from pscrub.studies.brackets.model import BracketClassifier
@@ -75,7 +75,7 @@ SHIPPED = {
 
 def published_ladder(model: BracketClassifier, data: Dataset, exact_ties: bool = False) -> list[Hypothesis]:
     """The published claims."""
-    return circuits(
+    return circuit_ladder(
         PUBLISHED,
         graphs.by_term(model, data),
         behaviour=graphs.LOSS,
@@ -87,7 +87,7 @@ def published_ladder(model: BracketClassifier, data: Dataset, exact_ties: bool =
 def shipped_ladder(model: BracketClassifier, data: Dataset) -> list[Hypothesis]:
     """The claims about the shipped weights."""
     named = graphs.by_head(model, data)
-    return circuits(
+    return circuit_ladder(
         SHIPPED,
         named,
         behaviour=graphs.LOSS,

@@ -18,7 +18,7 @@ from pscrub.errors import PscrubError, StudyError, close
 if TYPE_CHECKING:
     from pscrub.hypothesis.study import Study
 
-__all__ = ["EXTRAS", "SHIPPED", "arguments_of", "load", "shipped"]
+__all__ = ["EXTRAS", "SHIPPED", "load", "read_arguments", "shipped"]
 
 SHIPPED = {
     "brackets": "brackets.study",
@@ -83,7 +83,7 @@ def load(name: str, parameters: Mapping[str, str] | None = None) -> Study:
     return study
 
 
-def arguments_of(name: str, every: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+def read_arguments(name: str, every: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
     """What `load` would call the study's function with, for each of several choices of parameters.
 
     Args:

@@ -158,7 +158,9 @@ class Sweeper:
             return
         if result.cut_short:
             raise KeyboardInterrupt
-        self.folder.finish(place, point.number, tuple(asdict(find(each, result.level)) for each in result.results))
+        self.folder.finish(
+            place, point.number, tuple(asdict(find_targets(each, result.level)) for each in result.results)
+        )
 
     def _make(self, place: Place) -> Study:
         """The study of a place; it is kept until that of another is asked for."""
@@ -184,7 +186,7 @@ class Sweeper:
         self.tell(f"{_describe(place)}{what} failed: {reason}")
 
 
-def find(result: ScrubResult, level: float) -> Found:
+def find_targets(result: ScrubResult, level: float) -> Found:
     """What the table says of a result: on this D, and in the population where that was asked for.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pscrub.errors import DamagedError, StudyError
 from pscrub.result.folder import RunFiles
 from pscrub.result.joining import join_folders
-from pscrub.sweeps.driving import find
+from pscrub.sweeps.driving import find_targets
 from pscrub.sweeps.folder import Place, SweepFiles, SweepFolder
 from pscrub.sweeps.plan import Plan, Point
 from pscrub.sweeps.results import SweepResult, read_sweep
@@ -92,7 +92,7 @@ def _join_point(
     if result.cut_short or len(result.results) < len(point.hypotheses) or asked != place.plan.asked:
         return  # the sweep goes on with it
     if not place.plan.fixed.data_uncertainty:
-        into.finish(place, point.number, tuple(asdict(find(each, result.level)) for each in result.results))
+        into.finish(place, point.number, tuple(asdict(find_targets(each, result.level)) for each in result.results))
         return
     for source, each in several:  # values in the population need the model: they are taken from where they were found
         name = source.name_of(each.number)

@@ -13,7 +13,7 @@ from pscrub.hypothesis.study import Study
 from pscrub.records import as_tuples
 from pscrub.result.model import ModelHash
 from pscrub.result.provenance import data_hash, name_python
-from pscrub.studies import arguments_of, load
+from pscrub.studies import load, read_arguments
 from pscrub.sweeps.plan import Value
 
 Source = str | Path | Study | Callable[..., Study]
@@ -60,7 +60,7 @@ class Maker:
 
     def _read(self, every: Sequence[Mapping[str, Value]]) -> Sequence[Mapping[str, Any]]:
         if isinstance(self.source, str | Path):
-            return arguments_of(str(self.source), [{name: str(v) for name, v in given.items()} for given in every])
+            return read_arguments(str(self.source), [{name: str(v) for name, v in given.items()} for given in every])
         if isinstance(self.source, Study):
             if every[0]:
                 raise StudyError(f"parameter '{next(iter(every[0]))}' of a study that is made; give a function of it")

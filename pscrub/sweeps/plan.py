@@ -74,7 +74,7 @@ class Plan:
             faults.append(f"together is {self.together}; expected 1 or more hypotheses of a point, or 0 for all")
         same = [("seed", self.seeds), ("hypothesis", self.hypotheses)]
         for what, values in [*same, *((f"parameter {name}", each) for name, each in self.parameters)]:
-            for (_, twice), times in Counter(map(key_of, values)).items():
+            for (_, twice), times in Counter(map(typed_value, values)).items():
                 if times > 1:
                     faults.append(f"{what} {twice!r} is there twice: two points would be the same; give it once")
         if faults:
@@ -186,7 +186,7 @@ class Point:
     @property
     def folder(self) -> str:
         """The name of its run folder."""
-        return f"{self.number}-{slug(self.hypotheses[0])}-seed{self.seed}"
+        return f"{self.number}-{slug_of(self.hypotheses[0])}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -226,11 +226,13 @@ class Points:
 def name_parameters(names: Sequence[str], values: Sequence[Value]) -> str:
     """The name of the folder of a combination: as much of it as file systems take, and what tells it from others."""
     text = ",".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
-    told = hashlib.sha256(repr([(name, key_of(value)) for name, value in zip(names, values, strict=True)]).encode())
-    return f"{slug(text) or 'study'}-{told.hexdigest()[:8]}"
+    told = hashlib.sha256(
+        repr([(name, typed_value(value)) for name, value in zip(names, values, strict=True)]).encode()
+    )
+    return f"{slug_of(text) or 'study'}-{told.hexdigest()[:8]}"
 
 
-def slug(text: str) -> str:
+def slug_of(text: str) -> str:
     """A text as far as file systems take it."""
     return re.sub(r"[^A-Za-z0-9._+=,-]+", "_", text).strip("._")[:SLUG]
 
@@ -243,7 +245,7 @@ _WORDS = {
 }
 
 
-def key_of(value: Any) -> tuple[str, Any]:
+def typed_value(value: Any) -> tuple[str, Any]:
     """What tells values apart: 1, 1.0 and True are three."""
     return type(value).__name__, value
 
@@ -253,8 +255,8 @@ def _together(first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[Any, ...
 
 
 def _without(values: tuple[Any, ...], others: tuple[Any, ...]) -> tuple[Any, ...]:
-    known = set(map(key_of, others))
-    return tuple(each for each in values if key_of(each) not in known)
+    known = set(map(typed_value, others))
+    return tuple(each for each in values if typed_value(each) not in known)
 
 
 def _tell(name: str, one: Plan, other: Plan) -> str:

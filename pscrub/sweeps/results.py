@@ -17,7 +17,7 @@ from pscrub.records import write_whole
 from pscrub.result import arviz
 from pscrub.result.table import Table
 from pscrub.sweeps.folder import BLOCK, SweepFiles
-from pscrub.sweeps.plan import Value, key_of
+from pscrub.sweeps.plan import Value, typed_value
 from pscrub.sweeps.status import SweepStatus, find_sweep_status
 
 TABLE = "table.csv"
@@ -130,9 +130,9 @@ class SweepResult:
         } | {"seed": list(plan.seeds)}
         values["hypothesis"] = list(dict.fromkeys(row.hypothesis for row in self.rows))
         values["target"] = list(dict.fromkeys(row.target for row in self.rows))
-        places = [{key_of(label): i for i, label in enumerate(each)} for each in values.values()]
+        places = [{typed_value(label): i for i, label in enumerate(each)} for each in values.values()]
         keys = ((*row.parameters, row.seed, row.hypothesis, row.target) for row in self.rows)
-        at = [[place[key_of(label)] for place, label in zip(places, key, strict=True)] for key in keys]
+        at = [[place[typed_value(label)] for place, label in zip(places, key, strict=True)] for key in keys]
         where = tuple(np.array(at, dtype=int).reshape(len(at), len(values)).T)
         variables = dict[str, Any]()
         for figure in FIGURES:

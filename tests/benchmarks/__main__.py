@@ -9,10 +9,36 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import brackets, draws, engine, ioi, language, large, memory, patching, runs, rust, startup
+from tests.benchmarks import (
+    brackets,
+    circuits,
+    draws,
+    engine,
+    ioi,
+    language,
+    large,
+    memory,
+    patching,
+    runs,
+    rust,
+    startup,
+)
 from tests.benchmarks.timing import machine, unusable
 
-PARTS = ("startup", "draws", "rust", "brackets", "engine", "language", "ioi", "patching", "large", "memory", "runs")
+PARTS = (
+    "startup",
+    "draws",
+    "rust",
+    "brackets",
+    "engine",
+    "language",
+    "ioi",
+    "circuits",
+    "patching",
+    "large",
+    "memory",
+    "runs",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,6 +78,8 @@ def _report(name: str, arguments: argparse.Namespace) -> Iterator[str]:
             yield from language.report(arguments.quick)
         case "ioi":
             yield from ioi.report(arguments.quick)
+        case "circuits":
+            yield from circuits.report(arguments.quick)
         case "patching":
             yield from patching.report(arguments.quick)
         case "large":

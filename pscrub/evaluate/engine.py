@@ -133,7 +133,7 @@ class Engine:
         asked = self.asked(tree, watch, ablation)
         kept.keep(plan.frontier_of(asked.roots), self.progress)
         code = kept.code_of_draws(plan, asked.roots)
-        data = {path: rows.to(kept.device, non_blocking=True) for path, rows in data.items()}  # once a round
+        data = {path: _sent(rows, kept.device) for path, rows in data.items()}  # once a round
         draws, size = len(data[tree.root]), self.chunk or kept.chunk(code)
 
         def evaluate(start: int) -> tuple[Tensor, dict[int, Tensor]]:
@@ -189,3 +189,9 @@ class Asked:
         made = plan.values.run(names, dict(plan.made)) if plan.made else own
         whole = narrowing.narrow([plan.root, *(made[name] for name in names)])
         return cls(whole[plan.root], {name: whole[made[name]] for name in names}, own)
+
+
+def _sent(rows: Tensor, device: torch.device) -> Tensor:
+    """Rows on their way to the device: from pinned memory, so that a GPU takes them while the CPU goes on."""
+    pinned = device.type == "cuda" and rows.device.type == "cpu" and torch.cuda.is_available()
+    return (rows.pin_memory() if pinned else rows).to(device, non_blocking=True)

@@ -19,6 +19,7 @@ from tests.benchmarks import (
     large,
     memory,
     patching,
+    rows,
     runs,
     rust,
     startup,
@@ -36,6 +37,7 @@ PARTS = (
     "circuits",
     "patching",
     "large",
+    "rows",
     "memory",
     "runs",
 )
@@ -84,9 +86,11 @@ def _report(name: str, arguments: argparse.Namespace) -> Iterator[str]:
             yield from patching.report(arguments.quick)
         case "large":
             yield from large.report(arguments.quick)
+        case "rows":
+            yield from rows.report(arguments.quick)
         case "memory":
-            rows = memory.ROWS if arguments.rows is None else arguments.rows
-            chosen = brackets.which(arguments.weights, arguments.data, arguments.balanced, rows)
+            n_rows = memory.ROWS if arguments.rows is None else arguments.rows
+            chosen = brackets.which(arguments.weights, arguments.data, arguments.balanced, n_rows)
             yield from memory.report(chosen, arguments.quick, arguments.device)
         case "runs":
             yield from runs.report(chosen, arguments.quick)

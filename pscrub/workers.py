@@ -56,19 +56,36 @@ def side_by_side(
 
 
 @contextmanager
+def threads_set(threads: int) -> Iterator[None]:
+    """Within it torch has so many threads here, and in threads that are begun.
+
+    Args:
+        threads: how many.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)  # noqa: TID251 - given back
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)  # noqa: TID251
+
+
+@contextmanager
 def share_threads(processes: int) -> Iterator[int]:
     """Within it torch has its share of the threads, as each of so many processes is to have: at least one.
 
     Args:
         processes: that share them.
     """
-    threads = torch.get_num_threads()
-    share = max(1, threads // processes)
-    torch.set_num_threads(share)  # noqa: TID251 - of a command's own process, and given back
-    try:
+    share = max(1, torch.get_num_threads() // processes)
+    with threads_set(share):
         yield share
-    finally:
-        torch.set_num_threads(threads)  # noqa: TID251
+
+
+def have_one_thread() -> None:
+    """See that torch works in one thread where a worker is called from, which nothing else waits for."""
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)  # noqa: TID251 - of a worker's own thread or process
 
 
 class Helpers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -82,16 +83,14 @@ class KeptRound(Equal):
         return self.draws.rounds[0]
 
 
-Make = Callable[[Round], KeptRound]
-"""What makes a round."""
 Tell = Callable[[ScrubResult], None]
 """What is told of a hypothesis's result."""
 
 
-class Filled(Enum):
-    """How far the rounds that are owed have come."""
+class Where(Enum):
+    """Whose a round is that is not there yet."""
 
-    ALL, HELD, ELSEWHERE = range(3)  # all are there; others are at work on some; some are left to another shard
+    MINE, HELD, ELSEWHERE = range(3)  # to be made here; others are at work on it; it is left to another shard
 
 
 class Keeper(Protocol):
@@ -104,6 +103,9 @@ class Keeper(Protocol):
     @property
     def identity(self) -> str:
         """What rounds say they are of."""
+
+    def place(self) -> Path | None:
+        """A folder for files on their way, which all that share the run see; None if there is none."""
 
     def __enter__(self) -> Keeper:
         """Be there for a run."""
@@ -126,16 +128,17 @@ class Keeper(Protocol):
     def kept(self, begun: Begun) -> dict[int, KeptRound]:
         """Its finished rounds, by index."""
 
-    def fill(self, owed: Sequence[Round], made: dict[int, KeptRound], make: Make, begun: Begun, wait: bool) -> Filled:
-        """Make the rounds that are owed, or take them from who does, into `made`, one by one.
+    def look(self, begun: Begun, each: Round) -> KeptRound | Where:
+        """A round of a hypothesis if it is there, else whose it is: if ours, until it is put there or left."""
 
-        Args:
-            owed: rounds of one hypothesis.
-            made: by index; what is there already stays.
-            make: makes one.
-            begun: of the hypothesis.
-            wait: for those that others are at work on.
-        """
+    def put(self, begun: Begun, found: KeptRound) -> None:
+        """Keep a round that was made."""
+
+    def leave(self, begun: Begun, each: Round) -> None:
+        """Leave a round that was not."""
+
+    def wait(self, begun: Begun, held: Sequence[Round]) -> None:
+        """Wait a little for rounds that others are at work on."""
 
 
 class Unkept:
@@ -147,6 +150,9 @@ class Unkept:
 
     def __init__(self, earlier: StudyResult | None = None) -> None:
         self.earlier, self.identity = earlier, ""
+
+    def place(self) -> None:
+        """None."""
 
     def __enter__(self) -> Unkept:
         return self
@@ -173,8 +179,15 @@ class Unkept:
         """None."""
         return {}
 
-    def fill(self, owed: Sequence[Round], made: dict[int, KeptRound], make: Make, begun: Begun, wait: bool) -> Filled:
-        """All of them, made one after the other."""
-        for each in owed:
-            made[each.index] = make(each)
-        return Filled.ALL
+    def look(self, begun: Begun, each: Round) -> Where:
+        """Ours."""
+        return Where.MINE
+
+    def put(self, begun: Begun, found: KeptRound) -> None:
+        """Nothing: whoever made it has it."""
+
+    def leave(self, begun: Begun, each: Round) -> None:
+        """Nothing."""
+
+    def wait(self, begun: Begun, held: Sequence[Round]) -> None:
+        """Nothing."""

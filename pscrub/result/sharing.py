@@ -22,7 +22,7 @@ from pscrub.result import manifest as manifests
 from pscrub.result.adding import read_result
 from pscrub.result.draws import Round
 from pscrub.result.folder import BEGUN, DAMAGED, EARLIER, ROUNDS, STUDY, WORKING, RunFiles
-from pscrub.result.keeping import Begun, Filled, KeptRound, Make, Tell
+from pscrub.result.keeping import Begun, KeptRound, Tell, Where
 from pscrub.result.locks import Locks
 from pscrub.result.manifest import Manifest
 from pscrub.result.merging import TOLERANCE, tell_baselines_apart
@@ -101,6 +101,10 @@ class RunFolder(RunFiles):
     def working(self) -> Path:
         """Where files are written before they have their place."""
         return self.locks.folder
+
+    def place(self) -> Path:
+        """Where files on their way to workers are."""
+        return self.working
 
     @contextmanager
     def _alone(self, name: str) -> Iterator[None]:
@@ -275,36 +279,34 @@ class RunFolder(RunFiles):
         name = begun.hypothesis
         return {index: self.read_round(name, path) for _, index, path in self.files_of(name)}
 
-    def fill(self, owed: Sequence[Round], made: dict[int, KeptRound], make: Make, begun: Begun, wait: bool) -> Filled:
-        """Make the rounds that are owed and that nobody else is at work on; take the others as they are finished."""
-        mine = [each for each in owed if self._is_mine(begun.hypothesis, each)]
-        missing = mine
-        while missing:
-            held = [each for each in missing if not self._fill_one(each, made, make, begun)]
-            if held and not wait:
-                return Filled.HELD
-            if held:
-                self.progress(f"waiting for {self._say_holder(held[0], begun)}", 0, len(held))
-                time.sleep(PAUSE)
-            missing = held
-        return Filled.ALL if len(mine) == len(owed) else Filled.ELSEWHERE
-
-    def _fill_one(self, each: Round, made: dict[int, KeptRound], make: Make, begun: Begun) -> bool:
-        """Whether the round is there now; it is not where another is at work on it."""
-        path, lock = self.file_of(begun.hypothesis, each.seed, each.index), self._lock_of(each, begun)
+    def look(self, begun: Begun, each: Round) -> KeptRound | Where:
+        """A round if it is there; ours if nobody else is at work on it, until it is put there or left."""
+        if not self._is_mine(begun.hypothesis, each):
+            return Where.ELSEWHERE
+        path = self.file_of(begun.hypothesis, each.seed, each.index)
         if not path.exists():
-            if not self.locks.take(lock):
-                return False
-            try:
-                if not path.exists():  # else another has just finished it
-                    found = make(each)
-                    write_record(found, path, self.working)
-                    made[each.index] = found
-                    return True
-            finally:
-                self.locks.release(lock)
-        made[each.index] = self.read_round(begun.hypothesis, path)
-        return True
+            if not self.locks.take(self._lock_of(each, begun)):
+                return Where.HELD
+            if not path.exists():  # else another has just finished it
+                return Where.MINE
+            self.leave(begun, each)
+        return self.read_round(begun.hypothesis, path)
+
+    def put(self, begun: Begun, found: KeptRound) -> None:
+        """Write a round that was made, and give its lock back."""
+        try:
+            write_record(found, self.file_of(begun.hypothesis, found.name.seed, found.name.index), self.working)
+        finally:
+            self.leave(begun, found.name)
+
+    def leave(self, begun: Begun, each: Round) -> None:
+        """Give a round's lock back."""
+        self.locks.release(self._lock_of(each, begun))
+
+    def wait(self, begun: Begun, held: Sequence[Round]) -> None:
+        """Wait a little for rounds that others are at work on."""
+        self.progress(f"waiting for {self._say_holder(held[0], begun)}", 0, len(held))
+        time.sleep(PAUSE)
 
     def _lock_of(self, each: Round, begun: Begun) -> str:
         return f"{self.folder_of(begun.hypothesis).name}-{each.seed}-{each.index}"

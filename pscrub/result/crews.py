@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from pscrub.errors import GraphError, StudyError
 from pscrub.progress import Progress, quiet
 from pscrub.result.draws import Round
-from pscrub.result.keeping import KeptRound
+from pscrub.result.keeping import Fault, KeptRound
 from pscrub.result.locks import Owner
 from pscrub.result.making import Maker
 from pscrub.result.travelling import Post, Sent, Ticket, pack, put_in, unpack
@@ -57,21 +57,6 @@ class Workers:
     def of(cls, workers: Workers | Executor | Callable[[], Executor] | None) -> Workers:
         """They themselves, or those of an executor."""
         return workers if isinstance(workers, Workers) else cls(workers)
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What came of a round that was not made.
-
-    Args:
-        cause: why.
-        worker: whose it was.
-        broke: the executor broke, with all rounds that it had been given: which of them it was is not known.
-    """
-
-    cause: BaseException
-    worker: str = "a worker"
-    broke: bool = False
 
 
 Outcome = KeptRound | Fault

@@ -87,6 +87,21 @@ Tell = Callable[[ScrubResult], None]
 """What is told of a hypothesis's result."""
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What came of a round that was not made.
+
+    Args:
+        cause: why.
+        worker: whose it was.
+        broke: the executor broke, with all rounds that it had been given: which of them it was is not known.
+    """
+
+    cause: BaseException
+    worker: str = "a worker"
+    broke: bool = False
+
+
 class Where(Enum):
     """Whose a round is that is not there yet."""
 
@@ -128,8 +143,11 @@ class Keeper(Protocol):
     def kept(self, begun: Begun) -> dict[int, KeptRound]:
         """Its finished rounds, by index."""
 
-    def look(self, begun: Begun, each: Round) -> KeptRound | Where:
-        """A round of a hypothesis if it is there, else whose it is: if ours, until it is put there or left."""
+    def look(self, begun: Begun, each: Round) -> KeptRound | Where | Fault:
+        """A round of a hypothesis if it is there, else whose it is: if ours, until it is put there or left.
+
+        Or why it is nobody's.
+        """
 
     def put(self, begun: Begun, found: KeptRound) -> None:
         """Keep a round that was made."""

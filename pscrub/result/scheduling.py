@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 from pscrub.errors import GraphError, PscrubError, RoundError, tell
 from pscrub.result.conclude import say_kept
-from pscrub.result.crews import Crew, Fault
+from pscrub.result.crews import Crew
 from pscrub.result.draws import Round
-from pscrub.result.keeping import Begun, Keeper, KeptRound, Where
+from pscrub.result.keeping import Begun, Fault, Keeper, KeptRound, Where
 from pscrub.result.making import Maker
 from pscrub.result.result import ScrubResult, StudyResult
 
@@ -179,6 +179,9 @@ class Schedule:
                 course.held.append(each)
             case Where.ELSEWHERE:
                 course.is_short = True
+            case Fault() as fault:
+                course.tries[each.index] = self.crew.tries
+                self._fail(course, each, fault)
             case found:
                 course.add(found)
         self._settle(course)

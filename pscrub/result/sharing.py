@@ -7,6 +7,7 @@ is at work on it leaves until nothing else is left to do.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +23,8 @@ from pscrub.result import manifest as manifests
 from pscrub.result.adding import read_result
 from pscrub.result.draws import Round
 from pscrub.result.folder import BEGUN, DAMAGED, EARLIER, ROUNDS, STUDY, WORKING, RunFiles
-from pscrub.result.keeping import Begun, KeptRound, Tell, Where
-from pscrub.result.locks import Locks
+from pscrub.result.keeping import Begun, Fault, KeptRound, Tell, Where
+from pscrub.result.locks import Locks, Owner
 from pscrub.result.manifest import Manifest
 from pscrub.result.merging import TOLERANCE, tell_baselines_apart
 from pscrub.result.result import StudyResult
@@ -42,7 +43,11 @@ class RunFolder(RunFiles):
         set_aside: damaged files are moved into `damaged/`, and made again; else they are refused.
         progress: told of waiting for others.
         work: called when it is known that there are rounds to draw.
+        helps: the process that started this one to help it, 0 if none did.
     """
+
+    lives = 2
+    """Helpers of one command that may end while they are at work on a round, before it is given up."""
 
     def __init__(
         self,
@@ -52,10 +57,12 @@ class RunFolder(RunFiles):
         set_aside: bool = False,
         progress: Progress = quiet,
         work: Callable[[], None] = lambda: None,
+        helps: int = 0,
     ) -> None:
         super().__init__(path)
         self.earlier, self.shard, self.set_aside, self.progress = after, shard, set_aside, progress
-        self.work = work
+        self.work, self.helps = work, helps
+        self.is_helped: Callable[[], bool] = lambda: False
         self._locks: Locks | None = None
         self._inside = 0
 
@@ -75,7 +82,7 @@ class RunFolder(RunFiles):
         """
         if not self._inside:
             try:
-                self._locks = Locks(self.path / WORKING)
+                self._locks = Locks(self.path / WORKING, self.helps)
             except OSError as error:
                 fault = f"cannot write to output folder '{self.path}': {error.strerror or error}"
                 raise StudyError(fault) from error
@@ -279,13 +286,21 @@ class RunFolder(RunFiles):
         name = begun.hypothesis
         return {index: self.read_round(name, path) for _, index, path in self.files_of(name)}
 
-    def look(self, begun: Begun, each: Round) -> KeptRound | Where:
-        """A round if it is there; ours if nobody else is at work on it, until it is put there or left."""
+    def look(self, begun: Begun, each: Round) -> KeptRound | Where | Fault:
+        """A round if it is there; ours if nobody else is at work on it, until it is put there or left.
+
+        One that a helper ended at is left to the other helpers, that the command itself may go on; and after so many,
+        given up.
+        """
         if not self._is_mine(begun.hypothesis, each):
             return Where.ELSEWHERE
         path = self.file_of(begun.hypothesis, each.seed, each.index)
         if not path.exists():
-            if not self.locks.take(self._lock_of(each, begun)):
+            lost = self._find_lost(self._lock_of(each, begun))
+            if len(lost) >= self.lives:
+                told = " and ".join(map(str, lost))
+                return Fault(StudyError(f"workers ended while they were at work on it: {told}"), str(lost[-1]))
+            if (lost and self.is_helped()) or not self.locks.take(self._lock_of(each, begun)):
                 return Where.HELD
             if not path.exists():  # else another has just finished it
                 return Where.MINE
@@ -311,8 +326,14 @@ class RunFolder(RunFiles):
     def _lock_of(self, each: Round, begun: Begun) -> str:
         return f"{self.folder_of(begun.hypothesis).name}-{each.seed}-{each.index}"
 
+    def _find_lost(self, lock: str) -> list[Owner]:
+        """Helpers of the command that this process is of, which had a lock when they ended."""
+        command = self.helps or os.getpid()
+        return [owner for owner in self.locks.holders(lock) if owner.helps == command and owner.is_gone]
+
     def _say_holder(self, each: Round, begun: Begun) -> str:
-        return str(self.locks.holder(self._lock_of(each, begun)) or "another process")
+        *_, last = "another process", *self.locks.holders(self._lock_of(each, begun))
+        return str(last)
 
     def _is_mine(self, hypothesis: str, each: Round) -> bool:
         if self.shard is None:

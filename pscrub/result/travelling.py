@@ -31,6 +31,7 @@ import cloudpickle
 import numpy as np
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 from pscrub.errors import StudyError, tell
 from pscrub.progress import Progress, quiet
@@ -234,6 +235,8 @@ class _Packer(cloudpickle.Pickler):  # type: ignore[misc]
             return _tensor_of, _parts_of(value)
         if type(value) is torch.nn.Parameter:
             return _parameter_of, (value.detach(), value.requires_grad)
+        if isinstance(value, OpOverload):  # of a traced program
+            return _operator_of, (*value._schema.name.split("::"), value._overloadname)
         if isinstance(value, MappingProxyType):
             return MappingProxyType, (dict(value),)
         if isinstance(value, BuiltinFunctionType) and not isinstance(value.__self__, ModuleType | None):
@@ -255,13 +258,17 @@ def _parts_of(tensor: Tensor) -> tuple[Any, ...]:
     """A tensor's bytes as they lie, with what makes it of them."""
     tensor, device = tensor.detach(), str(tensor.device)
     span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    flat = tensor.as_strided((span if tensor.numel() else 0,), (1,)).cpu().contiguous()
-    return flat.view(torch.uint8).numpy(), tensor.dtype, tuple(tensor.shape), tensor.stride(), device
+    content = None
+    if tensor.numel():
+        content = tensor.as_strided((span,), (1,)).cpu().contiguous().view(torch.uint8).numpy()
+    return content, tensor.dtype, tuple(tensor.shape), tensor.stride(), device
 
 
 def _tensor_of(content: Any, dtype: torch.dtype, shape: Sequence[int], stride: Sequence[int], device: str) -> Tensor:
+    if content is None:
+        return torch.empty_strided(tuple(shape), tuple(stride), dtype=dtype, device=device)
     # Copied into memory of torch's own, which begins where that of whoever sent it does: some sums go by that.
-    flat = torch.from_numpy(content.copy()).clone().view(dtype).to(device)
+    flat = torch.empty(content.size, dtype=torch.uint8).copy_(torch.from_numpy(content)).view(dtype).to(device)
     return flat.as_strided(tuple(shape), tuple(stride))
 
 
@@ -273,6 +280,10 @@ def _attribute_of(module: str, name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(module), name)
+
+
+def _operator_of(space: str, name: str, overload: str) -> Any:
+    return getattr(getattr(getattr(torch.ops, space), name), overload)
 
 
 class _Shelf:

@@ -92,7 +92,7 @@ def scrub(
             `data_uncertainty`, which it implies.
         progress: told of work as it is done.
         each: told of each result as soon as it is there.
-        save: told, after each hypothesis, of the study's result so far, marked as cut short.
+        save: told, after each hypothesis, of the study's result so far, marked as cut short until all are there.
         after: an earlier result of the same study, which this one continues: rounds of draws go on where it ended (or
             begin, with another seed), and the result is of all of them together.
         out: a folder that keeps each round of draws as soon as it is there, and is shared by whoever else scrubs this
@@ -122,16 +122,15 @@ def scrub(
     keep: Keeper = Unkept(after) if out is None else RunFolder.of(out, after)
     asked, clock, places = Asked.of(stop, wanted, exact), Clock(), {h.name: i for i, h in enumerate(study.hypotheses)}
     units, failed = clusters or ("row" if data_uncertainty else ""), list[Failure]()
-    crew = crew_of(Workers.of(workers), keep.place, progress)
 
-    def so_far(cut_short: bool) -> StudyResult:
+    def so_far() -> StudyResult:
         results = sorted(found.results, key=lambda result: places[result.hypothesis])
         seconds = add_seconds(clock.seconds, *(result.seconds for result in results))
-        cut_short = cut_short or len(results) < len(places) or any(result.cut_short for result in results)
+        cut_short = len(results) < len(places) or any(result.cut_short for result in results)
         return replace(found, results=tuple(results), seconds=seconds, cut_short=cut_short)
 
     try:
-        with keep, crew:
+        with keep, crew_of(Workers.of(workers), keep.place, progress) as crew:
             with clock("checks"):  # every fault at once; each graph extensionally equal to f on D
                 found = replace(found, rewrites=study.check())
                 trees = [unroll(hypothesis) for hypothesis in study.hypotheses]  # I^T
@@ -162,16 +161,12 @@ def scrub(
                     found = replace(found, results=(*found.results, result))
                     if each is not None:
                         each(result)
-                    if save is not None and len(found.results) < len(places):
-                        save(so_far(cut_short=True))
+                    if save is not None:
+                        save(so_far())
     except KeyboardInterrupt:
-        if save is not None and found.results:
-            save(so_far(cut_short=True))
-        return so_far(cut_short=True)
+        return so_far()
     except GraphError as error:
         raise reword(error, end=say_kept(found.results, save is not None or out is not None)) from error.__cause__
     if failed:
-        if save is not None:
-            save(so_far(cut_short=True))
-        raise round_error(failed, so_far(cut_short=True))
-    return so_far(cut_short=False)
+        raise round_error(failed, so_far())
+    return so_far()

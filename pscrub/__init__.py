@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pscrub.scrub import scrub
 
 _HOMES = {
+    "commands": (),
     "data": ("Dataset", "Partition"),
     "errors": (
         "DamagedError",

@@ -207,7 +207,7 @@ def test_an_interrupt_prints_the_estimates_so_far(
         if told == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("pscrub.running.Bar.progress", interrupt)
+    monkeypatch.setattr("pscrub.commands.showing.Bar.progress", interrupt)
     assert main(["run", file, "--draws", str(4 * ROUND), "--draws-only", "--json", "-P", "both=1"]) == 130
     document = json.loads(capsys.readouterr().out)
     (row,) = document["rows"]

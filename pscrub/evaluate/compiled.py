@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pscrub.errors import NodeError, reword
-from pscrub.evaluate.compute import Instruction, Kept
+from pscrub.evaluate.code import Instruction
+from pscrub.evaluate.compute import Kept
 from pscrub.evaluate.plan import Kind
 from pscrub.graph.graph import Node, call_of
 from pscrub.progress import Progress, quiet

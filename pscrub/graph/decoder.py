@@ -66,6 +66,11 @@ class Decoder:
         """The nodes of what is added to the residual stream: embeddings, every z, every MLP's output."""
         return tuple(dict.fromkeys(each.node for each in self.points.values() if each.kind in COMPONENTS))
 
+    @property
+    def mixing(self) -> tuple[str, ...]:
+        """The nodes whose value at a position is computed from other positions too: every z."""
+        return tuple(dict.fromkeys(each.node for each in self.points.values() if each.kind == "z"))
+
     def width(self, node: str) -> int:
         """The size of a node's last axis."""
         return next(p.shape[-1] for p in self.points.values() if p.node == node and p.entries is None)

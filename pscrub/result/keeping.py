@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
@@ -102,10 +101,35 @@ class Fault:
     broke: bool = False
 
 
-class Where(Enum):
-    """Whose a round is that is not there yet."""
+class Offer:
+    """Which of the rounds that a hypothesis owes are to be made here: all of them, where nobody shares them.
 
-    MINE, HELD, ELSEWHERE = range(3)  # to be made here; others are at work on it; it is left to another shard
+    Args:
+        owed: the rounds.
+    """
+
+    def __init__(self, owed: Sequence[Round]) -> None:
+        self.owed = owed
+        self.is_short = False
+        """Some are not to be had: they are left to another shard, or given up."""
+        self.faults: list[tuple[Round, Fault]] = []
+        """Those that are given up."""
+
+    @property
+    def held(self) -> int:
+        """How many others are at work on."""
+        return 0
+
+    def ours(self) -> Iterator[Round]:
+        """Those that are to be made here, one by one; each is ours until it is put or left."""
+        return iter(self.owed)
+
+    def again(self) -> Iterator[Round]:
+        """Some of those that others were at work on, if they gave up; what they finished is taken."""
+        return iter(())
+
+    def wait(self) -> None:
+        """Wait a little for others."""
 
 
 class Keeper(Protocol):
@@ -143,10 +167,13 @@ class Keeper(Protocol):
     def kept(self, begun: Begun) -> dict[int, KeptRound]:
         """Its finished rounds, by index."""
 
-    def look(self, begun: Begun, each: Round) -> KeptRound | Where | Fault:
-        """A round of a hypothesis if it is there, else whose it is: if ours, until it is put there or left.
+    def offer(self, begun: Begun, owed: Sequence[Round], take: Callable[[KeptRound], None]) -> Offer:
+        """Which rounds are to be made here.
 
-        Or why it is nobody's.
+        Args:
+            begun: of the hypothesis.
+            owed: its rounds.
+            take: told of those that are there.
         """
 
     def put(self, begun: Begun, found: KeptRound) -> None:
@@ -154,9 +181,6 @@ class Keeper(Protocol):
 
     def leave(self, begun: Begun, each: Round) -> None:
         """Leave a round that was not."""
-
-    def wait(self, begun: Begun, held: Sequence[Round]) -> None:
-        """Wait a little for rounds that others are at work on."""
 
 
 class Unkept:
@@ -197,15 +221,12 @@ class Unkept:
         """None."""
         return {}
 
-    def look(self, begun: Begun, each: Round) -> Where:
-        """Ours."""
-        return Where.MINE
+    def offer(self, begun: Begun, owed: Sequence[Round], take: Callable[[KeptRound], None]) -> Offer:
+        """All of them."""
+        return Offer(owed)
 
     def put(self, begun: Begun, found: KeptRound) -> None:
         """Nothing: whoever made it has it."""
 
     def leave(self, begun: Begun, each: Round) -> None:
-        """Nothing."""
-
-    def wait(self, begun: Begun, held: Sequence[Round]) -> None:
         """Nothing."""

@@ -154,6 +154,14 @@ class Locks:
         for number in range(self._held.pop(name) + 1):
             self._path(name, number).unlink(missing_ok=True)
 
+    def is_taken_over(self, name: str) -> bool:
+        """Whether a lock that is ours was another's, who ended."""
+        return self._held[name] > 0
+
+    def give_back(self, name: str) -> None:
+        """Give back a lock that was taken over, to be taken over by another."""
+        self._path(name, self._held.pop(name)).unlink(missing_ok=True)
+
     def holders(self, name: str) -> list[Owner]:
         """Who has a lock, the last, and whom it was taken over from, as far as that can be read."""
         found = list[Owner]()

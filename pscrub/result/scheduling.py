@@ -17,7 +17,7 @@ from pscrub.errors import GraphError, PscrubError, RoundError, tell
 from pscrub.result.conclude import say_kept
 from pscrub.result.crews import Crew
 from pscrub.result.draws import Round
-from pscrub.result.keeping import Begun, Fault, Keeper, KeptRound, Where
+from pscrub.result.keeping import Begun, Fault, Keeper, KeptRound, Offer
 from pscrub.result.making import Maker
 from pscrub.result.result import ScrubResult, StudyResult
 
@@ -74,20 +74,19 @@ class Course:
     has_before: bool
     arrived: Callable[[], None]
     finish: Callable[[bool], ScrubResult]
-    owed: deque[Round] = field(default_factory=deque)
-    held: list[Round] = field(default_factory=list)
+    offer: Offer | None = None
+    coming: Iterator[Round] = field(default_factory=lambda: iter(()))
+    ready: deque[Round] = field(default_factory=deque)
     at_work: int = 0
     tries: Counter[int] = field(default_factory=Counter)
     is_short: bool = False
-    is_over: bool = False
+    is_open: bool = False
 
-    def go_on(self) -> None:
-        """Ask for the next stage if the last is there; the end if there is none, or if it is not all there."""
-        if self.owed or self.held or self.at_work or self.is_over:
-            return
-        stage = None if self.is_short else next(self.stages, None)
-        self.is_over = stage is None
-        self.owed.extend(stage or ())
+    def next(self) -> Round | None:
+        """The next round that is to be made here, if there is one for now: those that failed after the others."""
+        if (each := next(self.coming, None)) is None and self.ready:
+            return self.ready.popleft()
+        return each
 
     def add(self, found: KeptRound) -> None:
         """Take a finished round in."""
@@ -115,9 +114,9 @@ class Schedule:
         self._open = deque[Course]()  # with rounds to be looked at
         self._live: dict[Course, None] = {}  # all that are begun and not over
         self._over = deque[Course]()
-        self._at_work: dict[tuple[Course, Round], None] = {}
+        self._at_work: dict[tuple[Course, Round], bool] = {}
         self._apart = deque[tuple[Course, Round]]()  # to be made with none beside: they were there when workers broke
-        self._is_apart = False
+        self._is_apart, self._has_moved = False, False
 
     def run(self, courses: Iterable[Course]) -> Iterator[ScrubResult]:
         """The result of each hypothesis as it is there; on an interrupt or a fault first what there is of the others.
@@ -160,35 +159,25 @@ class Schedule:
             return True
         while self._open:
             course = self._open[0]
-            if course.owed:
-                self._look(course, course.owed.popleft())
+            made = len(course.made)
+            if (each := course.next()) is not None:
+                course.at_work += 1
+                self._start(course, each)
                 return True
+            self._has_moved |= len(course.made) > made
             self._open.popleft()
+            course.is_open = False
+            self._settle(course)
+            return True
         for course in rest:
             self._live[course] = None
             self._settle(course)
             return True
         return False
 
-    def _look(self, course: Course, each: Round) -> None:
-        match self.keep.look(course.begun, each):
-            case Where.MINE:
-                course.at_work += 1
-                self._start(course, each)
-            case Where.HELD:
-                course.held.append(each)
-            case Where.ELSEWHERE:
-                course.is_short = True
-            case Fault() as fault:
-                course.tries[each.index] = self.crew.tries
-                self._fail(course, each, fault)
-            case found:
-                course.add(found)
-        self._settle(course)
-
     def _start(self, course: Course, each: Round) -> None:
         assert course.maker is not None, "a hypothesis that has nothing to draw owes no rounds"
-        self._at_work[course, each] = None
+        self._at_work[course, each] = self._has_moved = True
         self.crew.give((course, each), course.maker, each)
 
     def _collect(self) -> None:
@@ -202,13 +191,11 @@ class Schedule:
             if isinstance(outcome, KeptRound):
                 self.keep.put(course.begun, outcome)
                 course.add(outcome)
+            elif not outcome.broke and self._is_tried_again(course, each):
+                course.ready.append(each)
             else:
                 self.keep.leave(course.begun, each)
-                if outcome.broke or not self._is_tried_again(course, each):
-                    self._fail(course, each, outcome)
-                else:
-                    course.owed.append(each)
-                    self._open.append(course)
+                self._fail(course, each, outcome)
             self._settle(course)
 
     def _is_tried_again(self, course: Course, each: Round) -> bool:
@@ -221,12 +208,30 @@ class Schedule:
         course.is_short = True
 
     def _settle(self, course: Course) -> None:
-        """See whether a hypothesis's stage is over."""
-        if course.owed or course.held or course.at_work:
+        """See what is next for a hypothesis whose rounds have come, or that is met anew."""
+        if course.is_open:
             return
-        course.go_on()
-        if course.owed:
-            self._open.append(course)
+        if course.ready:
+            self._reopen(course)
+        elif not course.at_work and not (course.offer and course.offer.held):
+            self._end_stage(course)
+
+    def _reopen(self, course: Course) -> None:
+        course.is_open = True
+        self._open.append(course)
+
+    def _end_stage(self, course: Course) -> None:
+        """Ask for the next stage if all of the last is there, else conclude from what there is."""
+        if course.offer is not None:
+            course.is_short |= course.offer.is_short
+            for each, fault in course.offer.faults:
+                course.tries[each.index] = self.crew.tries
+                self._fail(course, each, fault)
+        stage = None if course.is_short else next(course.stages, None)
+        if stage is not None:
+            course.offer = self.keep.offer(course.begun, stage, course.add)
+            course.coming = course.offer.ours()
+            self._reopen(course)
         elif course in self._live:
             del self._live[course]
             self._over.append(course)
@@ -234,16 +239,16 @@ class Schedule:
                 self.crew.forget(course.maker)
 
     def _wait(self) -> bool:
-        """Wait for rounds that others are at work on; whether there are any."""
-        held = [course for course in self._live if course.held]
-        if not held:
-            return False
-        self.keep.wait(held[0].begun, held[0].held)
+        """Look again at what others are at work on, after a little if nothing came of that before; if they are."""
+        held = [course for course in self._live if course.offer is not None and course.offer.held]
+        if held and not self._has_moved and held[0].offer is not None:
+            held[0].offer.wait()
         for course in held:
-            course.owed.extend(course.held)
-            course.held.clear()
-            self._open.append(course)
-        return True
+            if course.offer is not None:
+                course.coming = course.offer.again()
+                self._reopen(course)
+        self._has_moved = False
+        return bool(held)
 
 
 def say_failures(failed: Sequence[Failure]) -> list[str]:

@@ -23,14 +23,13 @@ from pscrub.result import manifest as manifests
 from pscrub.result.adding import read_result
 from pscrub.result.draws import Round
 from pscrub.result.folder import BEGUN, DAMAGED, EARLIER, ROUNDS, STUDY, WORKING, RunFiles
-from pscrub.result.keeping import Begun, Fault, KeptRound, Tell, Where
-from pscrub.result.locks import Locks, Owner
+from pscrub.result.keeping import Begun, KeptRound, Offer, Tell
+from pscrub.result.locks import Locks
 from pscrub.result.manifest import Manifest
 from pscrub.result.merging import TOLERANCE, tell_baselines_apart
+from pscrub.result.offering import Place, Shared, name_lock
 from pscrub.result.result import StudyResult
-
-PAUSE = 0.2
-"""Seconds between looks at what others are at work on."""
+from pscrub.result.taking import PAUSE
 
 
 class RunFolder(RunFiles):
@@ -45,9 +44,6 @@ class RunFolder(RunFiles):
         work: called when it is known that there are rounds to draw.
         helps: the process that started this one to help it, 0 if none did.
     """
-
-    lives = 2
-    """Helpers of one command that may end while they are at work on a round, before it is given up."""
 
     def __init__(
         self,
@@ -286,26 +282,12 @@ class RunFolder(RunFiles):
         name = begun.hypothesis
         return {index: self.read_round(name, path) for _, index, path in self.files_of(name)}
 
-    def look(self, begun: Begun, each: Round) -> KeptRound | Where | Fault:
-        """A round if it is there; ours if nobody else is at work on it, until it is put there or left.
-
-        One that a helper ended at is left to the other helpers, that the command itself may go on; and after so many,
-        given up.
-        """
-        if not self._is_mine(begun.hypothesis, each):
-            return Where.ELSEWHERE
-        path = self.file_of(begun.hypothesis, each.seed, each.index)
-        if not path.exists():
-            lost = self._find_lost(self._lock_of(each, begun))
-            if len(lost) >= self.lives:
-                told = " and ".join(map(str, lost))
-                return Fault(StudyError(f"workers ended while they were at work on it: {told}"), str(lost[-1]))
-            if (lost and self.is_helped()) or not self.locks.take(self._lock_of(each, begun)):
-                return Where.HELD
-            if not path.exists():  # else another has just finished it
-                return Where.MINE
-            self.leave(begun, each)
-        return self.read_round(begun.hypothesis, path)
+    def offer(self, begun: Begun, owed: Sequence[Round], take: Callable[[KeptRound], None]) -> Offer:
+        """Those that nobody else is at work on, of this shard; others are taken as they are finished."""
+        place = Place(
+            self, self.locks, self.is_mine, self.helps or os.getpid(), lambda: self.is_helped(), self.progress
+        )
+        return Shared(place, begun.hypothesis, owed, take)
 
     def put(self, begun: Begun, found: KeptRound) -> None:
         """Write a round that was made, and give its lock back."""
@@ -316,26 +298,11 @@ class RunFolder(RunFiles):
 
     def leave(self, begun: Begun, each: Round) -> None:
         """Give a round's lock back."""
-        self.locks.release(self._lock_of(each, begun))
+        path = self.file_of(begun.hypothesis, each.seed, each.index)
+        self.locks.release(name_lock(path.parent, path.name))
 
-    def wait(self, begun: Begun, held: Sequence[Round]) -> None:
-        """Wait a little for rounds that others are at work on."""
-        self.progress(f"waiting for {self._say_holder(held[0], begun)}", 0, len(held))
-        time.sleep(PAUSE)
-
-    def _lock_of(self, each: Round, begun: Begun) -> str:
-        return f"{self.folder_of(begun.hypothesis).name}-{each.seed}-{each.index}"
-
-    def _find_lost(self, lock: str) -> list[Owner]:
-        """Helpers of the command that this process is of, which had a lock when they ended."""
-        command = self.helps or os.getpid()
-        return [owner for owner in self.locks.holders(lock) if owner.helps == command and owner.is_gone]
-
-    def _say_holder(self, each: Round, begun: Begun) -> str:
-        *_, last = "another process", *self.locks.holders(self._lock_of(each, begun))
-        return str(last)
-
-    def _is_mine(self, hypothesis: str, each: Round) -> bool:
+    def is_mine(self, hypothesis: str, each: Round) -> bool:
+        """Whether a round is of this shard."""
         if self.shard is None:
             return True
         part, of = self.shard

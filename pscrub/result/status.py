@@ -96,13 +96,13 @@ def find_status(files: RunFiles) -> Status:
     if (files.path / STUDY).exists():
         parts, faults = read_parts(files, without_damaged=True)
     at_work = tuple(find_owners(working))
-    locked = {path.name for path in working.glob("*")} if at_work else set()
+    # A round's lock is named HYPOTHESIS-SEED-INDEX.TIMES.
+    locked = {path.name.rsplit("-", 2)[0] for path in working.glob("*")} if at_work else set()
     standings = []
     for name in manifest.names:
-        part, prefix = parts.get(name), f"{files.folder_of(name).name}-"
+        part, busy = parts.get(name), files.folder_of(name).name in locked
         draws = 0 if part is None or part.rounds is None else sum(e.name.size for e in part.rounds.made.values())
         owed = part.owed if part is not None else manifest.asked.draws or 0
-        busy = any(each.startswith(prefix) for each in locked)
         state = "done" if part is not None and not owed else "drawing" if busy else "waiting" if draws else "not begun"
         standings.append(Standing(name, draws, owed, None if part is None else _score(part), state))
     speed = _find_speed(files, min(owner.came for owner in at_work)) if at_work else None

@@ -299,7 +299,7 @@ FAULTS = {
     "logits <- 3.1 \n logits <= 2.1": ("line 2, 'logits'", "by the edge alone in line 1"),
     "logits <= 3.1 \n 3.1.q <=": ("line 2", "nothing stands after '<='; expected 'reader <= sources'"),
     "logits <- 3.1@@2": ("line 1", "'3.1@@2' is no place"),
-    "logits <- 3.1 \n 3.1 : io S1": ("line 2", "two features"),
+    "logits <- 3.1 \n 3.1 : io S1": ("line 2", "no feature or column is named 'io S1'"),
     "logits <- 3.1 \n 3.1 : rest=all": ("line 2", "rest=all"),
     "name 3x = 3.1 \n logits <- 3.1": ("line 1", "'3x' cannot name a group"),
     "name m = 3.1@END \n logits <- m@S1": ("line 2", "says already where"),
@@ -320,7 +320,7 @@ FAULTS = {
     "logits <- 3.1 \n 3.1.q(io) <- 2.1": ("line 2", "is read with a feature of its own, and reads others"),
     "logits <- 3.1 \n 3.1(io) : io": ("line 2", "names a feature already"),
     "logits <- 3.1(iox)": ("line 1", 'did you mean "io"?'),
-    "# nothing": ("the text has no edge",),
+    "# nothing": ("the text says nothing",),
 }
 
 

@@ -191,7 +191,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pscrub.running.load_study", lambda *_: pytest.fail("work was begun"))
+        patch.setattr("pscrub.commands.running.load_study", lambda *_: pytest.fail("work was begun"))
         patch.setattr("pscrub.result.locks.tempfile.mkstemp", denied)  # as for a folder of another user
         assert main(["run", str(file), "--draws", "10", "--out", str(out)]) == 2
     assert re_line(capsys.readouterr().err, f"cannot write to output folder '{out}': Permission denied")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pscrub import EXACT, Claim, Dataset, Graph, Hypothesis, ScrubResult, Study, StudyResult, merge, scrub, unroll
-from pscrub.commands import cost_claims
+from pscrub.commands.costs import cost_claims
 from pscrub.estimate import choose, stopping
 from pscrub.estimate.estimate import Method
 from pscrub.report import html

@@ -7,14 +7,16 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pscrub.commands import add_study_options, cost_claims, load_study
+from pscrub.commands.costs import cost_claims
+from pscrub.commands.showing import Bar, find_device, print_table, write_files
+from pscrub.commands.studies import load_study
 from pscrub.errors import GraphError, RoundError, StudyError
 
 if TYPE_CHECKING:
@@ -23,13 +25,8 @@ if TYPE_CHECKING:
 
     from pscrub.hypothesis.study import Study
     from pscrub.progress import Interrupts
-    from pscrub.questions.worked import Agreement
-    from pscrub.result.result import ScrubResult, StudyResult
+    from pscrub.result.result import StudyResult
     from pscrub.result.sharing import RunFolder
-    from pscrub.result.table import Table
-
-CLAIM_DRAWS = 4096
-"""Draws with each claim alone, and without it, where `--claims` does not say."""
 
 
 def run_study(arguments: argparse.Namespace, interrupts: Interrupts) -> int:
@@ -210,120 +207,3 @@ def _read_shard(arguments: argparse.Namespace) -> tuple[int, int] | None:
             "give --draws, or let processes share one folder without --shard"
         )
     return int(found[1]), int(found[2])
-
-
-def write_files(result: StudyResult, folder: Path, found: Sequence[Agreement] = ()) -> list[Path]:
-    """Write what is made of a result into a folder; the paths."""
-    from pscrub.report import document as report
-    from pscrub.report import html
-
-    return [*report.write(result, folder, found), html.write_page(result, folder)]
-
-
-def print_table(console: Console, table: Table) -> None:
-    """Print a table, the console being made wide enough that no figure is cut off and, in a pipe, no line broken."""
-    shown = table.rich()
-    needed = type(console)(width=1000).measure(shown)
-    console.width = max(console.width, needed.minimum if console.is_terminal else needed.maximum)
-    console.print(shown)
-
-
-class Bar:
-    """Progress on standard error: a bar a phase on a terminal, a line a result elsewhere.
-
-    Args:
-        console: of standard error.
-        study: what is loaded.
-    """
-
-    def __init__(self, console: Console, study: str) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.total, self.done = 0, 0
-        self.console = console
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.task = self.bar.add_task(f"loading {study}", total=None)
-
-    def progress(self, phase: str, done: int, total: int) -> None:
-        """Show how far a phase has come."""
-        self.bar.update(self.task, description=f"{self.done}/{self.total} {phase}", completed=done, total=total)
-
-    def each(self, result: ScrubResult) -> None:
-        """Print the line of a result."""
-        self.done += 1
-        name, *_, recovered, interval, draws = result.cells
-        drawn = "" if result.scrubbed.exact else f", {draws} draws"
-        line = f"{self.done}/{self.total}  {name}: {recovered} % recovered {interval}{drawn}"
-        self.console.print(line, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
-
-    def __enter__(self) -> Bar:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.bar.stop()
-
-
-def find_device(name: str) -> torch.device:
-    """A device by its name.
-
-    Raises:
-        StudyError: it is not there, or cannot hold data.
-    """
-    import torch
-
-    try:
-        device = torch.device(name)
-        torch.zeros((), device=device).item()  # which a device without data, as "meta", cannot do
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        have = "cpu, cuda" if torch.cuda.is_available() else "cpu (no CUDA device is there)"
-        raise StudyError(f"unknown or unusable device '{name}'; this machine has {have}") from error
-    return device
-
-
-def add_run_options(run: argparse.ArgumentParser) -> None:
-    """Give a parser what `run` takes."""
-    from pscrub.estimate.estimate import INTERVALS
-    from pscrub.estimate.stopping import DONORS, WIDTH
-
-    stop = run.add_mutually_exclusive_group()
-    stop.add_argument("--draws", type=int, help="draws of each hypothesis")
-    about = f"draw until each interval is W points of loss recovered wide (default: {WIDTH:g})"
-    stop.add_argument("--until-width", type=float, metavar="W", help=about)
-    about = "estimate from draws even where the exact law of f costs less than a round of them"
-    run.add_argument("--draws-only", action="store_true", help=about)
-    about = "the kind of interval; auto picks what suits the losses, and says so (default: auto)"
-    run.add_argument("--interval", choices=INTERVALS, default="auto", help=about)
-    about = "the least and greatest f there can be, for betting and bernstein (0/1 losses are recognised)"
-    run.add_argument("--bounds", type=float, nargs=2, metavar=("LEAST", "GREATEST"), help=about)
-    about = (
-        "permuted: the rows of a block are used about equally often, within replicates that the interval is made from"
-    )
-    run.add_argument("--donors", choices=DONORS, default="independent", help=about)
-    about = "also give the values in the population that the data are a sample of, with the data's uncertainty"
-    run.add_argument("--data-uncertainty", action="store_true", help=about)
-    about = "so, rows of one value of a column (template, document) not being independent of one another"
-    run.add_argument("--clusters", metavar="COLUMN", help=about)
-    run.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, cuda:1, ...")
-    about = "keep each round of draws there, go on with what is kept, and write report.html, result.nc, result.json"
-    run.add_argument("--out", type=Path, metavar="DIR", help=about)
-    about = "start over, in DIR-2 if DIR is there, and so on"
-    run.add_argument("--fresh", action="store_true", help=about)
-    about = "draw rounds in N processes, which share the folder (default: 1)"
-    run.add_argument("--workers", type=int, default=1, metavar="N", help=about)
-    run.add_argument("--helps", help=argparse.SUPPRESS)  # what such a process is told: of whom, and where
-    run.add_argument("--shard", metavar="I/N", help="draw only the I-th of N parts of the rounds")
-    about = "move damaged files aside, into DIR/damaged, and make them again"
-    run.add_argument("--without-damaged", action="store_true", help=about)
-    about = "add to the result there, in another folder: more draws, one interval"
-    run.add_argument("--after", type=Path, metavar="DIR", help=about)
-    about = "break losses down by a dataset column"
-    run.add_argument("--by", action="append", default=[], metavar="COLUMN", help=about)
-    about = f"also find what each claim costs, with N draws of each variant (default: {CLAIM_DRAWS:,})"
-    run.add_argument("--claims", type=int, nargs="?", const=CLAIM_DRAWS, default=0, metavar="N", help=about)
-    about = "also print how far outputs moved, how often the answer did, and bits of scrubbed entropy"
-    shown = run.add_mutually_exclusive_group()
-    shown.add_argument("--measures", action="store_true", help=about)
-    shown.add_argument("--json", action="store_true", help="print one JSON document on standard output")
-    add_study_options(run)

@@ -86,9 +86,7 @@ class Compiled:
         """
         try:
             pieces, draws = list[Tensor](), len(data[self.root])
-            for value, found in self._chunks(
-                {path: rows.to(self.device, non_blocking=True) for path, rows in data.items()}
-            ):
+            for value, found in self._chunks({path: _sent(rows, self.device) for path, rows in data.items()}):
                 if watch is not None:
                     made = {n: found[at] for n, at in self.made.items()}
                     watch.see(made, {n: found[at] for n, at in self.own.items()})
@@ -124,3 +122,9 @@ class Compiled:
                 for dead in each.dead:
                     del known[dead]
         return {n: known[n] for n in roots}
+
+
+def _sent(rows: Tensor, device: torch.device) -> Tensor:
+    """Rows on their way to the device: from pinned memory, so that a GPU takes them while the CPU goes on."""
+    pinned = device.type == "cuda" and rows.device.type == "cpu" and torch.cuda.is_available()
+    return (rows.pin_memory() if pinned else rows).to(device, non_blocking=True)

@@ -106,6 +106,8 @@ def check(engine: Engine, tree: Tree, mode: FakeTensorMode) -> None:
     kept, plan, asked = engine.kept(graph), engine.plan(tree), engine.asked(tree)
     for roots in ([kept.values.on_data(graph.output)], [*plan.frontier_of(asked.roots)]):
         on_cuda(kept, kept.code(roots), roots, mode)
+        code, narrow = kept.narrowed(roots)  # of each only what is read, as a pass over D computes it
+        on_cuda(kept, code, [*narrow.values()], mode)
     kept.keep(plan.frontier_of(asked.roots))
     on_cuda(kept, kept.code_of_draws(plan, asked.roots), list(asked.roots), mode)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         GraphError,
         HypothesisError,
         PscrubError,
+        RoundError,
         StudyError,
         TraceError,
     )
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     )
     from pscrub.hypothesis import EXACT, Claim, Hypothesis, Study, Tree, circuit, unroll
     from pscrub.law import Datum, program
-    from pscrub.result import ScrubResult, StudyResult, merge
+    from pscrub.result import ScrubResult, StudyResult, Workers, merge
     from pscrub.scrub import scrub
 
 _HOMES = {
@@ -50,6 +51,7 @@ _HOMES = {
         "GraphError",
         "HypothesisError",
         "PscrubError",
+        "RoundError",
         "StudyError",
         "TraceError",
     ),
@@ -75,7 +77,7 @@ _HOMES = {
     "law": ("Datum", "program"),
     "questions": (),
     "report": (),
-    "result": ("ScrubResult", "StudyResult", "merge"),
+    "result": ("ScrubResult", "StudyResult", "Workers", "merge"),
     "scrub": ("scrub",),
     "studies": (),
 }
@@ -97,12 +99,14 @@ __all__ = [
     "Node",
     "Partition",
     "PscrubError",
+    "RoundError",
     "ScrubResult",
     "Study",
     "StudyError",
     "StudyResult",
     "TraceError",
     "Tree",
+    "Workers",
     "check_rewrites",
     "circuit",
     "inline",

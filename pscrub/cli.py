@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0; 1 if a check of `verify` failed; 2 after a line about bad input; 130, 143 if interrupted."""
+    """The exit status: 0; 1 if a check of `verify` failed; 2 after a line about bad input, or about rounds that failed
+    and are missing; 130, 143 if interrupted.
+    """
     with interrupts_kept() as interrupts:
         try:
             arguments = _parser().parse_args(argv)

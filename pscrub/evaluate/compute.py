@@ -284,12 +284,16 @@ class Kept:
                 return self.device
         return leaf(each.number)
 
-    def _leaf(self, number: int, rows: slice | Tensor) -> Tensor:
+    def source(self, number: int) -> Tensor:
+        """A column or a kept value on every row of D, where it is."""
         value = self.values[number]
         if value.kind is not Kind.COLUMN:
-            whole = self.held[number]
-        else:
-            whole = self.columns[value.of] if isinstance(value.of, str) else value.of.to(self.device)
+            return self.held[number]
+        column: Tensor = self.columns[value.of] if isinstance(value.of, str) else value.of.to(self.device)
+        return column
+
+    def _leaf(self, number: int, rows: slice | Tensor) -> Tensor:
+        whole = self.source(number)
         return whole[rows] if isinstance(rows, slice) else whole.index_select(0, rows.to(self.device))
 
     def _on_data(self, number: int) -> int:

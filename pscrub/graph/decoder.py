@@ -181,11 +181,16 @@ class Decoder:
             raise TraceError(faults)
         return replace(self, data=label_next_tokens(data, self.tokens))
 
-    def __repr__(self) -> str:
+    @property
+    def heading(self) -> str:
+        """Model, family, layers and heads in a few words."""
         sizes = self.sizes
         shared = f" in {sizes.key_heads} groups" if sizes.key_heads != sizes.heads else ""
+        return f"{type(self.model).__name__}, {self.title}: {sizes.layers} layers of {sizes.heads} heads{shared}"
+
+    def __repr__(self) -> str:
         lines = [
-            f"Decoder({type(self.model).__name__}, {self.title}: {sizes.layers} layers of {sizes.heads} heads{shared})",
+            f"Decoder({self.heading})",
             f"  logits equal the model's to {self.equality:.1e} of the largest",
             f"  on {self.data}",
         ]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         GraphError,
         HypothesisError,
         PscrubError,
+        RoundError,
         StudyError,
         TraceError,
     )
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     )
     from pscrub.hypothesis import EXACT, Claim, Hypothesis, Study, Tree, circuit, unroll
     from pscrub.law import Datum, program
-    from pscrub.result import ScrubResult, StudyResult, merge
+    from pscrub.result import ScrubResult, StudyResult, Workers, merge
     from pscrub.scrub import scrub
     from pscrub.sweeps import SweepResult, sweep
 
@@ -52,6 +53,7 @@ _HOMES = {
         "GraphError",
         "HypothesisError",
         "PscrubError",
+        "RoundError",
         "StudyError",
         "TraceError",
     ),
@@ -77,7 +79,7 @@ _HOMES = {
     "law": ("Datum", "program"),
     "questions": (),
     "report": (),
-    "result": ("ScrubResult", "StudyResult", "merge"),
+    "result": ("ScrubResult", "StudyResult", "Workers", "merge"),
     "scrub": ("scrub",),
     "studies": (),
     "sweeps": ("SweepResult", "sweep"),
@@ -100,6 +102,7 @@ __all__ = [
     "Node",
     "Partition",
     "PscrubError",
+    "RoundError",
     "ScrubResult",
     "Study",
     "StudyError",
@@ -107,6 +110,7 @@ __all__ = [
     "SweepResult",
     "TraceError",
     "Tree",
+    "Workers",
     "check_rewrites",
     "circuit",
     "inline",

@@ -37,9 +37,8 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0; 1 if a check of `verify` or a point of `sweep` failed; 2 after a line about bad input.
-
-    130 and 143 if it was interrupted.
+    """The exit status: 0; 1 if a check of `verify` or a point of `sweep` failed; 130, 143 if interrupted; 2 after a
+    line about bad input, or about rounds that failed and are missing.
     """
     with interrupts_kept() as interrupts:
         try:

@@ -61,7 +61,7 @@ FAILS = """times = []
 def failing(out, label):
     out.numpy()  # which tracing cannot follow: the function is called as it is
     times.extend([1] * (len(out) == 50))
-    if len(times) == 2:
+    if len(times) >= 2:
         raise RuntimeError("the second time")
     return (out - label) ** 2
 

@@ -65,7 +65,7 @@ OPTIONS = {
     "resolution": "--claim --bins --by --offsets --out --json --hypothesis --draws --level --markdown --label --seed "
     "-P",
     "sharing": "--hypothesis --draws --level --markdown --label --seed -P",
-    "ablations": "--hypothesis --draws --level --markdown --label --seed -P",
+    "ablations": "--partner --hypothesis --draws --level --markdown --label --seed -P",
     "pessimal": "--limit --hypothesis --markdown --label --seed -P",
 }
 """Each command, and the options that it takes."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pscrub.commands.costs import cost_claims
 from pscrub.commands.showing import Bar, find_device, print_table, write_files
 from pscrub.commands.studies import load_study, read_shard
-from pscrub.errors import GraphError, StudyError
+from pscrub.errors import GraphError, RoundError, StudyError
 
 if TYPE_CHECKING:
     import torch
@@ -47,9 +47,9 @@ def run_study(arguments: argparse.Namespace, interrupts: Interrupts) -> int:
                 say(f"into {folder.path}")
             study = _load(arguments)
             bar.total = len(study.hypotheses)
-            result = _scrub(arguments, study, device, folder, bar, interrupts)
-        if not result.results and shard is None:
-            raise KeyboardInterrupt
+            result, failed = _scrub(arguments, study, device, folder, bar, interrupts)
+        if not result.results and (failed is not None or shard is None):
+            raise failed or KeyboardInterrupt
         with redirect_stdout(sys.stderr):
             if arguments.claims and not result.cut_short:
                 result = cost_claims(result, study, arguments.claims, say)
@@ -68,6 +68,8 @@ def run_study(arguments: argparse.Namespace, interrupts: Interrupts) -> int:
                 print_table(console, figures_table(found))
         if folder is not None:
             say("wrote " + ", ".join(map(str, write_files(result, folder.path, found))))
+    if failed is not None and result.cut_short:  # else another made them
+        raise failed
     return interrupts.status if interrupts.number or (result.cut_short and shard is None) else 0
 
 
@@ -86,7 +88,7 @@ def _help(
         if os.getppid() != int(parent):
             raise KeyboardInterrupt
 
-    with RunFolder(path, shard=shard) as folder, redirect_stdout(sys.stderr):
+    with RunFolder(path, shard=shard, helps=int(parent)) as folder, redirect_stdout(sys.stderr):
         _scrub(arguments, _load(arguments), device, folder, Bar(Console(stderr=True), arguments.study), lives)
     return 0
 
@@ -104,13 +106,14 @@ def _helped(arguments: argparse.Namespace, folder: RunFolder | None, errors: Con
     with share_threads(arguments.workers) as threads:
         start = "import sys; from pscrub.cli import main; sys.exit(main(sys.argv[1:]))"
         command = [sys.executable, "-c", start, *arguments.argv, "--helps", f"{os.getpid()}:{folder.path}"]
-        helpers = Helpers(command, arguments.workers - 1, threads)
-        folder.work = helpers.start
+        say = partial(errors.print, highlight=False, markup=False, soft_wrap=True)
+        helpers = Helpers(command, arguments.workers - 1, threads, say)
+        folder.work, folder.is_helped = helpers.start, helpers.tend
         try:
             yield
         finally:
             for failed in helpers.stop():
-                errors.print(f"a worker failed: {failed}", highlight=False, markup=False, soft_wrap=True)
+                say(f"a worker failed: {failed}")
 
 
 def _load(arguments: argparse.Namespace) -> Study:
@@ -125,17 +128,21 @@ def _scrub(
     folder: RunFolder | None,
     bar: Bar,
     interrupts: Callable[[], None],
-) -> StudyResult:
+) -> tuple[StudyResult, RoundError | None]:
+    """The result, and what is to be said of rounds that failed."""
     from pscrub.result.adding import add_up
     from pscrub.result.result import StudyResult
     from pscrub.scrub import scrub
 
     def progress(phase: str, done: int, total: int) -> None:
         interrupts()
+        if folder is not None:
+            folder.is_helped()  # and those that were killed are replaced
         bar.progress(phase, done, total)
 
     if folder is not None:
         folder.progress = progress
+    failed: RoundError | None = None
     try:
         result = scrub(
             study,
@@ -154,13 +161,15 @@ def _scrub(
             after=None if arguments.after is None else StudyResult.load(arguments.after),
             out=folder,
         )
+    except RoundError as error:
+        result, failed = error.result, error
     except GraphError:
         if folder is not None and folder.has_rounds:
             write_files(add_up(folder), folder.path)
         raise
     if result.cut_short and folder is not None and folder.has_rounds:
-        return add_up(folder, result)  # with what was there before, and what others made
-    return result
+        result = add_up(folder, result)  # with what was there before, and what others made
+    return result, failed
 
 
 def _open_folder(

@@ -43,17 +43,19 @@ class Owner:
         pid: its number.
         started: when, as the system says it: numbers are given again.
         came: to the folder, in seconds since 1970.
+        helps: the number of the process that started it to help, 0 if none did.
     """
 
     host: str
     pid: int
     started: str
     came: float
+    helps: int = 0
 
     @classmethod
-    def here(cls) -> Owner:
+    def here(cls, helps: int = 0) -> Owner:
         """This process."""
-        return cls(name_host(), os.getpid(), find_start(os.getpid()) or "", time.time())
+        return cls(name_host(), os.getpid(), find_start(os.getpid()) or "", time.time(), helps)
 
     @property
     def is_gone(self) -> bool:
@@ -98,13 +100,14 @@ class Locks:
 
     Args:
         folder: for locks, owners' files, and files that are being written.
+        helps: the process that this one helps, 0 if none.
 
     Raises:
         OSError: it cannot be written to.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._held = folder, dict[str, int]()
+    def __init__(self, folder: Path, helps: int = 0) -> None:
+        self.folder, self.helps, self._held = folder, helps, dict[str, int]()
         self._seen: dict[Path, tuple[int, float]] = {}
         self._own = self._begin()
         self.came_ns = self._own.stat().st_mtime_ns  # by the clock of the file system
@@ -117,7 +120,7 @@ class Locks:
             try:
                 handle, made = tempfile.mkstemp(dir=self.folder)
                 with os.fdopen(handle, "w") as file:
-                    json.dump(asdict(Owner.here()), file)
+                    json.dump(asdict(Owner.here(self.helps)), file)
                 own = Path(made + OWNER)  # an owner's file has been written whole
                 os.rename(made, own)
             except FileNotFoundError:  # the last to leave has just removed the folder
@@ -169,11 +172,19 @@ class Locks:
         finally:
             self.release(name)
 
-    def holder(self, name: str) -> Owner | None:
-        """Who has a lock, as far as that can be read."""
-        found, number = None, 0
-        while (owner := _read_owner(self._path(name, number))) is not None:
-            found, number = owner, number + 1
+    def is_taken_over(self, name: str) -> bool:
+        """Whether a lock that is ours was another's, who ended."""
+        return self._held[name] > 0
+
+    def give_back(self, name: str) -> None:
+        """Give back a lock that was taken over, to be taken over by another."""
+        self._path(name, self._held.pop(name)).unlink(missing_ok=True)
+
+    def holders(self, name: str) -> list[Owner]:
+        """Who has a lock, the last, and whom it was taken over from, as far as that can be read."""
+        found = list[Owner]()
+        while (owner := _read_owner(self._path(name, len(found)))) is not None:
+            found.append(owner)
         return found
 
     def close(self) -> bool:

@@ -7,10 +7,10 @@ is at work on it leaves until nothing else is left to do.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,12 +22,12 @@ from pscrub.result import manifest as manifests
 from pscrub.result.adding import read_result
 from pscrub.result.draws import Round
 from pscrub.result.folder import BEGUN, DAMAGED, EARLIER, ROUNDS, STUDY, WORKING, RunFiles
-from pscrub.result.keeping import Begun, Filled, KeptRound, Make, Tell
+from pscrub.result.keeping import Begun, KeptRound, Offer, Tell
 from pscrub.result.locks import Locks
 from pscrub.result.manifest import Manifest
 from pscrub.result.merging import TOLERANCE, tell_baselines_apart
+from pscrub.result.offering import Place, Shared, name_lock
 from pscrub.result.result import StudyResult
-from pscrub.result.taking import Listing, Sharing
 
 
 class RunFolder(RunFiles):
@@ -40,6 +40,7 @@ class RunFolder(RunFiles):
         set_aside: damaged files are moved into `damaged/`, and made again; else they are refused.
         progress: told of waiting for others.
         work: called when it is known that there are rounds to draw.
+        helps: the process that started this one to help it, 0 if none did.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class RunFolder(RunFiles):
         set_aside: bool = False,
         progress: Progress = quiet,
         work: Callable[[], None] = lambda: None,
+        helps: int = 0,
     ) -> None:
         super().__init__(path)
         self.earlier, self.shard, self.set_aside, self.progress = after, shard, set_aside, progress
-        self.work = work
+        self.work, self.helps = work, helps
+        self.is_helped: Callable[[], bool] = lambda: False
         self._locks: Locks | None = None
         self._inside = 0
 
@@ -73,7 +76,7 @@ class RunFolder(RunFiles):
         """
         if not self._inside:
             try:
-                self._locks = Locks(self.path / WORKING)
+                self._locks = Locks(self.path / WORKING, self.helps)
             except OSError as error:
                 fault = f"cannot write to output folder '{self.path}': {error.strerror or error}"
                 raise StudyError(fault) from error
@@ -99,6 +102,10 @@ class RunFolder(RunFiles):
     def working(self) -> Path:
         """Where files are written before they have their place."""
         return self.locks.folder
+
+    def place(self) -> Path:
+        """Where files on their way to workers are."""
+        return self.working
 
     def open(self, manifest: Callable[[], Manifest]) -> None:
         """Begin a run there, or go on with the one that is there; finished rounds are read.
@@ -264,40 +271,31 @@ class RunFolder(RunFiles):
         name = begun.hypothesis
         return {index: self.read_round(name, path) for _, index, path in self.files_of(name)}
 
-    def fill(self, owed: Sequence[Round], made: dict[int, KeptRound], make: Make, begun: Begun, wait: bool) -> Filled:
-        """Make the rounds that are owed and that nobody else is at work on; take the others as they are finished."""
-        name = begun.hypothesis
-        mine = {self.file_of(name, e.seed, e.index).name: e for e in owed if self._is_mine(name, e)}
-        folder = self.folder_of(name)
+    def offer(self, begun: Begun, owed: Sequence[Round], take: Callable[[KeptRound], None]) -> Offer:
+        """Those that nobody else is at work on, of this shard; others are taken as they are finished."""
+        place = Place(
+            self, self.locks, self.is_mine, self.helps or os.getpid(), lambda: self.is_helped(), self.progress
+        )
+        return Shared(place, begun.hypothesis, owed, take)
 
-        def draw(file: str) -> None:
-            found = make(mine[file])
-            write_record(found, folder / file, self.working)
-            made[mine[file].index] = found
+    def put(self, begun: Begun, found: KeptRound) -> None:
+        """Write a round that was made, and give its lock back."""
+        try:
+            write_record(found, self.file_of(begun.hypothesis, found.name.seed, found.name.index), self.working)
+        finally:
+            self.leave(begun, found.name)
 
-        def take(file: str) -> None:
-            made[mine[file].index] = self.read_round(name, folder / file)
+    def leave(self, begun: Begun, each: Round) -> None:
+        """Give a round's lock back."""
+        path = self.file_of(begun.hypothesis, each.seed, each.index)
+        self.locks.release(name_lock(path.parent, path.name))
 
-        def tell(file: str, count: int) -> None:
-            holder = self.locks.holder(_lock_of(folder, file)) or "another process"
-            self.progress(f"waiting for {holder}", 0, count)
-
-        sharing = Sharing(self.locks, Listing(folder), partial(_lock_of, folder), draw, take)
-        held = sharing.work(list(mine))
-        if held and not wait:
-            return Filled.HELD
-        sharing.wait(held, tell)
-        return Filled.ALL if len(mine) == len(owed) else Filled.ELSEWHERE
-
-    def _is_mine(self, hypothesis: str, each: Round) -> bool:
+    def is_mine(self, hypothesis: str, each: Round) -> bool:
+        """Whether a round is of this shard."""
         if self.shard is None:
             return True
         part, of = self.shard
         return (self.manifest.places[hypothesis] + each.index) % of == part - 1
-
-
-def _lock_of(folder: Path, file: str) -> str:
-    return f"{folder.name}-{file.removesuffix('.nc')}"
 
 
 def _tell_left_out(there: Manifest, mine: Manifest) -> list[str]:

@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,6 +68,8 @@ class Sharing:
         make: makes a piece, and its file, while its lock is held.
         take: told of each piece that another has made.
         dice: picks where to go on.
+        allow: asked about a piece of which those who were at work on it ended: whether it is to be made here; None if
+            it is left to others, False if it is given up.
     """
 
     locks: Locks
@@ -76,6 +78,7 @@ class Sharing:
     make: Callable[[str], None]
     take: Callable[[str], None]
     dice: random.Random = field(default_factory=random.Random)
+    allow: Callable[[str], bool | None] = lambda _: True
 
     def work(self, names: Sequence[str]) -> list[str]:
         """Make all pieces that are missing and that nobody is at work on; those that others are at work on.
@@ -83,23 +86,10 @@ class Sharing:
         Args:
             names: of the pieces that are wanted, in the order in which one process makes them.
         """
-        missing = self._take_new(dict.fromkeys(names))
-        held, left = list[str](), deque(missing)
-        while left:
-            name = left.popleft()
-            if name not in missing:
-                continue
-            match self._try(name):
-                case None:
-                    held.append(name)
-                    if left:
-                        left.rotate(-self.dice.randrange(len(left)))
-                case True:
-                    del missing[name]
-                case False:  # and so, most likely, are those after it
-                    del missing[name]
-                    missing = self._take_new(missing)
-        return [name for name in held if name in missing]
+        held = list[str]()
+        for name in self.claim(names, held):
+            self._make(name)
+        return held
 
     def wait(self, held: Collection[str], tell: Callable[[str, int], None]) -> None:
         """Return when all pieces are made: by others, or, where these give up, here.
@@ -108,15 +98,53 @@ class Sharing:
             held: those that others are at work on.
             tell: told one of them, and how many there are, at each look.
         """
-        missing = dict.fromkeys(held)
-        while missing := self._take_new(missing):
-            some = self.dice.sample(list(missing), min(TRIED, len(missing)))
-            done = [name for name in some if self._try(name) is not None]
-            for name in done:
-                del missing[name]
-            if not done:
-                tell(some[0], len(missing))
+        missing, before = dict.fromkeys(held), len(held)
+        while missing:
+            for name in self.claim_again(missing):
+                self._make(name)
+            if missing and len(missing) == before:
+                tell(next(iter(missing)), len(missing))
                 time.sleep(PAUSE)
+            before = len(missing)
+
+    def claim(self, names: Sequence[str], held: list[str]) -> Iterator[str]:
+        """Pieces that are missing and that nobody is at work on, each locked, for whoever makes it to release.
+
+        Args:
+            names: of the pieces that are wanted, in the order in which one process makes them.
+            held: those that others are at work on are added to it.
+        """
+        missing = self._take_new(dict.fromkeys(names))
+        met, left = list[str](), deque(missing)
+        while left:
+            name = left.popleft()
+            if name not in missing:
+                continue
+            match self._claim(name):
+                case None:
+                    met.append(name)
+                    if left:
+                        left.rotate(-self.dice.randrange(len(left)))
+                case True:
+                    del missing[name]
+                    yield name
+                case False:  # and so, most likely, are those after it
+                    del missing[name]
+                    missing = self._take_new(missing)
+        held += [name for name in met if name in missing]
+
+    def claim_again(self, missing: dict[str, None]) -> Iterator[str]:
+        """A few of the pieces that others were at work on, if these gave up, each locked; what is made is taken.
+
+        Args:
+            missing: pieces that are; those that are not any more, or are locked now, are taken out.
+        """
+        self._take_new(missing)
+        for name in self.dice.sample(list(missing), min(TRIED, len(missing))):
+            if (found := self._claim(name)) is not None:
+                del missing[name]
+                if found:
+                    yield name
 
     def _take_new(self, missing: dict[str, None]) -> dict[str, None]:
         """Those that are still missing; `take` is told of the others."""
@@ -126,17 +154,22 @@ class Sharing:
                 del missing[name]
         return missing
 
-    def _try(self, name: str) -> bool | None:
-        """Whether a piece was made here, or by another (False); None if another is at work on it."""
+    def _claim(self, name: str) -> bool | None:
+        """Whether a piece is ours to make, or made or given up (False); None if it is another's."""
         lock = self.lock(name)
         if not self.locks.take(lock):
             return None
-        try:
-            made = not (self.listing.folder / name).exists()
-            if made:
-                self.make(name)
-        finally:
+        if (self.listing.folder / name).exists():
             self.locks.release(lock)
-        if not made:
             self.take(name)
-        return made
+            return False
+        if self.locks.is_taken_over(lock) and not (allowed := self.allow(name)):
+            self.locks.give_back(lock)
+            return allowed
+        return True
+
+    def _make(self, name: str) -> None:
+        try:
+            self.make(name)
+        finally:
+            self.locks.release(self.lock(name))

@@ -23,15 +23,15 @@ from tests.kills import STUDY, list_files, start, strip_times, tell_runs_apart
 
 LOGGED = """
 import os
-from pscrub.result import running
-real = running.draw_round
+from pscrub.result import making
+real = making.draw_round
 
 def draw(tree, made):
     with open({log!r}, "a") as file:
         file.write(f"{{tree.hypothesis.name}} {{made.seed, made.index}} {{os.getpid()}}\\n")
     return real(tree, made)
 
-running.draw_round = draw
+making.draw_round = draw
 """
 """What a study does that writes down each round as it is begun."""
 DRAWS = ("--draws", str(6 * ROUND), "--draws-only")

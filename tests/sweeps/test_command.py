@@ -21,7 +21,7 @@ from tests.kills import START, STUDY
 from tests.result.test_cut_runs import LOGGED
 from tests.sweeps.test_sweeping import read_rounds, tell_sweeps_apart
 
-ONCE = "draw.logs = True\nrunning.draw_round = real if hasattr(real, 'logs') else"
+ONCE = "draw.logs = True\nmaking.draw_round = real if hasattr(real, 'logs') else"
 """As the file of a study is read for each choice of parameters."""
 DRAWS = ("--draws", "40000", "--draws-only")
 GRID = ("-P", "scale=1,2", "--seeds", "0-1")
@@ -36,7 +36,7 @@ def write_study(file: Path, log: Path | None = None) -> Path:
     text = text.replace(
         "    generator =", '    if scale == 3:\n        raise RuntimeError("too large")\n    generator ='
     )
-    file.write_text(text + ("" if log is None else LOGGED.format(log=str(log)).replace("running.draw_round =", ONCE)))
+    file.write_text(text + ("" if log is None else LOGGED.format(log=str(log)).replace("making.draw_round =", ONCE)))
     return flag
 
 

@@ -175,7 +175,7 @@ class Kept:
         """The value [draws, ...] of what is a column or kept, at the rows of its datum; or of many such (`joined`)."""
         value = self.values[number]
         if value.kind is Kind.MIXED:
-            return self.joined.gather(number, data)
+            return self.joined.gather(number)(data)
         return self.at(value.args[0], data[value.of])
 
     def at(self, number: int, rows: Tensor) -> Tensor:

@@ -35,6 +35,33 @@ class Place:
     axis: int
 
 
+@dataclass(frozen=True, eq=False)
+class Gather:
+    """What is put together of pieces of several data, read from where they stand side by side.
+
+    Args:
+        whole: [N, entries, ...].
+        axis: along which they are put together.
+        data: the path of each piece's datum.
+        piece: int64, of each entry along the axis, which piece it is of; empty where each is the next piece.
+        entry: int64, where it stands among all that are kept.
+    """
+
+    whole: Tensor
+    axis: int
+    data: tuple[str, ...]
+    piece: Tensor
+    entry: Tensor
+
+    def __call__(self, data: Mapping[str, Tensor]) -> Tensor:
+        """The value [draws, ...]; of path -> int64 [draws]."""
+        rows = torch.stack([data[path] for path in self.data], 1)
+        rows = rows.index_select(1, self.piece) if len(self.piece) else rows
+        places = rows * self.whole.shape[1] + self.entry
+        found = self.whole.flatten(0, 1).index_select(0, places.flatten())
+        return found.view(*places.shape, *self.whole.shape[2:]).movedim(1, self.axis)
+
+
 class Joined:
     """The pieces that stand side by side, by number.
 
@@ -44,7 +71,7 @@ class Joined:
 
     def __init__(self, values: Values) -> None:
         self.values, self.places = values, dict[int, Place]()
-        self._orders: dict[int, tuple[Tensor, Tensor]] = {}
+        self._gathers: dict[int, Gather] = {}
 
     def rooms(self, made: Mapping[int, Tensor], rows: int) -> dict[int, Tensor]:
         """Number -> an empty tensor [rows, ...] for its value; views of one where many pieces are of one value.
@@ -74,40 +101,20 @@ class Joined:
         """Those of some numbers that are put together of nothing but many pieces that stand side by side."""
         return [n for n in numbers if self._is_gathered(n)]
 
-    def gather(self, number: int, data: Mapping[str, Tensor]) -> Tensor:
-        """What is put together of pieces of several data, [draws, ...], in one gather.
-
-        Args:
-            number: one of `gathered`.
-            data: path of a site -> int64 [draws].
-        """
-        args = self.values[number].args
-        place = self._place(args[0])
-        piece, entry = self._order(number)
-        size = place.whole.shape[1]
-        rows = torch.stack([data[self.values[n].of] for n in args], 1)
-        if len(piece) != rows.shape[1] or self._whole(number).parts != tuple((i,) for i in range(len(piece))):
-            rows = rows.index_select(1, piece)
-        found = place.whole.flatten(0, 1).index_select(0, (rows * size + entry).flatten())
-        return found.view(len(rows), len(piece), *place.whole.shape[2:]).movedim(1, place.axis)
-
-    def _order(self, number: int) -> tuple[Tensor, Tensor]:
-        """Of each entry along the axis: which piece it is of, and where it stands among those kept, both int64."""
-        if number not in self._orders:
-            at = dict[int, tuple[int, int]]()
-            args = self.values[number].args
-            for i, (n, part) in enumerate(zip(args, self._whole(number).parts, strict=True)):
+    def gather(self, number: int) -> Gather:
+        """How one of `gathered` is read."""
+        if number not in self._gathers:
+            value, at = self.values[number], dict[int, tuple[int, int]]()
+            for i, (n, part) in enumerate(zip(value.args, value.of.parts, strict=True)):
                 at |= {where: (i, self._place(n).first + k) for k, where in enumerate(part)}
-            device = self._place(args[0]).whole.device
-            piece, entry = (
-                torch.tensor(each, device=device) for each in zip(*(at[i] for i in sorted(at)), strict=True)
-            )
-            self._orders[number] = piece, entry
-        return self._orders[number]
-
-    def _whole(self, number: int) -> Whole:
-        whole: Whole = self.values[number].of
-        return whole
+            first = self._place(value.args[0])
+            piece, entry = (list(each) for each in zip(*(at[i] for i in sorted(at)), strict=True))
+            order = [] if piece == [*range(len(value.args))] else piece
+            device = first.whole.device
+            kinds = (torch.tensor(each, dtype=torch.int64, device=device) for each in (order, entry))
+            paths = tuple(self.values[n].of for n in value.args)
+            self._gathers[number] = Gather(first.whole, first.axis, paths, *kinds)
+        return self._gathers[number]
 
     def _place(self, pure: int) -> Place:
         return self.places[self.values[pure].args[0]]

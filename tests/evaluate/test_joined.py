@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -60,8 +62,12 @@ def test_few_pieces_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pieces_of_the_wrong_place_or_datum_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Joined._order
-    for wrong in (lambda p, e: (p.flip(0), e), lambda p, e: (p, e.roll(1))):
-        monkeypatch.setattr(Joined, "_order", lambda self, n, wrong=wrong: wrong(*real(self, n)))
+    real = Joined.gather
+    for wrong in (
+        lambda g: replace(g, piece=g.piece.flip(0)),
+        lambda g: replace(g, entry=g.entry.roll(1)),
+        lambda g: replace(g, data=g.data[::-1]),
+    ):
+        monkeypatch.setattr(Joined, "gather", lambda self, n, wrong=wrong: wrong(real(self, n)))
         fast, slow, _ = values_of(tree(1))
         assert not torch.allclose(fast, slow)

@@ -18,7 +18,7 @@ from pscrub.result.taking import PAUSE, Listing, Sharing
 
 LIVES = 2
 """Helpers of one command that may end while they are at work on a round, before it is given up."""
-LONGER, LONGEST = 1.2, 2.0
+LONGER, LONGEST = 1.2, 10.0
 """How much longer each wait is than the one before, and the most seconds of one."""
 
 
@@ -82,6 +82,7 @@ class Shared(Offer):
     def again(self) -> Iterator[Round]:
         """Some of those that others were at work on and gave up, each locked; what they finished is taken."""
         for name in self._sharing.claim_again(self._held):
+            self._pause = PAUSE
             yield self.rounds[name]
 
     def wait(self) -> None:

@@ -71,6 +71,9 @@ def _add_sharing_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_ablations_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(ask=_ablations)
+    parser.add_argument(
+        "--partner", metavar="COLUMN", help="rows of D: one counterfactual for each row, as a fourth kind"
+    )
     add_hypothesis_option(parser)
     _add_options(parser)
 
@@ -232,6 +235,7 @@ def _ablations(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
                 hypothesis,
                 arguments.draws,
                 arguments.seed,
+                partner=arguments.partner,
                 labels=study.labels,
                 randomised=baselines.get(hypothesis.graph),
             )

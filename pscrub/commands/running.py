@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pscrub.commands.costs import cost_claims
 from pscrub.commands.showing import Bar, find_device, print_table, write_files
-from pscrub.commands.studies import load_study
+from pscrub.commands.studies import load_study, read_shard
 from pscrub.errors import GraphError, RoundError, StudyError
 
 if TYPE_CHECKING:
@@ -201,14 +200,10 @@ _OF_FOLDERS = ("fresh", "shard", "without_damaged")
 
 
 def _read_shard(arguments: argparse.Namespace) -> tuple[int, int] | None:
-    if arguments.shard is None:
-        return None
-    found = re.fullmatch(r"(\d+)/(\d+)", arguments.shard)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise StudyError(f"--shard {arguments.shard}: expected i/n with i from 1 to n, as 3/7")
-    if arguments.draws is None:
+    shard = read_shard(arguments.shard)
+    if shard is not None and arguments.draws is None:
         raise StudyError(
             "--shard without --draws; how many draws a width takes shows only when rounds of all shards are there; "
             "give --draws, or let processes share one folder without --shard"
         )
-    return int(found[1]), int(found[2])
+    return shard

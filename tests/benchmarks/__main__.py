@@ -9,7 +9,21 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import brackets, draws, engine, ioi, language, large, memory, patching, rows, runs, rust, startup
+from tests.benchmarks import (
+    brackets,
+    circuits,
+    draws,
+    engine,
+    ioi,
+    language,
+    large,
+    memory,
+    patching,
+    rows,
+    runs,
+    rust,
+    startup,
+)
 from tests.benchmarks.timing import machine, unusable
 
 PARTS = (
@@ -20,6 +34,7 @@ PARTS = (
     "engine",
     "language",
     "ioi",
+    "circuits",
     "patching",
     "large",
     "rows",
@@ -65,6 +80,8 @@ def _report(name: str, arguments: argparse.Namespace) -> Iterator[str]:
             yield from language.report(arguments.quick)
         case "ioi":
             yield from ioi.report(arguments.quick)
+        case "circuits":
+            yield from circuits.report(arguments.quick)
         case "patching":
             yield from patching.report(arguments.quick)
         case "large":

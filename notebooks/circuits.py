@@ -31,7 +31,7 @@ from pscrub import Dataset, Study, circuit, open_decoder, scrub, unroll
 from pscrub.graph import Family, Subspace, input_of
 from pscrub.hypothesis import write_circuit
 from pscrub.studies.induction.heads import find_heads
-from pscrub.studies.induction.model import D_HEAD, HEADS, LAYERS, sinusoids
+from pscrub.studies.induction.model import D_HEAD, HEADS, sinusoids
 from pscrub.studies.induction.rows import MATCH, as_dataset, random_rows
 from pscrub.studies.induction.study import choose_model
 
@@ -97,7 +97,6 @@ with torch.no_grad():
     print(f"as trained to {(model(data['tokens']) - trained(data['tokens'])).abs().max():.1e}")
 print(f"previous-token heads {found.previous}, induction heads {found.induction}, by attention on the selection half")
 decoder = open_decoder(model, data, family=table, inputs=["tokens"])
-print(f"{LAYERS} layers; the graph's logits are the module's to {decoder.equality:.0e}")
 
 # %% [markdown]
 # A row is random tokens and some of them again; the last token, the *query*, has stood there before, and what came

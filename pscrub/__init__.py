@@ -2,7 +2,8 @@
 
 The folders are the method's steps, in this order: `data`, `graph`, `hypothesis`, `law`, `evaluate`, `estimate` and
 `result`; `scrub` is the algorithm, `questions` what more can be asked, `report` what is shown, `studies` the worked
-examples. Each is loaded when it is first touched, so that a command which needs no model does not wait for torch.
+examples, `sweeps` runs of many points. Each is loaded when it is first touched, so that a command which needs no model
+does not wait for torch.
 """
 
 import importlib
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         GraphError,
         HypothesisError,
         PscrubError,
+        RoundError,
         StudyError,
         TraceError,
     )
@@ -38,10 +40,12 @@ if TYPE_CHECKING:
     )
     from pscrub.hypothesis import EXACT, Claim, Hypothesis, Study, Tree, circuit, unroll
     from pscrub.law import Datum, program
-    from pscrub.result import ScrubResult, StudyResult, merge
+    from pscrub.result import ScrubResult, StudyResult, Workers, merge
     from pscrub.scrub import scrub
+    from pscrub.sweeps import SweepResult, sweep
 
 _HOMES = {
+    "commands": (),
     "data": ("Dataset", "Partition"),
     "errors": (
         "DamagedError",
@@ -49,6 +53,7 @@ _HOMES = {
         "GraphError",
         "HypothesisError",
         "PscrubError",
+        "RoundError",
         "StudyError",
         "TraceError",
     ),
@@ -74,9 +79,10 @@ _HOMES = {
     "law": ("Datum", "program"),
     "questions": (),
     "report": (),
-    "result": ("ScrubResult", "StudyResult", "merge"),
+    "result": ("ScrubResult", "StudyResult", "Workers", "merge"),
     "scrub": ("scrub",),
     "studies": (),
+    "sweeps": ("SweepResult", "sweep"),
 }
 """Each stage, and its names that stand here too."""
 
@@ -96,12 +102,15 @@ __all__ = [
     "Node",
     "Partition",
     "PscrubError",
+    "RoundError",
     "ScrubResult",
     "Study",
     "StudyError",
     "StudyResult",
+    "SweepResult",
     "TraceError",
     "Tree",
+    "Workers",
     "check_rewrites",
     "circuit",
     "inline",
@@ -114,6 +123,7 @@ __all__ = [
     "replace",
     "scrub",
     "split",
+    "sweep",
     "trace",
     "unroll",
     "with_estimate",

@@ -1,4 +1,4 @@
-"""The command line: list, show and verify studies, and the way to all other commands. It and `running` alone print.
+"""The command line: list, show and verify studies, and the way to all other commands. It and `commands` alone print.
 
 Standard output holds the answer; what a study's own functions print while they work goes to standard error.
 
@@ -9,35 +9,37 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pscrub.commands import (
-    QUESTIONS,
-    AddOptions,
-    add_show_options,
-    add_verify_options,
-    check_question,
-    load_study,
+from pscrub.commands.folders import (
+    add_merge_options,
+    add_report_options,
+    add_status_options,
+    merge_folders,
+    report_folder,
+    show_status,
 )
+from pscrub.commands.options import add_run_options
+from pscrub.commands.questions import QUESTIONS, check_question
+from pscrub.commands.running import run_study
+from pscrub.commands.showing import print_table
+from pscrub.commands.studies import AddOptions, add_show_options, add_verify_options, load_study
+from pscrub.commands.sweeping import add_sweep_options, run_sweep
 from pscrub.errors import PscrubError, StudyError
 from pscrub.progress import interrupts_kept
-from pscrub.running import add_run_options, print_table, run_study, write_files
 from pscrub.studies import shipped
 
 if TYPE_CHECKING:
     from pscrub.progress import Interrupts
     from pscrub.questions.verification import Verification
 
-LOOK = 2.0
-"""Seconds between looks of `status --watch`."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0; 1 if a check of `verify` failed; 2 after a line about bad input; 130, 143 if interrupted."""
+    """The exit status: 0; 1 if a check of `verify` or a point of `sweep` failed; 130, 143 if interrupted; 2 after a
+    line about bad input, or about rounds that failed and are missing.
+    """
     with interrupts_kept() as interrupts:
         try:
             arguments = _parser().parse_args(argv)
@@ -49,59 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("pscrub: interrupted before there was an estimate", file=sys.stderr)
             return interrupts.status
-
-
-def _report(arguments: argparse.Namespace, interrupts: Interrupts) -> int:
-    from pscrub.report import html
-    from pscrub.result.adding import read_result
-    from pscrub.result.folder import RunFiles
-    from pscrub.result.sharing import RunFolder
-
-    folder = arguments.folder
-    if not folder.is_dir():
-        raise StudyError(f"no folder '{folder}'; expected one that `pscrub run --out` wrote")
-    files = RunFiles(folder)
-    if not files.is_run:
-        print(html.write_page(read_result(files), folder))
-        return 0
-    with RunFolder(folder) as files:
-        result = read_result(files, arguments.without_damaged)
-        print(*write_files(result, folder)[-1:])
-    return 0
-
-
-def _status(arguments: argparse.Namespace, interrupts: Interrupts) -> int:
-    from rich.console import Console
-
-    from pscrub.result.folder import RunFiles
-    from pscrub.result.status import find_status
-
-    files, console = RunFiles(arguments.folder), Console()
-    while True:
-        interrupts()
-        found = find_status(files)
-        print_table(console, found.table())
-        for line in found.below():
-            console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
-        if not arguments.watch or found.is_done:
-            return 0
-        time.sleep(LOOK)
-        if console.is_terminal:
-            console.clear()
-
-
-def _merge(arguments: argparse.Namespace, interrupts: Interrupts) -> int:
-    from rich.console import Console
-
-    from pscrub.report import tables
-    from pscrub.result.joining import join_folders
-
-    result = join_folders(arguments.folders, arguments.out, arguments.without_damaged)
-    console = Console()
-    print_table(console, tables.table(result, ()))
-    written = write_files(result, arguments.out)
-    Console(stderr=True).print("wrote " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
-    return 0
 
 
 def _list(arguments: argparse.Namespace, _: Interrupts) -> int:
@@ -198,9 +147,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Command)
     for name, command, summary, add_options in (
         ("run", run_study, "scrub a study's hypotheses and print their losses recovered", add_run_options),
-        ("status", _status, "how far a folder that runs are drawing into has come", _add_status_options),
-        ("merge", _merge, "one folder out of several whose rounds were drawn apart", _add_merge_options),
-        ("report", _report, "write report.html anew from what is kept in a folder", _add_report_options),
+        ("sweep", run_sweep, "scrub hypotheses at many parameters and seeds, in one folder", add_sweep_options),
+        ("status", show_status, "how far a folder that runs are drawing into has come", add_status_options),
+        ("merge", merge_folders, "one folder out of several whose rounds were drawn apart", add_merge_options),
+        ("report", report_folder, "write report.html anew from what is kept in a folder", add_report_options),
         ("list", _list, "list the shipped studies", None),
         ("show", _show, "print a study's hypotheses as trees, with one sampled datum", add_show_options),
         ("verify", _verify, "check a study's hypotheses: Lemma 1, entropies, maximum entropy", add_verify_options),
@@ -210,19 +160,3 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(command=command)
         made.add_options = add_options
     return parser
-
-
-def _add_report_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="DIR", help="what `run --out` wrote")
-    parser.add_argument("--without-damaged", action="store_true", help="leave damaged files out")
-
-
-def _add_status_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="DIR", help="what `run --out` writes")
-    parser.add_argument("--watch", action="store_true", help=f"look again every {LOOK:g} s until all is done")
-
-
-def _add_merge_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="what `run --out` wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder for all of it")
-    parser.add_argument("--without-damaged", action="store_true", help="leave damaged files out")

@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
+from typing import Any
 
 _OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _STUDIES = os.path.join(_OWN, "studies") + os.sep
@@ -30,6 +31,9 @@ class PscrubError(ValueError):
         many = f"{len(self.faults)} faults:\n" + "\n".join(f"  - {fault}" for fault in self.faults)
         super().__init__(self.faults[0] if len(self.faults) == 1 else many)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.faults,)  # from one process to another, as faults and not as the text that shows them
+
 
 class DatasetError(PscrubError):
     """A dataset, feature or partition that is not well formed."""
@@ -41,6 +45,22 @@ class GraphError(PscrubError):
 
 class NodeError(GraphError):
     """A node's function that raised: what it raised is the cause."""
+
+
+class RoundError(GraphError):
+    """Rounds of draws that failed, as often as they were tried, each with its cause; the rest was drawn.
+
+    Args:
+        faults: what failed.
+        result: the study's result without these rounds.
+    """
+
+    def __init__(self, faults: str | Iterable[str], result: Any = None) -> None:
+        super().__init__(faults)
+        self.result = result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.faults, self.result)
 
 
 class TraceError(PscrubError):

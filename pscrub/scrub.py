@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,11 +25,13 @@ from pscrub.hypothesis.tree import unroll
 from pscrub.progress import Clock, Progress, add_seconds, quiet
 from pscrub.result.collect import make_reference
 from pscrub.result.conclude import say_kept
+from pscrub.result.crews import Workers, crew_of
 from pscrub.result.keeping import Keeper, Unkept
 from pscrub.result.manifest import Asked, Manifest
 from pscrub.result.merging import check_continued, check_one_baseline
 from pscrub.result.result import ScrubResult, StudyResult
 from pscrub.result.running import Run
+from pscrub.result.scheduling import Failure, round_error
 from pscrub.result.sharing import RunFolder
 
 
@@ -55,6 +58,7 @@ def scrub(
     save: Callable[[StudyResult], None] | None = None,
     after: StudyResult | None = None,
     out: RunFolder | Path | str | None = None,
+    workers: Workers | Executor | Callable[[], Executor] | None = None,
 ) -> StudyResult:
     """The scrubbed expected loss and loss recovered of each hypothesis, with intervals for the draws' uncertainty.
 
@@ -88,15 +92,21 @@ def scrub(
             `data_uncertainty`, which it implies.
         progress: told of work as it is done.
         each: told of each result as soon as it is there.
-        save: told, after each hypothesis, of the study's result so far, marked as cut short.
+        save: told, after each hypothesis, of the study's result so far, marked as cut short until all are there.
         after: an earlier result of the same study, which this one continues: rounds of draws go on where it ended (or
             begin, with another seed), and the result is of all of them together.
         out: a folder that keeps each round of draws as soon as it is there, and is shared by whoever else scrubs this
             study into it. What it has is not drawn again: `draws` counts what is there.
+        workers: who makes rounds of draws: any `concurrent.futures.Executor` (or a function that makes one, so that
+            another can be made where one breaks), or `Workers`, which also says how often a round is tried. No number
+            depends on it. Model, data and values on D go to each worker once. By default rounds are made here.
 
     Raises:
         HypothesisError: a hypothesis is not well formed, or its graph is not equal to f on D.
-        GraphError: a node fails or is not pure (`check_purity`). Finished rounds go to `save` first.
+        GraphError: a node fails or is not pure (`check_purity`).
+        RoundError: rounds failed as often as they were tried (twice, unless `workers` says otherwise), because a node's
+            function raised or a worker died: all of them, when the rest is there, which goes to `save` first and is the
+            error's `result`. The rest is no fair sample if rounds failed for what they had drawn.
         StudyError: options that contradict one another, labels that cannot be told, or `after` or `out` is of another
             study.
     """
@@ -111,16 +121,16 @@ def scrub(
     found = replace(found, labels=told if given is None else ())
     keep: Keeper = Unkept(after) if out is None else RunFolder.of(out, after)
     asked, clock, places = Asked.of(stop, wanted, exact), Clock(), {h.name: i for i, h in enumerate(study.hypotheses)}
-    units = clusters or ("row" if data_uncertainty else "")
+    units, failed = clusters or ("row" if data_uncertainty else ""), list[Failure]()
 
-    def so_far(cut_short: bool) -> StudyResult:
+    def so_far() -> StudyResult:
         results = sorted(found.results, key=lambda result: places[result.hypothesis])
         seconds = add_seconds(clock.seconds, *(result.seconds for result in results))
-        cut_short = cut_short or len(results) < len(places) or any(result.cut_short for result in results)
+        cut_short = len(results) < len(places) or any(result.cut_short for result in results)
         return replace(found, results=tuple(results), seconds=seconds, cut_short=cut_short)
 
     try:
-        with keep:
+        with keep, crew_of(Workers.of(workers), keep.place, progress) as crew:
             with clock("checks"):  # every fault at once; each graph extensionally equal to f on D
                 found = replace(found, rewrites=study.check())
                 trees = [unroll(hypothesis) for hypothesis in study.hypotheses]  # I^T
@@ -146,17 +156,17 @@ def scrub(
                     with clock("uncertainty of the data"):
                         gradients = Gradients.of(on_data, told, seed, given, clusters)
                 wanted = replace(wanted, known=found.reference.known)
-                run = Run(engine, against, wanted, asked, seed, keep, distances, gradients)
-                for result, stopped in run.scrub_all(alike):
+                run = Run(engine, against, wanted, asked, seed, keep, distances, gradients, crew, failed)
+                for result in run.scrub_all(alike):
                     found = replace(found, results=(*found.results, result))
                     if each is not None:
                         each(result)
-                    if save is not None and (stopped is not None or len(found.results) < len(places)):
-                        save(so_far(cut_short=True))
-                    if stopped is not None:
-                        raise stopped
+                    if save is not None:
+                        save(so_far())
     except KeyboardInterrupt:
-        return so_far(cut_short=True)
+        return so_far()
     except GraphError as error:
         raise reword(error, end=say_kept(found.results, save is not None or out is not None)) from error.__cause__
-    return so_far(cut_short=False)
+    if failed:
+        raise round_error(failed, so_far())
+    return so_far()

@@ -17,6 +17,8 @@ Chunk = TypeVar("Chunk")
 Made = TypeVar("Made")
 PATIENCE = 20.0
 """Seconds in which a process that was asked to stop has to."""
+SPARE = 3
+"""Times that a helper is replaced, on average."""
 
 
 def side_by_side(
@@ -56,41 +58,80 @@ def side_by_side(
 
 
 @contextmanager
+def threads_set(threads: int) -> Iterator[None]:
+    """Within it torch has so many threads here, and in threads that are begun.
+
+    Args:
+        threads: how many.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)  # noqa: TID251 - given back
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)  # noqa: TID251
+
+
+@contextmanager
 def share_threads(processes: int) -> Iterator[int]:
     """Within it torch has its share of the threads, as each of so many processes is to have: at least one.
 
     Args:
         processes: that share them.
     """
-    threads = torch.get_num_threads()
-    share = max(1, threads // processes)
-    torch.set_num_threads(share)  # noqa: TID251 - of a command's own process, and given back
-    try:
+    share = max(1, torch.get_num_threads() // processes)
+    with threads_set(share):
         yield share
-    finally:
-        torch.set_num_threads(threads)  # noqa: TID251
+
+
+def have_one_thread() -> None:
+    """See that torch works in one thread where a worker is called from, which nothing else waits for."""
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)  # noqa: TID251 - of a worker's own thread or process
 
 
 class Helpers:
     """Processes that work beside this one until they are stopped; what becomes of them decides nothing.
 
+    One that is killed is replaced, a few times.
+
     Args:
         command: of each.
         count: how many.
         threads: of each.
+        tell: told of one that is killed.
     """
 
-    def __init__(self, command: Sequence[str], count: int, threads: int) -> None:
-        self.command, self.count, self.threads = list(command), count, threads
+    def __init__(
+        self, command: Sequence[str], count: int, threads: int, tell: Callable[[str], object] = lambda _: None
+    ) -> None:
+        self.command, self.count, self.threads, self.tell = list(command), count, threads, tell
         self._running: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
+        self._left = SPARE * count
 
     def start(self) -> None:
         """Start them."""
-        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
         for _ in range(self.count):
-            told = tempfile.TemporaryFile()  # noqa: SIM115 - read when the process has ended
-            process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=told, env=environment)
-            self._running.append((process, told))
+            self._start()
+
+    def _start(self) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
+        told = tempfile.TemporaryFile()  # noqa: SIM115 - read when the process has ended
+        process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=told, env=environment)
+        self._running.append((process, told))
+
+    def tend(self) -> bool:
+        """Start others in place of those that were killed; whether any is at work."""
+        for process, told in list(self._running):
+            if (process.poll() or 0) < 0:  # ended by a signal
+                self._running.remove((process, told))
+                told.close()
+                end = "another is started" if self._left else "and is not replaced"
+                self.tell(f"a worker, process {process.pid}, ended by signal {-process.returncode}; {end}")
+                if self._left:
+                    self._left -= 1
+                    self._start()
+        return any(process.poll() is None for process, _ in self._running)
 
     def stop(self) -> list[str]:
         """Stop those that are left, and wait for them; the last words of each that failed."""

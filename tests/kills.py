@@ -27,6 +27,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import pscrub
 from pscrub import StudyResult
 from pscrub.cli import main
@@ -297,6 +299,7 @@ def run() -> int:
     parser.add_argument("--processes", default="1,2,4")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # those that torch has begun are not there in a forked process, which waits for them
     with tempfile.TemporaryDirectory() as folder:
         processes = [int(each) for each in arguments.processes.split(",")]
         tally = kill_many(Path(folder), arguments.kills, processes, arguments.seed)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.benchmarks import draws
+from pscrub.studies import load
+from tests.benchmarks import compiled, draws
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.timing import alternate
 
@@ -25,3 +26,10 @@ def test_functions_are_timed_in_turn() -> None:
     order: list[str] = []
     times = alternate({name: lambda name=name: order.append(name) for name in "ab"}, 2)
     assert order == ["a", "b", "a", "b", "b", "a"] and set(times) == {"a", "b"}
+
+
+def test_what_is_computed_for_draws_is_compiled_to_the_same_numbers() -> None:
+    study = load("induction", {"rows": "40"})
+    tables = [part for part in compiled.report(study.hypotheses[1:2], 32, "cpu", 1, "eager") if part.startswith("|")]
+    ((*_, apart),) = [line.strip("| ").split(" | ") for line in tables[0].splitlines()[2:]]
+    assert float(apart) < 1e-4

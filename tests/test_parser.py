@@ -51,6 +51,8 @@ OPTIONS = {
     "run": "--draws --until-width --interval --bounds --donors --data-uncertainty --clusters --device --out "
     "--fresh --workers --shard --without-damaged --after --by --claims --draws-only --measures --json --label --seed "
     "-P",
+    "sweep": "--out --seeds --hypothesis --together --label --draws --until-width --draws-only --interval --bounds "
+    "--donors --data-uncertainty --clusters --device --workers --shard --without-damaged -P",
     "status": "--watch",
     "merge": "--out --without-damaged",
     "report": "--without-damaged",
@@ -63,7 +65,7 @@ OPTIONS = {
     "resolution": "--claim --bins --by --offsets --out --json --hypothesis --draws --level --markdown --label --seed "
     "-P",
     "sharing": "--hypothesis --draws --level --markdown --label --seed -P",
-    "ablations": "--hypothesis --draws --level --markdown --label --seed -P",
+    "ablations": "--partner --hypothesis --draws --level --markdown --label --seed -P",
     "pessimal": "--limit --hypothesis --markdown --label --seed -P",
 }
 """Each command, and the options that it takes."""

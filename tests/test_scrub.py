@@ -18,10 +18,12 @@ from pscrub import (
     GraphError,
     Hypothesis,
     Node,
+    RoundError,
     ScrubResult,
     Study,
     StudyError,
     StudyResult,
+    Workers,
     scrub,
     unroll,
 )
@@ -384,69 +386,106 @@ def test_phases_are_timed_and_rewrites_reported() -> None:
 
 
 class Boom:
-    """A node's function that raises in its n-th call."""
+    """A node's function that raises in some of its calls, counted from 1; in all after the last of them, if so said."""
 
-    def __init__(self, after: int) -> None:
-        self.left = after
+    def __init__(self, *calls: int, always: bool = False) -> None:
+        self.count, self.calls, self.always = 0, calls, always
 
     def __call__(self, logit: Tensor, label: Tensor) -> Tensor:
-        self.left -= 1
-        if self.left == 0:
+        self.count += 1
+        if self.count in self.calls or (self.always and self.count > self.calls[-1]):
             raise ValueError("boom\nand more")  # the user's line
         return GRAPH.nodes["f"].fn(logit, label)
 
 
-def failing(after: int) -> list[Hypothesis]:
-    nodes = [n if n.name != "f" else Node("f", n.inputs, Boom(after)) for n in GRAPH.nodes.values()]
+def failing(boom: Boom) -> list[Hypothesis]:
+    nodes = [n if n.name != "f" else Node("f", n.inputs, boom) for n in GRAPH.nodes.values()]
     graph = Graph(nodes, GRAPH.inputs, "f")
     return [Hypothesis(name, graph, UNIFORM, claim) for name, claim in claims("real")]
 
 
-def fail(after: int, **options: Any) -> GraphError:
+def fail(boom: Boom, **options: Any) -> GraphError:
     with pytest.raises(GraphError) as caught:
-        scrub(failing(after), draws=3 * ROUND, chunk=ROUND, exact=False, **options)
+        scrub(failing(boom), draws=3 * ROUND, chunk=ROUND, exact=False, **options)
     error = caught.value
     assert type(error.__cause__) is ValueError and str(error.__cause__).startswith("boom")
     return error
 
 
 def test_a_node_that_fails_is_named_with_what_it_was_given_and_the_line() -> None:
-    error = fail(1)
+    error = fail(Boom(1))
     (fault,) = error.faults
     assert fault.startswith("node 'f' fails on 'logit' float64[5], 'label' int64[5]: ValueError: boom (at ")
     assert __file__ in fault and fault.endswith('raise ValueError("boom\\nand more")  # the user\'s line)')
+    assert not isinstance(error, RoundError)  # nothing was drawn yet
 
 
 def calls_until(hypothesis: int, rounds: int) -> int:
-    """Calls of f before the one in which a hypothesis has so many finished rounds."""
-    boom, seen = Boom(-1), list[int]()
-    nodes = [n if n.name != "f" else Node("f", n.inputs, boom) for n in GRAPH.nodes.values()]
-    graph = Graph(nodes, GRAPH.inputs, "f")
-    all_of = [Hypothesis(name, graph, UNIFORM, claim) for name, claim in claims("real")]
-    scrub(all_of, draws=3 * ROUND, chunk=ROUND, exact=False, each=lambda _: seen.append(-1 - boom.left))
+    """Calls of f before the one in which a hypothesis has so many finished rounds, and the next is begun."""
+    boom, seen = Boom(), list[int]()
+    scrub(failing(boom), draws=3 * ROUND, chunk=ROUND, exact=False, each=lambda _: seen.append(boom.count))
     return seen[hypothesis] - 3 + rounds  # a call a round, the last three
 
 
-def test_a_failing_node_costs_no_finished_round() -> None:
-    whole = scrub(hypotheses("real", UNIFORM), draws=3 * ROUND, chunk=ROUND, exact=False).results
+def values(result: StudyResult) -> list[Any]:
+    return [(r.hypothesis, r.scrubbed, r.recovered, r.draws) for r in result.results]
+
+
+def test_a_node_that_fails_once_costs_nothing() -> None:
+    whole = scrub(hypotheses("real", UNIFORM), draws=3 * ROUND, chunk=ROUND, exact=False)
+    again = scrub(failing(Boom(calls_until(1, 1) + 1)), draws=3 * ROUND, chunk=ROUND, exact=False)
+    assert values(again) == values(whole) and not again.cut_short
+
+
+def test_a_round_that_fails_as_often_as_it_is_tried_is_named_and_the_rest_goes_on() -> None:
+    whole = scrub(hypotheses("real", UNIFORM), draws=3 * ROUND, chunk=ROUND, exact=False)
     saved: list[StudyResult] = []
-    error = fail(calls_until(1, 2) + 1, save=saved.append)
-    assert error.faults[0].startswith("hypothesis 'parts': node 'f' fails on ")
-    assert error.faults[0].endswith(
-        f"; kept: 'whole output' ({3 * ROUND:,} draws), 'parts' ({2 * ROUND:,} draws so far)"
+    at = calls_until(1, 1) + 1  # round 1 of 'parts'; tried again after round 2
+    error = fail(Boom(at, at + 2), save=saved.append)
+    assert isinstance(error, RoundError) and len(error.faults) == 1
+    fault = error.faults[0]
+    assert (
+        fault.startswith("hypothesis 'parts': node 'f' fails on ") and "; round 0-1, tried 2 times, last by " in fault
     )
-    first, second = saved[-1].results
-    assert saved[-1].cut_short and not first.cut_short and second.cut_short
-    assert torch.equal(torch.as_tensor(first.draws.losses), torch.as_tensor(whole[0].draws.losses))
-    assert second.scrubbed.draws == 2 * ROUND
-    # From there it goes on, and comes out as if nothing had happened.
-    (again,) = scrub(hypotheses("real", UNIFORM)[1:2], draws=ROUND, after=saved[-1], exact=False).results
-    assert again.scrubbed.value == pytest.approx(whole[1].scrubbed.value, rel=1e-12)
+    assert f"kept: 'whole output' ({3 * ROUND:,} draws), 'parts' ({2 * ROUND:,} draws so far), " in fault
+    found = error.result
+    assert found == saved[-1] and found.cut_short
+    assert [r.cut_short for r in found.results] == [False, True, *[False] * (len(whole.results) - 2)]
+    assert [each for i, each in enumerate(values(found)) if i != 1] == [
+        e for i, e in enumerate(values(whole)) if i != 1
+    ]
+    part = found.results[1]
+    assert [r.index for r in part.draws.rounds] == [0, 2] and part.scrubbed.draws == 2 * ROUND
+    # Tried a third time it would have been there.
+    again = scrub(failing(Boom(at, at + 2)), draws=3 * ROUND, chunk=ROUND, exact=False, workers=Workers(tries=3))
+    assert values(again) == values(whole)
 
 
-def test_a_failure_before_a_round_is_whole_keeps_the_hypotheses_before() -> None:
+def test_a_node_that_always_fails_leaves_the_hypotheses_before() -> None:
     saved: list[StudyResult] = []
-    error = fail(calls_until(2, 0) + 1, save=saved.append)
-    assert error.faults[0].endswith(f"; kept: 'whole output' ({3 * ROUND:,} draws), 'parts' ({3 * ROUND:,} draws)")
-    assert len(saved[-1].results) == 2 and saved[-1].cut_short
-    assert "; lost, as no `save` was given: 'whole output' (" in fail(calls_until(1, 1) + 1).faults[0]
+    error = fail(Boom(calls_until(2, 0) + 1, always=True), save=saved.append)
+    names = [h.name for h in hypotheses("real", UNIFORM)]
+    assert [fault.split("'")[1] for fault in error.faults] == names[2:]
+    assert all("; rounds 0-0, 0-1, 0-2, tried 2 times, last by this process" in fault for fault in error.faults)
+    assert error.faults[-1].endswith(f"; kept: 'whole output' ({3 * ROUND:,} draws), 'parts' ({3 * ROUND:,} draws)")
+    assert [r.hypothesis for r in saved[-1].results] == names[:2] and saved[-1].cut_short
+
+
+def test_until_a_width_a_stage_that_fails_ends_its_hypothesis() -> None:
+    """A later stage is not asked for: how many draws there are to be is read off all that came before."""
+    only = failing(Boom())[1:2]
+    calls = len(scrub(only, until_width=1.0, chunk=ROUND, exact=False).results[0].draws.rounds)
+    assert calls > 2
+    boom = only[0].graph.nodes["f"].fn
+    assert isinstance(boom, Boom)
+    start = boom.count - calls
+    boom.count, boom.calls, boom.always = 0, (start + 2,), True
+    with pytest.raises(RoundError) as caught:
+        scrub(only, until_width=1.0, chunk=ROUND, exact=False)
+    (result,) = caught.value.result.results
+    assert result.cut_short and [r.index for r in result.draws.rounds] == [0]
+
+
+def test_numbers_of_tries_that_make_no_sense() -> None:
+    with pytest.raises(StudyError, match=r"2 faults:\n.*tries is 0; expected 1 or more\n.*at_once is -1"):
+        Workers(tries=0, at_once=-1)

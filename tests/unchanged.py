@@ -87,7 +87,7 @@ def kept(name: str, arguments: list[str]) -> dict[str, str]:
         if status:
             sys.exit(f"`pscrub {' '.join(given)}` ended with {status}: {said.getvalue()}")
         found = {"": _plain(text) if "--json" in given else text}
-        for path in sorted(out.iterdir()) if out.is_dir() else ():
+        for path in sorted(each for each in out.glob("*") if each.is_file()):
             if path.suffix == ".nc":
                 found |= {f"{path.name} {key}": value for key, value in _stored(path).items()}
             elif path.suffix == ".json":

@@ -18,7 +18,7 @@ from pscrub.outcomes import Outcome, Said
 from pscrub.progress import Progress, quiet
 
 EXACT_PAIRS = 20_000_000
-"""Evaluations of f up to which the randomised loss is computed over all pairs rather than sampled."""
+"""Evaluations of f up to which the randomised loss is computed over all pairs, however little f on D costs."""
 SAMPLED = 20
 """How many times fewer pairs are sampled where all would be more than that."""
 SHOWN = 4096
@@ -95,15 +95,17 @@ def randomised_loss(
 ) -> Baseline:
     """E[f] with output and label drawn independently: the output of x, the label of an independent x'.
 
-    Exact while distinct labels times rows is at most `pairs`: f is evaluated for every distinct label on every row's
-    output, weighted (pairs of a row with itself are included: x' is independent). Else over `pairs` sampled pairs.
+    Exact while distinct labels times rows is at most `pairs`, or where all of these take less work than f on D (a
+    language model's outputs that meet all labels, once they are there): f is evaluated for every distinct label on
+    every row's output, weighted (pairs of a row with itself are included: x' is independent). Else over `pairs`
+    sampled pairs.
 
     Source: "Percentage of loss recovered" in the appendix, section 2.1.
 
     Args:
         on_data: of the graph whose output node is the loss.
         labels: the columns that are labels; by default as `tell_labels` finds them in the graph that was begun with.
-        pairs: largest number of evaluations of f.
+        pairs: largest number of evaluations of f that is always made.
         seed: for sampled pairs.
         progress: told of rows done.
 
@@ -111,7 +113,7 @@ def randomised_loss(
         StudyError: the labels cannot be told, or there is no output to break them from (`tell_labels`).
     """
     pairs_of, data = Pairs.of(on_data, labels), on_data.data
-    if pairs_of.count > pairs:
+    if not pairs_of.within(pairs):
         f = pairs_of.f(sample_of(pairs, seed))
         own = Seen.of(on_data.on_data(on_data.graph.output, progress).double().cpu()[data.weights > 0])
         method = Way.SAMPLED_PAIRS.say(pairs=len(f))
@@ -132,7 +134,7 @@ def folds_of_baselines(
     if given is not None:
         return []
     pairs = Pairs.of(on_data, labels)
-    exactly, shown = pairs.count <= EXACT_PAIRS, (SHOWN, (seed, 2))
+    exactly, shown = pairs.within(EXACT_PAIRS), (SHOWN, (seed, 2))
     return pairs.folds(exactly, [shown] if exactly else [sample_of(EXACT_PAIRS, seed), shown])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -40,6 +41,12 @@ class OutputDistances:
             for measure, value in _distances(own[name], made[name]).items():
                 seen[measure if len(self.names) == 1 else f"{measure} of {name}"] = value.cpu()
         self._seen.append(seen)
+
+    def anew(self) -> OutputDistances:
+        """The same with nothing seen, so that several rounds can be looked at at once."""
+        made = copy.copy(self)
+        made._seen = []
+        return made
 
     def taken(self) -> dict[str, Tensor]:
         """measure -> float64 [draws] since last taken."""

@@ -112,13 +112,13 @@ def randomised_apart(
         on_data: of the graph whose output node is the loss.
         units: int64 [N], the unit of each row.
         labels: the columns that are labels.
-        pairs: largest number of evaluations of f.
+        pairs: largest number of evaluations of f that is always made.
         seed: for sampled pairs.
     """
     pairs_of, weights = Pairs.of(on_data, labels), on_data.data.weights
     totals = torch.bincount(units, weights=weights)
     apart = 1 - float(totals.square().sum())
-    if len(totals) < on_data.data.n or pairs_of.count > pairs:
+    if len(totals) < on_data.data.n or not pairs_of.within(pairs):
         return _sampled_apart(pairs_of, sample_of(pairs, seed), units, totals)
     of_output, of_label = pairs_of.sums()
     own = on_data.on_data(on_data.graph.output).double().cpu()

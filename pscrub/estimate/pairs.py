@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pscrub.data.partition import Partition
 from pscrub.estimate.known import Seen
-from pscrub.evaluate.compute import Fold, Instruction
+from pscrub.evaluate.code import Instruction
+from pscrub.evaluate.compute import Fold
 from pscrub.evaluate.on_data import OnData
 from pscrub.evaluate.plan import Plan
 from pscrub.graph.labels import Labels, tell_labels
@@ -25,6 +26,10 @@ GATHERED = 2**16
 
 TABLE = 2**20
 """Pairs up to which f of all of them is remembered, for samples to be read from."""
+AT_ONCE = 2**22
+"""Values of f that are held at once while all pairs pass."""
+CALL = 10**5
+"""Floating-point operations in the time that it takes to call one, however small."""
 
 Sample = tuple[int, tuple[int, ...]]
 """How many pairs, and the seed that names them."""
@@ -85,6 +90,10 @@ class Pairs:
         """Evaluations of f that all pairs take."""
         return len(self.distinct[0]) * self.on_data.data.n
 
+    def within(self, pairs: int) -> bool:
+        """Whether f of all pairs is to be had: so many evaluations at most, or less work than f on all of D."""
+        return self.count <= pairs or self._costs_less
+
     def sums(self, progress: Progress = quiet) -> tuple[Tensor, Tensor]:
         """E[f] over labels for each output's row [N], and over outputs for each block of labels [blocks], float64.
 
@@ -133,18 +142,25 @@ class Pairs:
         table = torch.zeros(len(rows), len(weights) if self.count <= TABLE else 0, dtype=torch.float64)
         seen = [Seen()]
 
-        def work(part: slice, known: Mapping[int, Tensor]) -> tuple[slice, Tensor, Seen]:
+        def work(part: slice, known: Mapping[int, Tensor]) -> tuple[slice, Tensor, Tensor, Tensor, Seen]:
             size, possible = part.stop - part.start, weights[part] > 0
-            f = [self._run(self._whole, known, None, rows[i : i + 1], size) for i in range(len(rows))]
-            every = torch.stack(f)
-            own = Seen.of(every if bool(possible.all()) else every[:, possible], len(rows) * int(possible.sum()))
-            return part, torch.where(possible, every, 0.0), own
+            of_outputs, of_labels, tables, own = torch.zeros(size, dtype=torch.float64), [], [], Seen()
+            for some in torch.arange(len(rows)).split(max(AT_ONCE // size, 1)):
+                each = [self._run(self._whole, known, None, rows[i : i + 1], size) for i in some.tolist()]
+                f = torch.stack(each)
+                seen_here = f if bool(possible.all()) else f[:, possible]
+                own = own.join(Seen.of(seen_here, len(some) * int(possible.sum())))
+                f = torch.where(possible, f, 0.0)
+                of_outputs += p[some] @ f
+                of_labels.append(f @ weights[part])
+                tables += [f] * bool(table.numel())
+            return part, of_outputs, torch.cat(of_labels), torch.cat(tables) if tables else table, own
 
-        def take(done: tuple[slice, Tensor, Seen]) -> None:
-            part, f, own = done
+        def take(done: tuple[slice, Tensor, Tensor, Tensor, Seen]) -> None:
+            part, of_outputs, of_labels, f, own = done
             seen[0] = seen[0].join(own)
-            of_output[part] = p @ f
-            of_label.index_add_(0, blocks, f @ weights[part])
+            of_output[part] = of_outputs
+            of_label.index_add_(0, blocks, of_labels)
             if table.numel():
                 table[:, part] = f
             if part.stop == len(weights):
@@ -234,6 +250,16 @@ class Pairs:
     def _by_row(self) -> _Way:
         """Of some outputs in a chunk: what f makes of an output alone, as far as it has rows that can be told apart."""
         return self._way(self._plan.frontier_of([self._plan.root], OUTPUT))
+
+    @cached_property
+    def _costs_less(self) -> bool:
+        """Whether f of all pairs costs less than f on D, as where a large model's outputs meet labels one by one."""
+        kept, rows = self.on_data.kept, torch.arange(min(2, self.on_data.data.n))
+        f = self.on_data.values.on_data(self.on_data.graph.output)
+        whole, _ = kept.narrowed([f, *self._whole.reads])
+        pairs = kept.costs(self._whole.code, lambda n: kept.at(self.on_data.values[n].args[0], rows))
+        calls = CALL * len(pairs) / min(kept.chunk(whole), self.on_data.data.n)
+        return len(self.distinct[0]) * (sum(pairs.values()) + calls) <= sum(kept.costs(whole).values())
 
     @property
     def _apart(self) -> bool:

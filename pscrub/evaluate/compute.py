@@ -11,7 +11,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pscrub.data.dataset import Dataset
+from pscrub.evaluate.code import Instruction, last_readers, order_with_reads
+from pscrub.evaluate.joined import Joined
 from pscrub.evaluate.keep import choose_to_keep
+from pscrub.evaluate.narrow import Narrowing
 from pscrub.evaluate.plan import ROWLESS, Kind, Plan, Values
 from pscrub.progress import Progress, quiet
 from pscrub.workers import side_by_side
@@ -27,16 +30,6 @@ BYTE = 10
 
 Leaf = Callable[[int], Tensor]
 """Number of a value that is not computed -> its value [chunk, ...]."""
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """One value to be computed, and the numbers whose values are not needed after it."""
-
-    number: int
-    fn: Callable[..., Any] | None
-    args: tuple[int, ...]
-    dead: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +61,7 @@ class Kept:
         self.values, self.data, self.device, self.memory = values, data, device, memory
         self.columns = {name: data[name].to(device) for name in values.graph.inputs}
         self.held: dict[int, Tensor] = {}
+        self.joined = Joined(values)
         self._row_bytes: dict[int, int] = {}
         self._shapes: dict[int, Sequence[int]] = {}
         self._passed_over: set[int] = set()
@@ -93,24 +87,31 @@ class Kept:
         roots = list(dict.fromkeys([*chosen, *(n for fold in folds for n in fold.roots)]))
         if not (roots or folds):
             return
-        code, n_rows, made = self.code(roots), self.data.n, dict[int, Tensor]()
-        self._measure(code)
+        (code, narrow), n_rows, made = self.narrowed(roots), self.data.n, dict[int, Tensor]()
         size = self.chunk(code)
 
         def work(start: int) -> tuple[slice, dict[int, Tensor], list[Any]]:
             rows = slice(start, min(start + size, n_rows))
-            found = self.run(code, roots, lambda each: self._leaf(each, rows), rows.stop - start)
+            ran = self.run(code, [*narrow.values()], lambda each: self._leaf(each, rows), rows.stop - start)
+            found = {n: ran[narrow[n]] for n in roots}
             return rows, {n: found[n] for n in chosen}, [fold.work(rows, found) for fold in folds]
 
         for rows, found, done in side_by_side(work, range(0, n_rows, size), self.device):
+            made = made or self.joined.rooms(found, n_rows)
             for n, value in found.items():
-                if n not in made:
-                    made[n] = value.new_empty((n_rows, *value.shape[1:]))
                 made[n][rows] = value
             for fold, each in zip(folds, done, strict=True):
                 fold.take(each)
             progress("activations on D", rows.stop, n_rows)
         self.held |= made
+
+    def narrowed(self, roots: Sequence[int]) -> tuple[list[Instruction], dict[int, int]]:
+        """What is computed to get some values on D, of each only what is read; and under which number each is found."""
+        self._measure(self.code(roots))
+        narrow = Narrowing(self.values, self.shape, Kind.ON_D, self._is_leaf, self.told).narrow(roots)
+        code = self.code([*dict.fromkeys(narrow.values())])
+        self._measure(code)
+        return code, narrow
 
     def bytes_of(self, numbers: Sequence[int]) -> int:
         """Bytes that values on D take, if they are kept; found by running on two rows."""
@@ -167,11 +168,14 @@ class Kept:
         if any(n not in self._row_bytes for n in alike):
             rows = dict.fromkeys(plan.datum, torch.arange(min(2, self.data.n)))
             self._try(code, roots, lambda each: self.on_draws(each, rows), min(2, self.data.n))
-        return code
+        together = self.joined.gathered(each.number for each in code)
+        return self.code(roots, together) if together else code
 
     def on_draws(self, number: int, data: Mapping[str, Tensor]) -> Tensor:
-        """The value [draws, ...] of a pure value that is a column or kept, at the rows of its datum."""
+        """The value [draws, ...] of what is a column or kept, at the rows of its datum; or of many such (`joined`)."""
         value = self.values[number]
+        if value.kind is Kind.MIXED:
+            return self.joined.gather(number)(data)
         return self.at(value.args[0], data[value.of])
 
     def at(self, number: int, rows: Tensor) -> Tensor:
@@ -218,26 +222,9 @@ class Kept:
             roots: numbers.
             given: numbers of values that whoever runs the code has.
         """
-        reads = {}
-        order, last = list[int](), dict[int, int]()
-        stack = [(each, False) for each in reversed(roots)]
-        while stack:
-            number, read = stack.pop()
-            if read:
-                order.append(number)
-            elif number not in reads:
-                reads[number] = () if number in given else self._reads(number)
-                stack.append((number, True))
-                stack.extend((arg, False) for arg in reversed(reads[number]))
-        for place, number in enumerate(order):
-            last |= dict.fromkeys(reads[number], place)
-        dead: dict[int, list[int]] = {}
-        for number in last.keys() - set(roots):
-            dead.setdefault(last[number], []).append(number)
-        return [
-            Instruction(n, None if n in given else self._fn(n), reads[n], tuple(dead.get(place, ())))
-            for place, n in enumerate(order)
-        ]
+        order, reads = order_with_reads(roots, lambda n: () if n in given else self._reads(n))
+        dead = last_readers(order, reads, roots)
+        return [Instruction(n, None if n in given else self._fn(n), reads[n], dead.get(n, ())) for n in order]
 
     def _choose(self, numbers: Iterable[int]) -> list[int]:
         """Which of some values on D to keep, or what they are made of: all that fit, else what saves most."""
@@ -248,8 +235,8 @@ class Kept:
         if sum(self._row_bytes[n] for n in wanted) * self.data.n <= free:
             return wanted
         made = [each.number for each in code if self.values[each.number].kind is Kind.ON_D and each.fn is not None]
-        flops = self.flops(code)
-        cost = {n: float(flops[n] + BYTE * self._row_bytes[n]) for n in made}
+        costs = self.costs(code)
+        cost = {n: costs[n] for n in made}
         size = {n: self._row_bytes[n] * self.data.n for n in made if self.values.has_rows(n)}
         self._passed_over |= set(wanted)
         return choose_to_keep(wanted, lambda n: [arg for arg in self.values[n].args if arg in cost], cost, size, free)
@@ -261,14 +248,25 @@ class Kept:
             code: of values on D, or on draws.
             leaf: gives what is not computed; by default values on D.
         """
-        rows, known, found = min(2, self.data.n), dict[int, Any](), dict[int, int]()
+        return {n: flops for n, (flops, _) in self._count(code, leaf).items()}
+
+    def costs(self, code: Sequence[Instruction], leaf: Leaf | None = None) -> dict[int, float]:
+        """The same with what writing each value takes, in floating-point operations a row."""
+        return {n: float(flops + BYTE * size) for n, (flops, size) in self._count(code, leaf).items()}
+
+    def _count(self, code: Sequence[Instruction], leaf: Leaf | None) -> dict[int, tuple[int, int]]:
+        """Floating-point operations and bytes a row of each value that code computes."""
+        rows, known, found = min(2, self.data.n), dict[int, Any](), dict[int, tuple[int, int]]()
         leaf = leaf or (lambda n: self.at(self._on_data(n), torch.arange(rows)))
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             for each in code:
                 before = counter.get_total_flops()
-                known[each.number] = self._value(each, known, leaf, rows)
+                made = known[each.number] = self._value(each, known, leaf, rows)
                 if each.fn is not None:
-                    found[each.number] = (counter.get_total_flops() - before) // rows
+                    size = (
+                        made.nbytes if isinstance(made, Tensor) and self.values[each.number].kind not in ROWLESS else 0
+                    )
+                    found[each.number] = (counter.get_total_flops() - before) // rows, size // rows
                 for n in each.dead:
                     del known[n]
         return found
@@ -286,12 +284,16 @@ class Kept:
                 return self.device
         return leaf(each.number)
 
-    def _leaf(self, number: int, rows: slice | Tensor) -> Tensor:
+    def source(self, number: int) -> Tensor:
+        """A column or a kept value on every row of D, where it is."""
         value = self.values[number]
         if value.kind is not Kind.COLUMN:
-            whole = self.held[number]
-        else:
-            whole = self.columns[value.of] if isinstance(value.of, str) else value.of.to(self.device)
+            return self.held[number]
+        column: Tensor = self.columns[value.of] if isinstance(value.of, str) else value.of.to(self.device)
+        return column
+
+    def _leaf(self, number: int, rows: slice | Tensor) -> Tensor:
+        whole = self.source(number)
         return whole[rows] if isinstance(rows, slice) else whole.index_select(0, rows.to(self.device))
 
     def _on_data(self, number: int) -> int:

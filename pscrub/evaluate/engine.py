@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pscrub.data.dataset import Dataset
-from pscrub.errors import NodeError, reword
+from pscrub.evaluate.compiled import Compiled
 from pscrub.evaluate.compute import MEMORY, Fold, Kept
 from pscrub.evaluate.narrow import Narrowing
 from pscrub.evaluate.on_data import OnData
@@ -21,7 +21,6 @@ from pscrub.graph.graph import Graph
 from pscrub.hypothesis.ablation import RESAMPLING, Ablation, replacements
 from pscrub.hypothesis.tree import Tree
 from pscrub.progress import Progress, quiet
-from pscrub.workers import side_by_side
 
 
 class Watch(Protocol):
@@ -123,31 +122,22 @@ class Engine:
         Raises:
             NodeError: a node's function raised; the hypothesis is named too.
         """
-        try:
-            return self._f(tree, data, watch, ablation)
-        except NodeError as error:
-            raise reword(error, f"hypothesis '{tree.hypothesis.name}': ") from error.__cause__
+        return self.compile(tree, watch, ablation).evaluate(data, watch, self.progress)
 
-    def _f(self, tree: Tree, data: Mapping[str, Tensor], watch: Watch | None, ablation: Ablation) -> Tensor:
+    def compile(self, tree: Tree, watch: Watch | None = None, ablation: Ablation = RESAMPLING) -> Compiled:
+        """What computes f of a tree, once what it reads of D is kept.
+
+        Args:
+            tree: the treeified hypothesis.
+            watch: what will watch it.
+            ablation: as `f` takes it.
+        """
         plan, kept = self.plan(tree, ablation), self.kept(tree.hypothesis.graph)
         asked = self.asked(tree, watch, ablation)
         kept.keep(plan.frontier_of(asked.roots), self.progress)
         code = kept.code_of_draws(plan, asked.roots)
-        data = {path: rows.to(kept.device, non_blocking=True) for path, rows in data.items()}  # once a round
-        draws, size = len(data[tree.root]), self.chunk or kept.chunk(code)
-
-        def evaluate(start: int) -> tuple[Tensor, dict[int, Tensor]]:
-            part = {path: rows[start : start + size] for path, rows in data.items()}
-            found = kept.run(code, asked.roots, lambda n: kept.on_draws(n, part), len(part[tree.root]))
-            return found[asked.f].double(), found
-
-        pieces: list[Tensor] = []
-        for value, found in side_by_side(evaluate, range(0, draws, size), kept.device):
-            if watch is not None:
-                watch.see({n: found[at] for n, at in asked.made.items()}, {n: found[at] for n, at in asked.own.items()})
-            pieces.append(value)
-            self.progress("draws", min(len(pieces) * size, draws), draws)
-        return torch.cat(pieces).cpu()  # nothing waits for the device before
+        size = self.chunk or kept.chunk(code)
+        return Compiled.of(kept, code, (tree.hypothesis.name, tree.root), asked, size)
 
     def _hold(self, graph: Graph) -> _Held:
         if self._held is None or self._held.graph is not graph:

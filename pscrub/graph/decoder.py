@@ -66,6 +66,11 @@ class Decoder:
         """The nodes of what is added to the residual stream: embeddings, every z, every MLP's output."""
         return tuple(dict.fromkeys(each.node for each in self.points.values() if each.kind in COMPONENTS))
 
+    @property
+    def mixing(self) -> tuple[str, ...]:
+        """The nodes whose value at a position is computed from other positions too: every z."""
+        return tuple(dict.fromkeys(each.node for each in self.points.values() if each.kind == "z"))
+
     def width(self, node: str) -> int:
         """The size of a node's last axis."""
         return next(p.shape[-1] for p in self.points.values() if p.node == node and p.entries is None)
@@ -176,11 +181,16 @@ class Decoder:
             raise TraceError(faults)
         return replace(self, data=label_next_tokens(data, self.tokens))
 
-    def __repr__(self) -> str:
+    @property
+    def heading(self) -> str:
+        """Model, family, layers and heads in a few words."""
         sizes = self.sizes
         shared = f" in {sizes.key_heads} groups" if sizes.key_heads != sizes.heads else ""
+        return f"{type(self.model).__name__}, {self.title}: {sizes.layers} layers of {sizes.heads} heads{shared}"
+
+    def __repr__(self) -> str:
         lines = [
-            f"Decoder({type(self.model).__name__}, {self.title}: {sizes.layers} layers of {sizes.heads} heads{shared})",
+            f"Decoder({self.heading})",
             f"  logits equal the model's to {self.equality:.1e} of the largest",
             f"  on {self.data}",
         ]

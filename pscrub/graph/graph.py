@@ -7,6 +7,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -169,19 +170,17 @@ class Graph:
         Raises:
             NodeError: it raised.
         """
-        try:
-            return fn(*values)
-        except PscrubError:
-            raise
-        except Exception as error:
-            graph: Graph | None = self
-            while graph is not None:  # what a rewrite took out of the graph is looked for in the graph before it
-                for node in graph.nodes.values():
-                    if node.fn is fn:
-                        raise node.failure(values, error) from error
-                graph = None if graph.rewrite is None else graph.rewrite.before
-            told = _say_failure(f"operation {getattr(fn, 'target', fn)}", [""] * len(values), values, error)
-            raise NodeError(told) from error
+        return call_of(fn, values, self.owners.get(id(fn)))
+
+    @cached_property
+    def owners(self) -> Mapping[int, Node]:
+        """The id of a node's function -> the node; what a rewrite took out of the graph is in the graph before it."""
+        found: dict[int, Node] = {}
+        graph: Graph | None = self
+        while graph is not None:
+            found = {id(node.fn): node for node in reversed([*graph.nodes.values()])} | found
+            graph = None if graph.rewrite is None else graph.rewrite.before
+        return found
 
     def order(self, names: Iterable[str], given: Iterable[str]) -> list[str]:
         """What must be computed for `names` when `given` is known, each after what it reads."""
@@ -240,6 +239,23 @@ class Graph:
             rewrite = None if graph.rewrite is None else replace(graph.rewrite, before=moved[-1])
             moved.append(Graph(nodes, graph.inputs, graph.output, rewrite))
         return moved[-1]
+
+
+def call_of(fn: Callable[..., Any], values: Sequence[Any], node: Node | None) -> Any:
+    """What a function gives, an exception naming the node that it is of, if it is a node's own.
+
+    Raises:
+        NodeError: it raised.
+    """
+    try:
+        return fn(*values)
+    except PscrubError:
+        raise
+    except Exception as error:
+        if node is not None:
+            raise node.failure(values, error) from error
+        told = _say_failure(f"operation {getattr(fn, 'target', fn)}", [""] * len(values), values, error)
+        raise NodeError(told) from error
 
 
 def _say_failure(what: str, names: Sequence[str], values: Sequence[Any], error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -36,6 +36,7 @@ def open_decoder(
     inputs: Sequence[str] | Mapping[str, str] | None = None,
     check_rows: int = 7,
     tolerance: float = 1e-5,
+    tell: Callable[[str], None] | None = print,
 ) -> Decoder:
     """A language model exported once, its values named as TransformerLens, papers and its own module paths name them.
 
@@ -63,6 +64,7 @@ def open_decoder(
             the only column) and masks.
         check_rows: as for `trace_all`, which compares every value with the module's.
         tolerance: the same.
+        tell: is told in a line how equal the graph's logits are to the model's own, as measured; None: nobody is.
 
     Raises:
         TraceError: a family that is not known, a table that does not fit the model, a module that cannot be traced.
@@ -88,7 +90,10 @@ def open_decoder(
     gap, shape = _compare(traced, data, check_rows)
     points[LOGITS] = Point(LOGITS, LOGITS, None, LOGITS, Cut("", "output"), shape)
     known = MappingProxyType(points)
-    return Decoder(model, data, table, sizes, known, gap, tokens, title, traced, Names(known, sizes, cuts))
+    decoder = Decoder(model, data, table, sizes, known, gap, tokens, title, traced, Names(known, sizes, cuts))
+    if tell is not None:
+        tell(f"{decoder.heading}: logits equal the model's to {gap:.1e} of the largest, measured on {check_rows} rows")
+    return decoder
 
 
 class Logits(nn.Module):

@@ -8,15 +8,17 @@ of the same claims are made here too, and what bins with random offsets stand fo
 
 from pscrub.hypothesis.ablation import KINDS, RESAMPLING, Ablation
 from pscrub.hypothesis.behaviours import DISTANCES, output_distance, restrict
-from pscrub.hypothesis.circuits import circuit, write_circuit
+from pscrub.hypothesis.circuits import ByPosition, circuit, circuit_ladder
 from pscrub.hypothesis.claim import EXACT, Claim
 from pscrub.hypothesis.exchange import read_auto_circuit, read_eap, write_eap
 from pscrub.hypothesis.hypothesis import Hypothesis, Sharing, drop_members
 from pscrub.hypothesis.isomorphism import make_isomorphic
 from pscrub.hypothesis.joins import join, join_graphs, permits, same_claims, signature
 from pscrub.hypothesis.mixtures import draw_offsets, fix_offsets, give_features, random_features
+from pscrub.hypothesis.named import NamedGraph
 from pscrub.hypothesis.study import Expected, Study
 from pscrub.hypothesis.tree import Site, Tree, draw_together, make_exact, refine, unroll
+from pscrub.hypothesis.writing import write_circuit
 
 __all__ = [
     "DISTANCES",
@@ -24,14 +26,17 @@ __all__ = [
     "KINDS",
     "RESAMPLING",
     "Ablation",
+    "ByPosition",
     "Claim",
     "Expected",
     "Hypothesis",
+    "NamedGraph",
     "Sharing",
     "Site",
     "Study",
     "Tree",
     "circuit",
+    "circuit_ladder",
     "draw_offsets",
     "draw_together",
     "drop_members",

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from pscrub.data.dataset import Dataset
 from pscrub.errors import HypothesisError, close
 from pscrub.hypothesis.tree import Site, Tree
 
@@ -108,6 +109,43 @@ def replacements(tree: Tree, ablation: Ablation, on_data: Callable[[str], Tensor
     if faults:
         raise HypothesisError(faults)
     return out
+
+
+def read_partners(data: Dataset, column: str) -> Tensor:
+    """int64 [N]: the row that a column names as each row's partner, a counterfactual prompt for instance.
+
+    Raises:
+        HypothesisError: no such column, one of another kind, rows that are not there (which).
+
+    >>> read_partners(Dataset({"other": torch.tensor([1, 0, 3])}), "other")
+    Traceback (most recent call last):
+    pscrub.errors.HypothesisError: column 'other' names row 3 on row 2; expected rows 0 to 2
+    """
+    if column not in data.names:
+        raise HypothesisError(f"no column '{column}' names a partner{close(column, data.names)}")
+    rows = data.columns[column]
+    if not isinstance(rows, Tensor) or rows.ndim != 1 or rows.is_floating_point() or rows.is_complex():
+        raise HypothesisError(f"column '{column}' cannot name partners; expected whole numbers [N], rows of D")
+    wrong = ((rows < 0) | (rows >= data.n)).nonzero().flatten().tolist()
+    if wrong:
+        more = f" and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+        found = f"column '{column}' names row {int(rows[wrong[0]])} on row {wrong[0]}{more}"
+        raise HypothesisError(f"{found}; expected rows 0 to {data.n - 1}")
+    return rows.long()
+
+
+def give_partners(tree: Tree, data: Mapping[str, Tensor], partners: Tensor) -> dict[str, Tensor]:
+    """Path -> int64 [draws]: unimportant inputs are given the partner of their reader's datum, not one that is drawn.
+
+    An exact rest stays what it is; a draw that readers share is given the partner of the root's datum.
+
+    Args:
+        tree: the treeified hypothesis.
+        data: path -> the datum of each site; those of tree nodes are kept.
+        partners: int64 [N], the partner of each row.
+    """
+    free = [path for path, site in tree.sites.items() if site.claim is None and site.parent is None]
+    return {**data, **{path: partners[data[tree.reader(path)]] for path in free}}
 
 
 def _choose_paths(tree: Tree, claimed: Collection[str] | Literal["all"]) -> Collection[str]:

@@ -3,36 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
+from pscrub.data.dataset import Dataset
 from pscrub.data.partition import Partition
 from pscrub.errors import HypothesisError, close
 from pscrub.graph.graph import Graph, Node
 from pscrub.graph.judging import LOGITS
-from pscrub.graph.pieces import Subspace
+from pscrub.graph.pieces import Position, Subspace
 from pscrub.hypothesis.claim import EXACT, Claim
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.isomorphism import order_upwards
+from pscrub.hypothesis.named import Named
 from pscrub.hypothesis.notation import Ref, Saying, read_script
 from pscrub.hypothesis.reading import find_far
-from pscrub.hypothesis.wording import Named, Part, Parts, Positions
+from pscrub.hypothesis.wording import Estimates, Part, Parts, Positions
 
 ANYTHING = "anything"
 """The feature on which all rows agree: what is there is resampled, apart from the rest."""
 SHOWN = 5
 """Rows that an error lists."""
+Text = str | Mapping[str, Sequence[str]]
+Rest = Literal["unimportant", "exact"]
+
+
+@dataclass(frozen=True, eq=False)
+class ByPosition:
+    """A feature that is told for each position: where a circuit names it, it is the one of the position there.
+
+    Args:
+        values: [N, positions] or [N, positions, k].
+    """
+
+    values: Tensor
+
+    def at(self, position: Position, data: Dataset) -> Tensor:
+        """[N] or [N, k]: the feature at a position, the same on every row or told by a column."""
+        if not position.column:
+            return self.values[:, position.offset]
+        return self.values[torch.arange(data.n), data[position.column] + position.offset]
 
 
 def circuit(
     name: str,
     decoder: Named,
-    text: str | Mapping[str, Sequence[str]],
+    text: Text,
     *,
     behaviour: Node | Sequence[Node],
     positions: Positions | None = None,
     features: Mapping[str, Any] | None = None,
     directions: Mapping[str, Subspace] | None = None,
-    rest: Literal["unimportant", "exact"] = "unimportant",
+    rest: Rest = "unimportant",
 ) -> Hypothesis:
     """The hypothesis that a circuit's lines say, on a graph whose nodes are the model's parts.
 
@@ -49,6 +74,8 @@ def circuit(
     - `mlp_post.5[3,7]`, `m5[0:16]`: entries of the last axis; `resid_post.5[name]`: directions.
     - `places : feature rest=exact`: what two inputs must agree on to be swapped there, and what becomes of the rest.
       `reader <- source(feature)`: what they must agree on for this reader, which then reads a copy of its own.
+    - f reads the logits, and its own columns on its own datum, unless lines say what it reads (`loss <- label logits`,
+      by the behaviour's name), that it is swapped as a whole (`loss : exact`), or what a column has to agree on.
 
     A part that reads nothing carries the datum itself unless a line names its feature: "exact" is then what is said of
     it. One that reads others carries what these determine. The loss's own columns, labels and positions, are exact.
@@ -59,8 +86,8 @@ def circuit(
         text: the lines (see `notation`), or readers -> sources.
         behaviour: f, a node that reads "logits" and columns of D, as `decoder.logit_difference` makes; or several.
         positions: names in the text -> a position, or a column. `END` is the last one; columns are known by their own.
-        features: names in the text -> features as `Claim` takes them. Columns are known by their own names, and so are
-            "exact" and "anything" (all rows agree: resampled).
+        features: names in the text -> features as `Claim` takes them, or `ByPosition`. Columns are known by their own
+            names, and so are "exact" and "anything" (all rows agree: resampled).
         directions: names in brackets -> directions of a value's last axis.
         rest: of every claim that does not say its own: "unimportant" inputs are resampled, "exact" ones stay.
 
@@ -71,47 +98,138 @@ def circuit(
 
     >>> h = circuit("movers", decoder, "logits@END <- 9.9@END 10.0@END", behaviour=loss)  # doctest: +SKIP
     """
-    script = read_script(text)
-    parts = Parts(decoder, positions or {}, directions or {})
+    on_top = [behaviour] if isinstance(behaviour, Node) else [*behaviour]
+    parts = Parts(decoder, on_top, positions or {}, directions or {}, {})
+    return _make({name: text}, parts, features or {}, rest)[0]
+
+
+def circuit_ladder(
+    texts: Mapping[str, Text],
+    decoder: Named,
+    *,
+    behaviour: Node | Sequence[Node],
+    positions: Positions | None = None,
+    features: Mapping[str, Any] | None = None,
+    directions: Mapping[str, Subspace] | None = None,
+    estimates: Estimates | None = None,
+    rest: Rest = "unimportant",
+) -> list[Hypothesis]:
+    """The hypotheses that several texts say, as `circuit` makes them, on one graph with the parts of all of them.
+
+    D is then passed once for all, but for texts that ask for copies of their own (`source(feature)`).
+
+    Args:
+        texts: name -> lines. A part that one of them names as a whole cannot be cut by another.
+        decoder: as for `circuit`, and so on.
+        estimates: a word for one part -> phi, and the columns or nodes that it reads: the part's value x is computed as
+            phi + (x - phi). `9.9@END <- estimate_of(9.9@END)` is the edge from phi; what phi leaves is the rest's.
+
+    Raises:
+        HypothesisError: as for `circuit`; a fault says in which of several texts.
+
+    >>> ladder = circuit_ladder({"both": "logits <- 9.9 10.0", "one": "logits <- 9.9"}, decoder, behaviour=loss)
+    ... # doctest: +SKIP
+    """
+    on_top = [behaviour] if isinstance(behaviour, Node) else [*behaviour]
+    parts = Parts(decoder, on_top, positions or {}, directions or {}, estimates or {})
+    return _make(texts, parts, features or {}, rest)
+
+
+def _make(texts: Mapping[str, Text], parts: Parts, features: Mapping[str, Any], rest: Rest) -> list[Hypothesis]:
+    """The hypotheses of texts on one graph.
+
+    Raises:
+        HypothesisError: with every fault of reading; then of cutting; then of each text's edges and claims.
+    """
+    scripts = {name: _read(name, text, parts, len(texts) > 1) for name, text in texts.items()}
+    parts.stop_at_faults()
+    spoken = [part for script in scripts.values() for part in (*script.edges, *script.said)]
+    spoken += [read for script in scripts.values() for reads in script.edges.values() for read in reads]
+    graph = parts.cut(spoken)
+    found, faults = [], list[str]()
+    for name, script in scripts.items():
+        own = parts.copy(graph, script.edges)
+        try:
+            _check_edges(own, script, parts)
+            root = _Claims(parts, script, features, rest).root()
+        except HypothesisError as error:
+            faults += error.faults
+        else:
+            found.append(Hypothesis(name, own, parts.data, root))
+    if faults:
+        raise HypothesisError(dict.fromkeys(faults))
+    return found
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A text, its words found in the model.
+
+    Args:
+        edges: reader -> sources.
+        said: what lines claim of a part.
+        starred: readers at each position by itself, of which not every one needs to be read.
+        followed: readers whose sources are read along every path.
+        title: of the text: "'name', " of one of several.
+        lines: where a part is written first.
+    """
+
+    edges: Mapping[Part, Sequence[Part]]
+    said: Mapping[Part, Saying]
+    starred: frozenset[Part]
+    followed: frozenset[Part]
+    title: str
+    lines: Mapping[Part, int]
+
+    def say(self, part: Part) -> str:
+        """A part as faults name it."""
+        return f"{self.title}line {self.lines[part]}, '{part.name}'"
+
+
+def _read(name: str, text: Text, parts: Parts, several: bool) -> _Read:
+    parts.begin(f"'{name}', " if several else "")
+    try:
+        script = read_script(text)
+    except HypothesisError as error:
+        if not several:
+            raise
+        parts.faults += [f"{parts.text}{fault}" for fault in error.faults]
+        return _Read({}, {}, frozenset(), frozenset(), "", {})
     edges = parts.read_edges(script)
     said = {part: saying for saying in script.sayings for part in parts.find(saying.at)}
-    parts.stop_at_faults()
-    on_top = [behaviour] if isinstance(behaviour, Node) else [*behaviour]
-    graph = parts.cut(on_top, [*edges, *(read for reads in edges.values() for read in reads), *said])
-    edges = parts.link(edges, said)
-    graph = parts.copy(graph, edges)
-    _check_edges(graph, edges, parts)
-    columns = dict.fromkeys(read for node in on_top for read in node.inputs if read in decoder.data.names)
-    claims = _Claims(parts, edges, said, features or {}, rest)
-    return Hypothesis(name, graph, decoder.data, claims.root(graph.output, [*columns]))
+    starred, followed = frozenset(parts.starred), frozenset(parts.followed)
+    return _Read(parts.link(edges, said), said, starred, followed, parts.text, parts.lines)
 
 
-def _check_edges(graph: Graph, edges: Mapping[Part, Sequence[Part]], parts: Parts) -> None:
+def _check_edges(graph: Graph, script: _Read, parts: Parts) -> None:
     """Faults of edges: backwards, through other parts, between positions.
 
     Raises:
         HypothesisError: with all of them.
     """
     faults: list[str] = []
-    for reader, sources in edges.items():
+    for reader, sources in script.edges.items():
         above = graph.ancestors(reader.at)
         far = find_far(graph, Claim(reader.at, reads=[Claim(each.at) for each in sources if each.at in above]))
         for source in sources:
             if source.at not in above:
-                later = reader.at in graph.ancestors(source.at)
+                later = source.at in graph and reader.at in graph.ancestors(source.at)
                 why = f"the model computes '{source.name}' from it" if later else "no path of the model leads there"
-                faults.append(f"{reader} cannot read '{source.name}': {why}")
-            elif reader in parts.followed:
+                faults.append(f"{script.say(reader)} cannot read '{source.name}': {why}")
+            elif reader in script.followed:
                 continue
             elif source.at in far:
                 between = [n for n in graph.nodes if n in above and source.at in graph.reads(n) and n != reader.at]
                 by = f" (by way of {', '.join(between[:SHOWN])})" if between else ""
-                faults.append(f"{reader} does not read '{source.name}' itself, only through others{by}; say each edge")
-            elif not reader.is_own(source) and len(rows := parts.apart(reader, source)):
+                faults.append(
+                    f"{script.say(reader)} does not read '{source.name}' itself, only through others{by}; say each edge"
+                )
+            elif reader.piece.node not in parts.decoder.mixing and len(rows := parts.apart(reader, source)):
                 shown = ", ".join(map(str, rows[:SHOWN].tolist())) + (", ..." if len(rows) > SHOWN else "")
                 faults.append(
-                    f"{reader} cannot read '{source.name}', which is at another position on rows {shown}: what is "
-                    "added to the residual stream is read where it was added; only a head's z reads k and v elsewhere"
+                    f"{script.say(reader)} cannot read '{source.name}', which is at another position on rows {shown}: "
+                    "what is added to the residual stream is read where it was added; only a head's z reads k and v "
+                    "elsewhere"
                 )
     if faults:
         raise HypothesisError(faults)
@@ -122,99 +240,84 @@ class _Claims:
 
     Args:
         parts: all of them, and D.
-        edges: reader -> sources.
-        said: what lines claim of a part.
+        script: what is said of them.
         features: by the names that lines have for them.
         rest: of claims that say none.
     """
 
-    def __init__(
-        self,
-        parts: Parts,
-        edges: Mapping[Part, Sequence[Part]],
-        said: Mapping[Part, Saying],
-        features: Mapping[str, Any],
-        rest: Literal["unimportant", "exact"],
-    ) -> None:
-        self.parts, self.data = parts, parts.data
-        self.edges, self.said, self.features, self.rest = edges, said, features, rest
+    def __init__(self, parts: Parts, script: _Read, features: Mapping[str, Any], rest: Rest) -> None:
+        self.parts, self.data, self.features, self.rest = parts, parts.data, features, rest
+        self.edges, self.said, self.script = script.edges, script.said, script
         self.faults: list[str] = []
 
-    def root(self, output: str, columns: Sequence[str]) -> Claim:
-        """The claim at f, which reads the logits as lines say, and its own columns on its own datum.
+    def root(self) -> Claim:
+        """The claim at f: as lines say, or reading the logits as lines say, and its own columns on its own datum.
 
         Raises:
             HypothesisError: features that are not known or missing, parts that lead nowhere.
         """
         made: dict[Part, Claim] = {}
-        tops = [part for part in self.edges if part.piece.node == LOGITS]
+        every, output = dict.fromkeys([*self.edges, *self.said]), self.parts.output
+        said = [part for part in every if part.piece.node == output]
+        tops = said or [part for part in self.edges if part.piece.node == LOGITS]
         for top in tops:
             for part in order_upwards(top, lambda part: self.edges.get(part, ())):
                 if part not in made:
                     made[part] = self._claim(part, [made[read] for read in self.edges.get(part, ())])
+        columns = {} if said else {name: self._column(name) for name in self.parts.columns}
+        made |= {part: claim for part in every if (claim := columns.get(part.piece.node)) is not None}
         if not tops:
             self.faults.append(f"no line says what '{LOGITS}' reads, so that nothing leads to '{output}'")
         else:
-            every = dict.fromkeys([*self.edges, *self.said])
-            loose = [part for part in every if part not in made and part not in self.parts.starred]
-            self.faults += [f"{part} is read by no part that leads to '{LOGITS}'; say what reads it" for part in loose]
+            end = output if said else LOGITS
+            loose = [part for part in every if part not in made and part not in self.script.starred]
+            self.faults += [
+                f"{self.script.say(part)} is read by no part that leads to '{end}'; say what reads it" for part in loose
+            ]
         if self.faults:
             raise HypothesisError(self.faults)
-        reads = [*(made[top] for top in tops), *(Claim(column, EXACT) for column in columns)]
-        return Claim(output, reads=reads, rest=self.rest)
+        if said:
+            return made[said[0]]
+        return Claim(output, reads=[*(made[top] for top in tops), *columns.values()], rest=self.rest)
+
+    def _column(self, name: str) -> Claim:
+        part = next((part for part in self.said if part.piece.node == name), None)
+        return Claim(name, EXACT) if part is None else self._claim(part, [])
 
     def _claim(self, part: Part, reads: Sequence[Claim]) -> Claim:
         said = self.said.get(part)
         if said is None and part.feature:
-            said = Saying(Ref(part.name, line=part.line), part.feature, "")
-        feature, words = self._feature(said) if said is not None and said.feature else (None, "")
+            said = Saying(Ref(part.name, line=self.script.lines[part]), part.feature, "")
+        feature, words = self._feature(said, part) if said is not None and said.feature else (None, "")
         rest = self.rest if said is None or not said.rest else "exact" if said.rest == EXACT else "unimportant"
         if feature is None and not reads:
-            if self.rest == EXACT:
+            if self.rest == EXACT and not self.parts.is_of_f(part):
                 self.faults.append(
-                    f"{part}: says no feature; with the rest exact, what is to be swapped must say what it agrees on "
-                    f"('{part.name} : feature', '{ANYTHING}' for all rows)"
+                    f"{self.script.say(part)}: says no feature; with the rest exact, what is to be swapped must say "
+                    f"what it agrees on ('{part.name} : feature', '{ANYTHING}' for all rows)"
                 )
             feature = EXACT
-        paths: Literal["direct", "any"] = "any" if part in self.parts.followed else "direct"
+        paths: Literal["direct", "any"] = "any" if part in self.script.followed else "direct"
         return Claim(part.at, feature, reads, name=part.name, words=words, paths=paths, rest=rest)
 
-    def _feature(self, said: Saying) -> tuple[Any, str]:
-        name = said.feature
+    def _feature(self, said: Saying, part: Part) -> tuple[Any, str]:
+        name, line = said.feature, f"{self.script.title}line {said.at.line}, '{said.at} : {said.feature}'"
         if name in self.features:
-            return self.features[name], name
+            feature = self.features[name]
+            if not isinstance(feature, ByPosition):
+                return feature, name
+            wanted, shape = [self.data.n, self.parts.length], [*feature.values.shape]
+            if shape[:2] != wanted or len(shape) > 3:
+                self.faults.append(f"{line}: '{name}' has values {shape}; expected {wanted}, or several each")
+                return EXACT, ""
+            if part.piece.position is not None:
+                return feature.at(part.piece.position, self.data), name
+            self.faults.append(f"{line}: '{name}' is told for each position, and '{part.name}' stands at none")
+            return EXACT, ""
         if name == ANYTHING:
             return Partition.trivial(self.data), name
         if name != EXACT and name not in self.data.names:
             known = [*self.features, *self.data.names, EXACT, ANYTHING]
-            self.faults.append(
-                f"line {said.at.line}, '{said.at} : {name}': no feature or column is named '{name}'{close(name, known)}"
-            )
+            self.faults.append(f"{line}: no feature or column is named '{name}'{close(name, known)}")
             return EXACT, ""
         return name, ""
-
-
-def write_circuit(hypothesis: Hypothesis) -> str:
-    """A circuit's lines, as `circuit` reads them.
-
-    Args:
-        hypothesis: one that `circuit` made, or whose claims below the root have names as it reads them.
-
-    >>> print(write_circuit(h))  # doctest: +SKIP
-    logits@END <- 9.9@END 10.0@END
-    """
-    root, lines, sayings = hypothesis.claim, [], []
-    for claim in hypothesis.claims[1:]:
-        if claim.at in hypothesis.data.names:
-            continue
-        if claim.reads:
-            arrow = "<=" if claim.paths == "any" else "<-"
-            lines.append((claim.name, [arrow, *(read.name for read in claim.reads)]))
-        # Exact is what a part that reads nothing is, unless the rest is so too: then every such part says a feature.
-        plain = claim.feature == EXACT if isinstance(claim.feature, str) else claim.feature is None
-        said = claim.words or ("" if plain and (claim.reads or root.rest != EXACT) else claim.feature_name)
-        rest = f"rest={claim.rest}" if claim.reads and claim.rest != root.rest else ""
-        if (said or rest) and not claim.name.endswith(f"({said})"):
-            sayings.append((claim.name, [":", *(each for each in (said, rest) if each)]))
-    width = max((len(name) for name, _ in [*lines, *sayings]), default=0)
-    return "\n".join(f"{name:{width}} {' '.join(words)}" for name, words in [*lines, *sayings])

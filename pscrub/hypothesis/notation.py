@@ -6,8 +6,9 @@ logits@END <- movers@END          # reader <- sources
 7.3.v@S2   <= 5.5@S2              # along every path, not the edge alone
 0.1@S2 -> 7.3.v@S2                # source -> reader, and so on: a -> b -> c
 8.6.v@S2   <- 0.1@S2(token)       # what this reader alone needs the source to agree on
-movers@END : io                   # what is claimed there, by name
+movers@END : io                   # what is claimed there, by a name of one word or several
 9.9.q@END  : io rest=exact        # and what becomes of what no line says it reads
+loss <- label logits              # f itself, by its name, and columns that it reads
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pscrub.errors import HypothesisError
 EVERY = "*"
 """The place that is each position in turn."""
 _REF = re.compile(
-    r"(?P<name>[^\s@\[\]()]+|(?:in|out)put_of\([^()]*\))(?:\[(?P<within>[^\[\]]+)\])?(?:@(?P<spot>[^\s@\[\]()]+))?"
+    r"(?P<name>(?:input|output|estimate)_of\([^()]*\)|[^\s@\[\]()]+)(?:\[(?P<within>[^\[\]]+)\])?(?:@(?P<spot>[^\s@\[\]()]+))?"
     r"(?:\((?P<feature>[^\s()]+)\))?"
 )
 _SPOT = re.compile(r"(?P<base>\*|[A-Za-z_][A-Za-z_0-9]*|)(?P<offset>[+-]?\d+|)")
@@ -121,8 +122,8 @@ def read_script(text: str | Mapping[str, Sequence[str]]) -> Script:
         if line and not (line.startswith("name ") and "=" in line):
             reader.read(number, line)
     reader.find_mixed()
-    if not reader.edges and not reader.faults:
-        reader.faults.append(f"the text has no edge; expected lines of {_FORMS}")
+    if not reader.edges and not reader.sayings and not reader.faults:
+        reader.faults.append(f"the text says nothing; expected lines of {_FORMS}")
     if reader.faults:
         raise HypothesisError(reader.faults)
     return Script(tuple(dict.fromkeys(reader.edges)), tuple(reader.sayings), frozenset(reader.followed))
@@ -223,15 +224,10 @@ class _Reader:
             (self.followed if arrow == "<=" else self.by_edge).update(dict.fromkeys(readers, number))
 
     def _say(self, number: int, line: str, said: str) -> None:
-        places, _, words = f"{line} ".partition(" : ")
-        feature, rest = "", ""
-        for word in words.split():
-            if word.startswith("rest="):
-                rest = word.removeprefix("rest=")
-            elif feature:
-                self.faults.append(f"{said}: names two features, '{feature}' and '{word}'; expected one")
-            else:
-                feature = word
+        places, _, after = f"{line} ".partition(" : ")
+        words = after.split()
+        rest = "".join(word.removeprefix("rest=") for word in words if word.startswith("rest="))
+        feature = " ".join(word for word in words if not word.startswith("rest="))
         if rest not in ("", "exact", "unimportant"):
             self.faults.append(f"{said}: rest={rest}; expected rest=exact or rest=unimportant")
         if not feature and not rest:

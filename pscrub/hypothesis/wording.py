@@ -5,58 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from pscrub.data.dataset import Dataset
 from pscrub.errors import GraphError, HypothesisError, close
-from pscrub.graph.graph import Graph, Node
+from pscrub.graph.graph import Function, Graph, Node
 from pscrub.graph.pieces import Piece, Position, Subspace, carve
-from pscrub.graph.rewrites import own_copy
-from pscrub.hypothesis.notation import EVERY, Ref, Script, Spot
+from pscrub.graph.rewrites import own_copy, with_estimate
+from pscrub.hypothesis.named import Named
+from pscrub.hypothesis.notation import EVERY, Ref, Script, Spot, read_ref
 
 END = "END"
 """The last position, unless the data or `positions` have another meaning for it."""
 _HEAD = re.compile(r"(?P<layer>\d+)\.(?P<group>g?)(?P<head>\d+)(?:\.(?P<part>[qkv]))?")
+_ESTIMATE = re.compile(r"estimate_of\((?P<of>.*)\)")
 _NAMED = re.compile(r"'([^']+)'")
 
 Positions = Mapping[str, int | str | Position]
+Estimates = Mapping[str, tuple[Function, Sequence[str]]]
 Key = tuple[str, tuple[int, ...] | None, Position | None, str, str]
-
-
-class Named(Protocol):
-    """A model whose values have names: what `open_decoder` gives, or a graph by hand with heads and positions.
-
-    Its graph has a node "logits" [batch, positions, any], and q, k, v, z of heads as pieces that are named `9.8.q`,
-    `9.g2.k` (of a group), `9.8` (z).
-    """
-
-    @property
-    def data(self) -> Dataset:
-        """D."""
-
-    @property
-    def length(self) -> int:
-        """How many positions there are."""
-
-    @property
-    def group(self) -> int:
-        """How many query heads one head of keys and values serves."""
-
-    @property
-    def components(self) -> Sequence[str]:
-        """Nodes that are in every circuit's graph, so that what reads one of them through another is no edge."""
-
-    def piece(self, name: str) -> Piece:
-        """What a word names; a GraphError if nothing."""
-
-    def width(self, node: str) -> int:
-        """The size of a node's last axis."""
-
-    def graph(self, nodes: Iterable[str], behaviour: Sequence[Node]) -> Graph:
-        """The graph with these nodes, named as words or as pieces name them, "logits" and f on top."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +38,7 @@ class Part:
         line: where it was written first.
         of: the part that it is a copy of, for readers that need it to agree on a feature of its own; or None.
         feature: that feature's name.
+        within: which of several texts the line is of: "'name', ", or "" of one text.
     """
 
     name: str
@@ -78,6 +47,7 @@ class Part:
     line: int
     of: Part | None = None
     feature: str = ""
+    within: str = ""
 
     @property
     def is_whole(self) -> bool:
@@ -96,20 +66,37 @@ class Part:
         return z is not None and own is not None and z[1] == "z" and own[1] != "z" and z[0] == own[0]
 
     def __str__(self) -> str:
-        return f"line {self.line}, '{self.name}'"
+        return f"{self.within}line {self.line}, '{self.name}'"
 
 
 class Parts:
-    """The parts that words refer to, each once.
+    """The parts that words refer to, each once, however many texts speak of it.
 
     Args:
         decoder: names them.
+        behaviour: the nodes of f, the last of which and the columns that they read have their own names.
         positions: aliases.
         directions: by name.
+        estimates: word -> what is said to estimate the part's value, and the columns or nodes that it reads.
     """
 
-    def __init__(self, decoder: Named, positions: Positions, directions: Mapping[str, Subspace]) -> None:
-        self.decoder, self.data, self.directions = decoder, decoder.data, directions
+    def __init__(
+        self,
+        decoder: Named,
+        behaviour: Sequence[Node],
+        positions: Positions,
+        directions: Mapping[str, Subspace],
+        estimates: Estimates,
+    ) -> None:
+        self.decoder, self.data, self.directions, self.behaviour = decoder, decoder.data, directions, behaviour
+        self.output = behaviour[-1].name
+        self.columns = tuple(dict.fromkeys(r for node in behaviour for r in node.inputs if r in self.data.names))
+        self.estimates, self.estimated = estimates, dict[str, tuple[Part, str]]()
+        """Estimate's node -> what it is of, and the word for that."""
+        self.text = ""
+        """Which of several texts is read: "'name', "."""
+        self.lines: dict[Part, int] = {}
+        """Where in this text a part is written first."""
         self.positions: dict[str, int | str | Position] = {**positions}
         if END not in self.data.names:
             self.positions.setdefault(END, -1)
@@ -121,6 +108,10 @@ class Parts:
         self.followed: set[Part] = set()
         """Readers whose sources are read along every path."""
         self.faults: list[str] = []
+
+    def begin(self, text: str) -> None:
+        """Another text is read: what is noted of one only is forgotten."""
+        self.text, self.lines, self.starred, self.followed = text, {}, set(), set()
 
     def stop_at_faults(self) -> None:
         if self.faults:
@@ -154,21 +145,29 @@ class Parts:
         try:
             piece = self._piece(ref)
         except GraphError as error:
-            self.faults += [f"line {ref.line}, '{ref}': {fault}" for fault in error.faults]
+            where = f"{self.text}line {ref.line}" if ref.line else "estimates"
+            self.faults += [f"{where}, '{ref}': {fault}" for fault in error.faults]
             return []
         within = next((n for n, each in self.directions.items() if each is piece.within), "")
         key = (piece.node, piece.entries, piece.position, within, ref.feature)
         if key not in self.known:
             of = next(iter(self.find(replace(ref, feature="")))) if ref.feature else None
             name = str(ref) if of is None else f"{of.name}({ref.feature})"
-            self.known[key] = Part(name, replace(piece, name=name), self._head(ref), ref.line, of, ref.feature)
+            self.known[key] = Part(
+                name, replace(piece, name=name), self._head(ref), ref.line, of, ref.feature, self.text
+            )
+        self.lines.setdefault(self.known[key], ref.line)
         return [self.known[key]]
 
-    def cut(self, behaviour: Sequence[Node], parts: Iterable[Part]) -> Graph:
+    def cut(self, parts: Iterable[Part]) -> Graph:
         """The graph with every component of the model, and the parts as nodes of their own."""
-        parts = list(dict.fromkeys(part.of or part for part in parts))
+        for word in self.estimates:
+            self.find(Ref(f"estimate_of({word})"))
+        own = [part.of or part for part in parts if not self.is_of_f(part) and part.piece.node not in self.estimated]
+        parts = list(dict.fromkeys([*own, *(part for part, _ in self.estimated.values())]))
+        self.stop_at_faults()
         nodes = dict.fromkeys(part.piece.node for part in parts)
-        graph = self.decoder.graph([*nodes, *self.decoder.components], behaviour)
+        graph = self.decoder.graph([*nodes, *self.decoder.components], self.behaviour)
         pieces = [part.piece for part in parts if not part.is_whole]
         whole = {part.piece.node: part for part in parts if part.is_whole}
         for piece in pieces:
@@ -176,9 +175,12 @@ class Parts:
                 self.faults.append(f"{whole[piece.node]} is all of what '{piece.name}' is a part of: two claims at one")
         self.stop_at_faults()
         try:
-            return carve(graph, self.data, pieces) if pieces else graph
+            graph = carve(graph, self.data, pieces) if pieces else graph
+            for part, word in self.estimated.values():
+                graph = with_estimate(graph, part.at, *self.estimates[word])
+            return graph
         except GraphError as error:
-            lines = {part.name: part.line for part in self.known.values()}
+            lines = {part.name: f"{part.within}line {part.line}" for part in self.known.values()}
             raise HypothesisError(_name_lines(fault, lines) for fault in error.faults) from error
 
     def copy(self, graph: Graph, edges: Mapping[Part, Sequence[Part]]) -> Graph:
@@ -219,6 +221,10 @@ class Parts:
                 linked[part] = here
         return linked
 
+    def is_of_f(self, part: Part) -> bool:
+        """Whether it is f itself, or a column that f reads, which no model has to have a name for."""
+        return part.piece.node in (self.output, *self.columns)
+
     def may_meet(self, a: Part, b: Part) -> bool:
         """Whether two parts are at one position on every row, as far as they are at positions."""
         return not len(self.apart(a, b))
@@ -234,11 +240,29 @@ class Parts:
 
     def _piece(self, ref: Ref) -> Piece:
         if ref.name not in self.named:
-            self.named[ref.name] = self.decoder.piece(ref.name)
+            self.named[ref.name] = self._named(ref)
         piece = self.named[ref.name]
+        if (ref.spot or ref.within) and piece.node in (self.output, *self.columns, *self.estimated):
+            raise GraphError("f itself, a column that f reads and an estimate have no parts")
         if ref.within:
             piece = self._within(piece, ref.within)
         return piece if ref.spot is None else replace(piece, position=self._position(ref.spot))
+
+    def _named(self, ref: Ref) -> Piece:
+        """What a name is of: f, a column of f's, an estimate, or what the model has."""
+        if ref.name in (self.output, *self.columns):
+            return Piece(ref.name, ref.name)
+        found = _ESTIMATE.fullmatch(ref.name)
+        if found is None:
+            return self.decoder.piece(ref.name)
+        if found["of"] not in self.estimates:
+            raise GraphError(f"no estimate is given of '{found['of']}'{close(found['of'], self.estimates)}")
+        parts = [*self.find(replace(read_ref(found["of"]), line=ref.line))]
+        if len(parts) != 1:
+            raise GraphError(f"'{found['of']}' is no one part that could have an estimate")
+        node = f"{parts[0].at}.phi"
+        self.estimated[node] = parts[0], found["of"]
+        return Piece(node, node)
 
     def _within(self, piece: Piece, said: str) -> Piece:
         if said in self.directions:
@@ -304,10 +328,10 @@ class Parts:
         group = number // self.decoder.group
         theirs = f"{layer}.g{group}" if self.decoder.group > 1 else f"{layer}.{number}"
         names = [f"{layer}.{number}.q", f"{theirs}.k", f"{theirs}.v"]
-        return [each for name in names for each in self.find(Ref(name, line=part.line))]
+        return [each for name in names for each in self.find(Ref(name, line=self.lines[part]))]
 
 
-def _name_lines(fault: str, lines: Mapping[str, int]) -> str:
+def _name_lines(fault: str, lines: Mapping[str, str]) -> str:
     """A fault with the line of the first part that it names."""
     found = next((lines[name] for name in _NAMED.findall(fault) if name in lines), None)
-    return fault if found is None else f"line {found}: {fault}"
+    return fault if found is None else f"{found}: {fault}"

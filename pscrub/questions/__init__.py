@@ -6,7 +6,7 @@ offsets; whole distributions; posteriors; worked examples held against their for
 own data (`verify`); and an adversary that looks for claims left out.
 """
 
-from pscrub.questions.ablations import compare_ablations
+from pscrub.questions.ablations import compare_ablations, run_on_partners
 from pscrub.questions.adversarial.held_out import InPopulation, adversary_in_population
 from pscrub.questions.adversarial.search import AdversaryResult, adversary
 from pscrub.questions.claims import ClaimCost, claim_costs
@@ -79,6 +79,7 @@ __all__ = [
     "orders",
     "output_distances",
     "resolution_curve",
+    "run_on_partners",
     "scrub_mixture",
     "scrub_pessimally",
     "sharing_table",

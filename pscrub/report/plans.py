@@ -12,16 +12,18 @@ MIB = 2**20
 NAMED = 3
 """Nodes that are named of those computed for each draw."""
 HEAD = (
-    "sites", "data", "operations of f", "for each draw", "Mflop of f", "Mflop a draw", "values on D", "MiB", "kept",
-    "peak MiB", "computed for each draw",
+    "sites", "data", "operations of f", "for each draw", "Mflop of f", "Mflop on D", "Mflop a draw",
+    "values on D", "MiB", "kept", "peak MiB", "computed for each draw",
 )  # fmt: skip
 
 
 def plan_table(study: Study, memory: int) -> Table:
     """A line for each hypothesis: operations and flops of one run of the model and of each draw, and values kept on D.
 
-    The values of a study's hypotheses on D are computed in one pass for each graph, those that several read once. The
-    peak is of all values that live at once, kept ones and those of the chunks worked on; columns and the model apart.
+    Flops are of one row: of f as the model computes it, of what is computed on D (f and what draws read of the model,
+    of each only what is read), and of what is computed for a draw. The values of a study's hypotheses on D are computed
+    in one pass for each graph, those that several read once. The peak is of all values that live at once, kept ones and
+    those of the chunks worked on; columns and the model apart.
 
     Args:
         study: whose hypotheses.
@@ -38,7 +40,7 @@ def _cells(engine: Engine, tree: Tree) -> tuple[str, ...]:
     values, f = plan.values, plan.values.on_data(graph.output)
     frontier = [n for n in plan.frontier_of(roots) if values[n].kind is Kind.ON_D]
     size = kept.bytes_of(frontier)
-    on_data, mixed = kept.code([f, *frontier]), plan.mixed_of(roots)
+    on_data, mixed = kept.narrowed([f, *frontier])[0], plan.mixed_of(roots)
     kept.code_of_draws(plan, roots)  # sizes are noted
     read = {*roots, *(n for each in mixed for n in values[each].args)}
     gathered = {n for n in read if values[n].kind is Kind.PURE and plan.values.has_rows(values[n].args[0])}
@@ -49,7 +51,7 @@ def _cells(engine: Engine, tree: Tree) -> tuple[str, ...]:
     return (
         *(f"{n:,}" for n in (len(tree.sites), len(set(plan.datum.values())))),
         *(f"{n:,}" for n in (count_operations(values, graph.output), len(mixed))),
-        *(f"{sum(kept.flops(code).values()) / 1e6:,.3g}" for code in (kept.code([f]), draws)),
+        *(f"{sum(kept.flops(code).values()) / 1e6:,.3g}" for code in (kept.code([f]), on_data, draws)),
         *(f"{len(frontier):,}", f"{size / MIB:,.1f}", "all" if size <= kept.memory else "a part"),
         *(f"{peak / MIB:,.1f}", ", ".join(named[:NAMED]) + more),
     )

@@ -4,9 +4,10 @@ A `ScrubResult` is one hypothesis's, a `StudyResult` a study's. Both are frozen,
 at all, and can be merged, continued, and handed to pandas, xarray and ArviZ.
 """
 
+from pscrub.result.crews import Workers
 from pscrub.result.draws import Draws, Round, SiteDraws
 from pscrub.result.merging import merge
 from pscrub.result.result import ScrubResult, StudyResult
 from pscrub.result.table import Table
 
-__all__ = ["Draws", "Round", "ScrubResult", "SiteDraws", "StudyResult", "Table", "merge"]
+__all__ = ["Draws", "Round", "ScrubResult", "SiteDraws", "StudyResult", "Table", "Workers", "merge"]

@@ -55,7 +55,7 @@ def collect_round(
     served = []
     for each in kept:
         rows = data[each.path]
-        counts = torch.bincount(rows)
+        counts = _count(rows)
         own = int((rows == data[tree.sites[each.path].parent or tree.root]).sum())
         collisions = int((counts * (counts - 1)).sum())
         served.append(replace(each, draws=n, own=own, collisions=collisions, pairs=n * (n - 1)))
@@ -79,6 +79,12 @@ def make_reference(
     known = what_is_known(on_data, labels, seed, given, progress)
     groups = tuple(_groups(data, name) for name in by)
     return Reference(data_hash(data), data.weights, known.losses, known.randomised, groups, known.seen)
+
+
+def _count(rows: Tensor) -> Tensor:
+    """How often each row came: by sorting where D is large, so that rows that were not drawn cost a round nothing."""
+    small = int(rows.max()) <= 16 * len(rows)
+    return torch.bincount(rows) if small else rows.unique(return_counts=True)[1]
 
 
 def _site(tree: Tree, site: Site, donors: dict[int, float]) -> SiteDraws:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -82,16 +82,54 @@ class KeptRound(Equal):
         return self.draws.rounds[0]
 
 
-Make = Callable[[Round], KeptRound]
-"""What makes a round."""
 Tell = Callable[[ScrubResult], None]
 """What is told of a hypothesis's result."""
 
 
-class Filled(Enum):
-    """How far the rounds that are owed have come."""
+@dataclass(frozen=True)
+class Fault:
+    """What came of a round that was not made.
 
-    ALL, HELD, ELSEWHERE = range(3)  # all are there; others are at work on some; some are left to another shard
+    Args:
+        cause: why.
+        worker: whose it was.
+        broke: the executor broke, with all rounds that it had been given: which of them it was is not known.
+    """
+
+    cause: BaseException
+    worker: str = "a worker"
+    broke: bool = False
+
+
+class Offer:
+    """Which of the rounds that a hypothesis owes are to be made here: all of them, where nobody shares them.
+
+    Args:
+        owed: the rounds.
+    """
+
+    def __init__(self, owed: Sequence[Round]) -> None:
+        self.owed = owed
+        self.is_short = False
+        """Some are not to be had: they are left to another shard, or given up."""
+        self.faults: list[tuple[Round, Fault]] = []
+        """Those that are given up."""
+
+    @property
+    def held(self) -> int:
+        """How many others are at work on."""
+        return 0
+
+    def ours(self) -> Iterator[Round]:
+        """Those that are to be made here, one by one; each is ours until it is put or left."""
+        return iter(self.owed)
+
+    def again(self) -> Iterator[Round]:
+        """Some of those that others were at work on, if they gave up; what they finished is taken."""
+        return iter(())
+
+    def wait(self) -> None:
+        """Wait a little for others."""
 
 
 class Keeper(Protocol):
@@ -104,6 +142,9 @@ class Keeper(Protocol):
     @property
     def identity(self) -> str:
         """What rounds say they are of."""
+
+    def place(self) -> Path | None:
+        """A folder for files on their way, which all that share the run see; None if there is none."""
 
     def __enter__(self) -> Keeper:
         """Be there for a run."""
@@ -126,16 +167,20 @@ class Keeper(Protocol):
     def kept(self, begun: Begun) -> dict[int, KeptRound]:
         """Its finished rounds, by index."""
 
-    def fill(self, owed: Sequence[Round], made: dict[int, KeptRound], make: Make, begun: Begun, wait: bool) -> Filled:
-        """Make the rounds that are owed, or take them from who does, into `made`, one by one.
+    def offer(self, begun: Begun, owed: Sequence[Round], take: Callable[[KeptRound], None]) -> Offer:
+        """Which rounds are to be made here.
 
         Args:
-            owed: rounds of one hypothesis.
-            made: by index; what is there already stays.
-            make: makes one.
             begun: of the hypothesis.
-            wait: for those that others are at work on.
+            owed: its rounds.
+            take: told of those that are there.
         """
+
+    def put(self, begun: Begun, found: KeptRound) -> None:
+        """Keep a round that was made."""
+
+    def leave(self, begun: Begun, each: Round) -> None:
+        """Leave a round that was not."""
 
 
 class Unkept:
@@ -147,6 +192,9 @@ class Unkept:
 
     def __init__(self, earlier: StudyResult | None = None) -> None:
         self.earlier, self.identity = earlier, ""
+
+    def place(self) -> None:
+        """None."""
 
     def __enter__(self) -> Unkept:
         return self
@@ -173,8 +221,12 @@ class Unkept:
         """None."""
         return {}
 
-    def fill(self, owed: Sequence[Round], made: dict[int, KeptRound], make: Make, begun: Begun, wait: bool) -> Filled:
-        """All of them, made one after the other."""
-        for each in owed:
-            made[each.index] = make(each)
-        return Filled.ALL
+    def offer(self, begun: Begun, owed: Sequence[Round], take: Callable[[KeptRound], None]) -> Offer:
+        """All of them."""
+        return Offer(owed)
+
+    def put(self, begun: Begun, found: KeptRound) -> None:
+        """Nothing: whoever made it has it."""
+
+    def leave(self, begun: Begun, each: Round) -> None:
+        """Nothing."""

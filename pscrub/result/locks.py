@@ -18,7 +18,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,8 @@ LEASE = 180.0
 """Seconds for which a lock of another host has not been touched after which it is given up."""
 TOUCH = 15.0
 """Seconds between touches."""
+SOON = 0.05
+"""Seconds between tries to take a lock that is held for a moment only."""
 OWNER = ".owner"
 """What names of owners' files end in."""
 
@@ -40,17 +43,19 @@ class Owner:
         pid: its number.
         started: when, as the system says it: numbers are given again.
         came: to the folder, in seconds since 1970.
+        helps: the number of the process that started it to help, 0 if none did.
     """
 
     host: str
     pid: int
     started: str
     came: float
+    helps: int = 0
 
     @classmethod
-    def here(cls) -> Owner:
+    def here(cls, helps: int = 0) -> Owner:
         """This process."""
-        return cls(name_host(), os.getpid(), find_start(os.getpid()) or "", time.time())
+        return cls(name_host(), os.getpid(), find_start(os.getpid()) or "", time.time(), helps)
 
     @property
     def is_gone(self) -> bool:
@@ -95,15 +100,17 @@ class Locks:
 
     Args:
         folder: for locks, owners' files, and files that are being written.
+        helps: the process that this one helps, 0 if none.
 
     Raises:
         OSError: it cannot be written to.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._held = folder, dict[str, int]()
+    def __init__(self, folder: Path, helps: int = 0) -> None:
+        self.folder, self.helps, self._held = folder, helps, dict[str, int]()
         self._seen: dict[Path, tuple[int, float]] = {}
         self._own = self._begin()
+        self.came_ns = self._own.stat().st_mtime_ns  # by the clock of the file system
         self._over = threading.Event()
         threading.Thread(target=self._touch, name="pscrub locks", daemon=True).start()
 
@@ -113,7 +120,7 @@ class Locks:
             try:
                 handle, made = tempfile.mkstemp(dir=self.folder)
                 with os.fdopen(handle, "w") as file:
-                    json.dump(asdict(Owner.here()), file)
+                    json.dump(asdict(Owner.here(self.helps)), file)
                 own = Path(made + OWNER)  # an owner's file has been written whole
                 os.rename(made, own)
             except FileNotFoundError:  # the last to leave has just removed the folder
@@ -151,11 +158,33 @@ class Locks:
         for number in range(self._held.pop(name) + 1):
             self._path(name, number).unlink(missing_ok=True)
 
-    def holder(self, name: str) -> Owner | None:
-        """Who has a lock, as far as that can be read."""
-        found, number = None, 0
-        while (owner := _read_owner(self._path(name, number))) is not None:
-            found, number = owner, number + 1
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Within it the lock is ours, once those who have it gave it back.
+
+        Args:
+            name: of what is locked.
+        """
+        while not self.take(name):
+            time.sleep(SOON)
+        try:
+            yield
+        finally:
+            self.release(name)
+
+    def is_taken_over(self, name: str) -> bool:
+        """Whether a lock that is ours was another's, who ended."""
+        return self._held[name] > 0
+
+    def give_back(self, name: str) -> None:
+        """Give back a lock that was taken over, to be taken over by another."""
+        self._path(name, self._held.pop(name)).unlink(missing_ok=True)
+
+    def holders(self, name: str) -> list[Owner]:
+        """Who has a lock, the last, and whom it was taken over from, as far as that can be read."""
+        found = list[Owner]()
+        while (owner := _read_owner(self._path(name, len(found)))) is not None:
+            found.append(owner)
         return found
 
     def close(self) -> bool:

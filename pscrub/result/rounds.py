@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from torch import Tensor
-
 from pscrub.estimate import stopping
 from pscrub.estimate.baselines import Baselines
 from pscrub.estimate.estimate import Interval, Method, mean_of_pairs
 from pscrub.estimate.recovered import loss_recovered
 from pscrub.estimate.replicates import round_up, sizes_of_replicates
 from pscrub.estimate.stopping import Halt, Stop, more_draws, sizes_of_rounds
-from pscrub.hypothesis.tree import Tree
-from pscrub.law.drawing import draw
-from pscrub.law.permuted import draw_permuted
 from pscrub.outcomes import Said
 from pscrub.result.draws import Draws, Round, join_draws
 from pscrub.result.keeping import KeptRound
-
-
-def draw_round(tree: Tree, made: Round) -> dict[str, Tensor]:
-    """path -> int64 [draws]: the scrubbed inputs of a round, from their law; its name is their seed."""
-    name = made.seed, made.index
-    return draw_permuted(tree, made.size, name, made.replicates) if made.replicates else draw(tree, made.size, name)
 
 
 class Rounds:

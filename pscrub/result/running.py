@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-
 from pscrub.errors import GraphError, StudyError
 from pscrub.estimate.baselines import Baselines
 from pscrub.estimate.distances import OutputDistances
@@ -17,17 +15,20 @@ from pscrub.estimate.jackknife import Population
 from pscrub.evaluate.engine import Engine
 from pscrub.hypothesis.tree import Tree
 from pscrub.progress import Clock, add_seconds
-from pscrub.result.collect import collect_round, sites_of
+from pscrub.result.collect import sites_of
 from pscrub.result.conclude import Found, conclude
-from pscrub.result.draws import Draws, Round
+from pscrub.result.crews import Crew
+from pscrub.result.draws import Draws
 from pscrub.result.exactly import enumerate_law, without_draws
-from pscrub.result.keeping import Begun, Filled, Keeper, KeptRound
+from pscrub.result.keeping import Begun, Keeper
+from pscrub.result.making import Maker
 from pscrub.result.manifest import Asked
 from pscrub.result.merging import tell_apart
 from pscrub.result.provenance import law_hash
 from pscrub.result.result import ScrubResult
-from pscrub.result.rounds import Rounds, draw_round
-from pscrub.result.sampled import Sampled
+from pscrub.result.rounds import Rounds
+from pscrub.result.sampled import ApartMaker, Sampled
+from pscrub.result.scheduling import Course, Failure, Schedule
 from pscrub.result.warnings import warn_of_tree
 
 
@@ -44,6 +45,8 @@ class Run:
         keep: is told of every round, and knows those of before.
         distances: of outputs, if they are kept.
         gradients: of the baselines in the population, if that is asked for.
+        crew: makes rounds.
+        failed: is added to.
     """
 
     engine: Engine
@@ -54,38 +57,38 @@ class Run:
     keep: Keeper
     distances: OutputDistances | None
     gradients: Gradients | None
+    crew: Crew
+    failed: list[Failure]
 
-    def scrub_all(self, trees: Sequence[Tree]) -> Iterator[tuple[ScrubResult, BaseException | None]]:
-        """The result of each hypothesis as it is there, of the rounds before what stopped it, if anything did.
+    def scrub_all(self, trees: Sequence[Tree]) -> Iterator[ScrubResult]:
+        """The result of each hypothesis as it is there; on an interrupt or a fault first what there is of the others.
 
         What others are at work on comes last, when nothing else is left to do.
         """
-        held = list[Tree]()
-        for tree in trees:
-            found = self.scrub(tree, wait=False)
-            if found is None:
-                held.append(tree)
-            else:
-                yield from found
-        for tree in held:
-            yield from self.scrub(tree, wait=True) or ()
+        schedule = Schedule(self.keep, self.crew, self.failed)
+        return schedule.run(course for tree in trees if (course := self._open(tree)) is not None)
 
-    def scrub(self, tree: Tree, wait: bool) -> list[tuple[ScrubResult, BaseException | None]] | None:
-        """The result of one hypothesis; none if none of its rounds is there; None if others are at work on some.
-
-        Args:
-            tree: the treeified hypothesis.
-            wait: for what others are at work on.
-        """
+    def _open(self, tree: Tree) -> Course | None:
+        """Begin with one hypothesis; nothing if a node's function fails already in that."""
         name, law = tree.hypothesis.name, law_hash(tree)
-        begun = self.keep.begin(name, law, repr(self.asked), partial(self._begin, tree, law))
+        try:
+            begun = self.keep.begin(name, law, repr(self.asked), partial(self._begin, tree, law))
+            sampled = None if self.gradients is None else Sampled(tree, self.gradients, self.engine)
+            apart = None if sampled is None or begun.determined else sampled.maker
+            maker = None if begun.determined else self._maker(tree, begun, apart)
+        except GraphError as error:
+            self.failed.append(Failure(name, None, 1, "this process", error))
+            return None
         before = None
         if self.keep.earlier is not None:
             before = next((each for each in self.keep.earlier.results if each.hypothesis == name), None)
-        sampled = None if self.gradients is None else Sampled(tree, self.gradients, self.engine)
-        if begun.determined:
+        if maker is None:
             told = None if sampled is None else sampled.found(self.interval, {})
-            return [(finish(begun, None, self.interval, population=told), None)]
+
+            def nothing(_: bool) -> ScrubResult:
+                return finish(begun, None, self.interval, population=told)
+
+            return Course(begun, None, iter(()), {}, False, lambda: None, nothing)
         if before is not None and (faults := tell_apart(before, law, begun.against, self.asked.donors)):
             raise StudyError(faults)
         made = self.keep.kept(begun)
@@ -98,24 +101,20 @@ class Run:
             None if before is None else before.draws,
             one=begun.exact is not None,
         )
-        make = partial(self._make, tree, begun, rounds, sampled)
-        cut_short, stopped = False, None
-        try:
-            for owed in rounds:
-                match self.keep.fill(owed, made, make, begun, wait):
-                    case Filled.HELD:
-                        return None
-                    case Filled.ELSEWHERE:
-                        cut_short = True
-                        break
-        except (KeyboardInterrupt, GraphError) as error:
-            if not made and before is None:
-                raise
-            cut_short, stopped = True, error
-        if not made and before is None:
-            return []
-        told = None if sampled is None else sampled.found(self.interval, made, before)
-        return [(finish(begun, rounds, self.interval, before, told, cut_short), stopped)]
+
+        def arrived() -> None:
+            if sampled is not None:
+                sampled.add(made, rounds.first)
+
+        def conclude(cut_short: bool) -> ScrubResult:
+            told = None if sampled is None else sampled.found(self.interval, made, before)
+            return finish(begun, rounds, self.interval, before, told, cut_short)
+
+        return Course(begun, maker, iter(rounds), made, before is not None, arrived, conclude)
+
+    def _maker(self, tree: Tree, begun: Begun, apart: ApartMaker | None) -> Maker:
+        compiled = self.engine.compile(tree, self.distances)
+        return Maker(tree, compiled, begun.sites, begun.law_hash, self.keep.identity, self.distances, apart)
 
     def _begin(self, tree: Tree, law: str) -> Begun:
         clock, against = Clock(), self.against
@@ -137,20 +136,6 @@ class Run:
             repr(self.asked),
             clock.seconds,
         )
-
-    def _make(self, tree: Tree, begun: Begun, rounds: Rounds, sampled: Sampled | None, each: Round) -> KeptRound:
-        clock = Clock()
-        with clock("drawing"):  # scrubbed inputs from their law
-            data = draw_round(tree, each)
-        with clock("evaluation"):  # f on them
-            f = self.engine.f(tree, data, self.distances)
-        distances = {} if self.distances is None else self.distances.taken()
-        apart = torch.empty(0, dtype=torch.float64)
-        if sampled is not None:
-            with clock("draws apart"):  # and of the population
-                apart = sampled.draw(each, rounds.made, rounds.first)
-        draws = collect_round(tree, begun.sites, each, data, f, distances)
-        return KeptRound(begun.hypothesis, begun.law_hash, self.keep.identity, draws, apart, clock.seconds)
 
 
 def finish(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,12 +12,42 @@ from torch import Tensor
 from pscrub.estimate.estimate import Interval, Method, exact_estimate
 from pscrub.estimate.gradients import Gradients, add_by_unit, exact_gradient
 from pscrub.estimate.jackknife import Influence, Population, pool_populations
+from pscrub.evaluate.compiled import Compiled
 from pscrub.evaluate.engine import Engine
 from pscrub.hypothesis.tree import Tree
-from pscrub.law.apart import Apart, draw_apart, plan_places
+from pscrub.law.apart import Apart, Places, draw_apart, plan_places
 from pscrub.result.draws import Round
 from pscrub.result.keeping import KeptRound
 from pscrub.result.result import ScrubResult
+
+
+class ApartMaker:
+    """What makes the draws of the population that go with a round.
+
+    Args:
+        places: the rows of a sample that a draw takes.
+        compiled: computes f.
+    """
+
+    def __init__(self, places: Places, compiled: Compiled) -> None:
+        self.places, self.compiled = places, compiled
+        self._latest: tuple[Round, Apart] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_latest": None}
+
+    def drawn(self, each: Round) -> Apart:
+        """As many draws as a round has on D, under the same name."""
+        latest = self._latest
+        if latest is None or latest[0] != each:
+            latest = self._latest = each, draw_apart(self.places, each.size, (each.seed, each.index))
+        return latest[1]
+
+    def f(self, apart: Apart) -> Tensor:
+        """float64 [known draws]: f on them; none where clusters are too few for the places."""
+        if not bool(apart.known.any()):
+            return torch.empty(0, dtype=torch.float64)
+        return self.compiled.evaluate(apart.data())
 
 
 class Sampled:
@@ -34,26 +66,12 @@ class Sampled:
         self.tree, self.gradients, self.engine = tree, gradients, engine
         self.influence = Influence(plan_places(tree, gradients.units))
         self._added = 0
-        self._latest: tuple[Round, Apart] | None = None
 
-    def draw(self, each: Round, made: Mapping[int, KeptRound], first: int) -> Tensor:
-        """float64 [known draws]: f on as many draws apart as a round has draws on D, under the same name.
-
-        None where one row is all.
-
-        Args:
-            each: the round.
-            made: the finished ones.
-            first: the index of the first that there is to be.
-        """
-        if len(self.influence.places.places) == 1:
-            return torch.empty(0, dtype=torch.float64)
-        self._add(made, first)
-        apart = self._apart(each)
-        self._latest = each, apart
-        if not bool(apart.known.any()):  # too few clusters for the places
-            return torch.empty(0, dtype=torch.float64)
-        return self.engine.f(self.tree, apart.data())
+    @cached_property
+    def maker(self) -> ApartMaker | None:
+        """What makes its draws; nothing where one row is all."""
+        places = self.influence.places
+        return None if len(places.places) == 1 else ApartMaker(places, self.engine.compile(self.tree))
 
     def found(
         self, interval: Interval, made: Mapping[int, KeptRound], before: ScrubResult | None = None
@@ -63,7 +81,7 @@ class Sampled:
             return self._exactly(interval)
         if self.tree.is_determined:  # no other row of D is like any, and not because the hypothesis says so
             return self.gradients.beside(torch.zeros_like(self.gradients.of_model), None, unknown=1.0)
-        self._add(made)
+        self.add(made)
         earlier = before.data.population if before is not None and before.data is not None else None
         if not self.influence.draws:
             return earlier
@@ -73,18 +91,15 @@ class Sampled:
             return pool_populations((earlier, found), (len(before.draws.losses), self.influence.draws))
         return found
 
-    def _add(self, made: Mapping[int, KeptRound], first: int | None = None) -> None:
+    def add(self, made: Mapping[int, KeptRound], first: int | None = None) -> None:
         """Take in finished rounds: all; or, of those from a first one on, as many as no round is missing before."""
+        if self.maker is None:
+            return
         for i in sorted(made)[self._added :]:
             if first is not None and i != first + self._added:
                 return
-            self.influence.add(self._apart(made[i].name), made[i].apart)
+            self.influence.add(self.maker.drawn(made[i].name), made[i].apart)
             self._added += 1
-
-    def _apart(self, each: Round) -> Apart:
-        if self._latest is not None and self._latest[0] == each:
-            return self._latest[1]
-        return draw_apart(self.influence.places, each.size, (each.seed, each.index))
 
     def _exactly(self, interval: Interval) -> Population:
         """f depends on one row, whatever the sample."""

@@ -7,9 +7,9 @@ is at work on it leaves until nothing else is left to do.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,14 +22,12 @@ from pscrub.result import manifest as manifests
 from pscrub.result.adding import read_result
 from pscrub.result.draws import Round
 from pscrub.result.folder import BEGUN, DAMAGED, EARLIER, ROUNDS, STUDY, WORKING, RunFiles
-from pscrub.result.keeping import Begun, Filled, KeptRound, Make, Tell
+from pscrub.result.keeping import Begun, KeptRound, Offer, Tell
 from pscrub.result.locks import Locks
 from pscrub.result.manifest import Manifest
 from pscrub.result.merging import TOLERANCE, tell_baselines_apart
+from pscrub.result.offering import Place, Shared, name_lock
 from pscrub.result.result import StudyResult
-
-PAUSE = 0.2
-"""Seconds between looks at what others are at work on."""
 
 
 class RunFolder(RunFiles):
@@ -42,6 +40,7 @@ class RunFolder(RunFiles):
         set_aside: damaged files are moved into `damaged/`, and made again; else they are refused.
         progress: told of waiting for others.
         work: called when it is known that there are rounds to draw.
+        helps: the process that started this one to help it, 0 if none did.
     """
 
     def __init__(
@@ -52,10 +51,12 @@ class RunFolder(RunFiles):
         set_aside: bool = False,
         progress: Progress = quiet,
         work: Callable[[], None] = lambda: None,
+        helps: int = 0,
     ) -> None:
         super().__init__(path)
         self.earlier, self.shard, self.set_aside, self.progress = after, shard, set_aside, progress
-        self.work = work
+        self.work, self.helps = work, helps
+        self.is_helped: Callable[[], bool] = lambda: False
         self._locks: Locks | None = None
         self._inside = 0
 
@@ -75,7 +76,7 @@ class RunFolder(RunFiles):
         """
         if not self._inside:
             try:
-                self._locks = Locks(self.path / WORKING)
+                self._locks = Locks(self.path / WORKING, self.helps)
             except OSError as error:
                 fault = f"cannot write to output folder '{self.path}': {error.strerror or error}"
                 raise StudyError(fault) from error
@@ -102,14 +103,9 @@ class RunFolder(RunFiles):
         """Where files are written before they have their place."""
         return self.locks.folder
 
-    @contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
-        while not self.locks.take(name):
-            time.sleep(PAUSE / 4)
-        try:
-            yield
-        finally:
-            self.locks.release(name)
+    def place(self) -> Path:
+        """Where files on their way to workers are."""
+        return self.working
 
     def open(self, manifest: Callable[[], Manifest]) -> None:
         """Begin a run there, or go on with the one that is there; finished rounds are read.
@@ -121,7 +117,7 @@ class RunFolder(RunFiles):
         mine = manifest()
         after = self._name_earlier()
         mine = replace(mine, after=after)
-        with self._alone(manifests.NAME):
+        with self.locks.alone(manifests.NAME):
             there = self._read_manifest()
             if there is not None:
                 if faults := [*there.tell_apart(mine), *_tell_left_out(there, mine)]:
@@ -231,7 +227,7 @@ class RunFolder(RunFiles):
             StudyError: f on D is another.
         """
         path = self.path / STUDY
-        with self._alone("study"):
+        with self.locks.alone("study"):
             if not path.exists():
                 write_record(found, path, self.working)
                 return found
@@ -263,7 +259,7 @@ class RunFolder(RunFiles):
             made = replace(made, model=there.model, randomised=there.randomised)
         folder = self.folder_of(name)
         folder.mkdir(parents=True, exist_ok=True)
-        with self._alone(f"{folder.name}-begun"):
+        with self.locks.alone(f"{folder.name}-begun"):
             now = self.begun(name)
             if now is not None and now.asked == asked:
                 return now
@@ -275,44 +271,27 @@ class RunFolder(RunFiles):
         name = begun.hypothesis
         return {index: self.read_round(name, path) for _, index, path in self.files_of(name)}
 
-    def fill(self, owed: Sequence[Round], made: dict[int, KeptRound], make: Make, begun: Begun, wait: bool) -> Filled:
-        """Make the rounds that are owed and that nobody else is at work on; take the others as they are finished."""
-        mine = [each for each in owed if self._is_mine(begun.hypothesis, each)]
-        missing = mine
-        while missing:
-            held = [each for each in missing if not self._fill_one(each, made, make, begun)]
-            if held and not wait:
-                return Filled.HELD
-            if held:
-                self.progress(f"waiting for {self._say_holder(held[0], begun)}", 0, len(held))
-                time.sleep(PAUSE)
-            missing = held
-        return Filled.ALL if len(mine) == len(owed) else Filled.ELSEWHERE
+    def offer(self, begun: Begun, owed: Sequence[Round], take: Callable[[KeptRound], None]) -> Offer:
+        """Those that nobody else is at work on, of this shard; others are taken as they are finished."""
+        place = Place(
+            self, self.locks, self.is_mine, self.helps or os.getpid(), lambda: self.is_helped(), self.progress
+        )
+        return Shared(place, begun.hypothesis, owed, take)
 
-    def _fill_one(self, each: Round, made: dict[int, KeptRound], make: Make, begun: Begun) -> bool:
-        """Whether the round is there now; it is not where another is at work on it."""
-        path, lock = self.file_of(begun.hypothesis, each.seed, each.index), self._lock_of(each, begun)
-        if not path.exists():
-            if not self.locks.take(lock):
-                return False
-            try:
-                if not path.exists():  # else another has just finished it
-                    found = make(each)
-                    write_record(found, path, self.working)
-                    made[each.index] = found
-                    return True
-            finally:
-                self.locks.release(lock)
-        made[each.index] = self.read_round(begun.hypothesis, path)
-        return True
+    def put(self, begun: Begun, found: KeptRound) -> None:
+        """Write a round that was made, and give its lock back."""
+        try:
+            write_record(found, self.file_of(begun.hypothesis, found.name.seed, found.name.index), self.working)
+        finally:
+            self.leave(begun, found.name)
 
-    def _lock_of(self, each: Round, begun: Begun) -> str:
-        return f"{self.folder_of(begun.hypothesis).name}-{each.seed}-{each.index}"
+    def leave(self, begun: Begun, each: Round) -> None:
+        """Give a round's lock back."""
+        path = self.file_of(begun.hypothesis, each.seed, each.index)
+        self.locks.release(name_lock(path.parent, path.name))
 
-    def _say_holder(self, each: Round, begun: Begun) -> str:
-        return str(self.locks.holder(self._lock_of(each, begun)) or "another process")
-
-    def _is_mine(self, hypothesis: str, each: Round) -> bool:
+    def is_mine(self, hypothesis: str, each: Round) -> bool:
+        """Whether a round is of this shard."""
         if self.shard is None:
             return True
         part, of = self.shard

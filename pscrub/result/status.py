@@ -73,11 +73,11 @@ class Status:
         done, owed = sum(each.state == "done" for each in self.standings), sum(each.owed for each in self.standings)
         lines = [f"{done} of {len(self.standings)} hypotheses done; {owed:,} draws to be made, as far as is known."]
         for owner in self.at_work:
-            lines.append(f"At work: {owner}, for {_say_time(time.time() - owner.came)}.")
+            lines.append(f"At work: {owner}, for {say_time(time.time() - owner.came)}.")
         if not self.at_work and not self.is_done:
             lines.append("Nobody is at work: the command that made the folder goes on with it.")
         if self.speed is not None:
-            lines.append(f"{self.speed:,.0f} draws a second; {_say_time(owed / self.speed)} left for what is known.")
+            lines.append(f"{self.speed:,.0f} draws a second; {say_time(owed / self.speed)} left for what is known.")
         return lines + [f"Left out: {fault}" for fault in self.damaged]
 
 
@@ -96,13 +96,13 @@ def find_status(files: RunFiles) -> Status:
     if (files.path / STUDY).exists():
         parts, faults = read_parts(files, without_damaged=True)
     at_work = tuple(find_owners(working))
-    locked = {path.name for path in working.glob("*")} if at_work else set()
+    # A round's lock is named HYPOTHESIS-SEED-INDEX.TIMES.
+    locked = {path.name.rsplit("-", 2)[0] for path in working.glob("*")} if at_work else set()
     standings = []
     for name in manifest.names:
-        part, prefix = parts.get(name), f"{files.folder_of(name).name}-"
+        part, busy = parts.get(name), files.folder_of(name).name in locked
         draws = 0 if part is None or part.rounds is None else sum(e.name.size for e in part.rounds.made.values())
         owed = part.owed if part is not None else manifest.asked.draws or 0
-        busy = any(each.startswith(prefix) for each in locked)
         state = "done" if part is not None and not owed else "drawing" if busy else "waiting" if draws else "not begun"
         standings.append(Standing(name, draws, owed, None if part is None else _score(part), state))
     speed = _find_speed(files, min(owner.came for owner in at_work)) if at_work else None
@@ -127,6 +127,7 @@ def _find_speed(files: RunFiles, since: float) -> float | None:
     return sum(size for _, size in recent[1:]) / (recent[-1][0] - recent[0][0])
 
 
-def _say_time(seconds: float) -> str:
+def say_time(seconds: float) -> str:
+    """A time in words: seconds, minutes or hours."""
     minutes, hours = seconds / 60, seconds / 3600
     return f"{seconds:.0f} s" if seconds < 100 else f"{minutes:.0f} min" if minutes < 100 else f"{hours:.1f} h"

@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from pscrub.errors import PscrubError, StudyError, close
 if TYPE_CHECKING:
     from pscrub.hypothesis.study import Study
 
-__all__ = ["EXTRAS", "SHIPPED", "load", "shipped"]
+__all__ = ["EXTRAS", "SHIPPED", "load", "read_arguments", "shipped"]
 
 SHIPPED = {
     "brackets": "brackets.study",
@@ -69,13 +69,7 @@ def load(name: str, parameters: Mapping[str, str] | None = None) -> Study:
     """
     from pscrub.hypothesis.study import Study
 
-    if name in SHIPPED:
-        module = importlib.import_module(f"pscrub.studies.{SHIPPED[name]}")
-    else:
-        module = _from_file(name)
-    build = getattr(module, "study", None)
-    if not callable(build):
-        raise StudyError(f"'{name}' defines no function study(); expected one that returns a pscrub.Study")
+    build = _find(name)
     arguments = _arguments(name, build, parameters or {})
     try:
         study = build(**arguments)
@@ -88,6 +82,31 @@ def load(name: str, parameters: Mapping[str, str] | None = None) -> Study:
     if not isinstance(study, Study):
         raise StudyError(f"study() of '{name}' returned {type(study).__name__}; expected a pscrub.Study")
     return study
+
+
+def read_arguments(name: str, every: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """What `load` would call the study's function with, for each of several choices of parameters.
+
+    Args:
+        name: a shipped study, or a path that ends in .py.
+        every: texts by name, for each choice.
+
+    Raises:
+        StudyError: as `load`, but for what the function itself does.
+    """
+    build = _find(name)
+    return [_arguments(name, build, parameters) for parameters in every]
+
+
+def _find(name: str) -> Callable[..., Any]:
+    if name in SHIPPED:
+        module = importlib.import_module(f"pscrub.studies.{SHIPPED[name]}")
+    else:
+        module = _from_file(name)
+    build: Callable[..., Any] | None = getattr(module, "study", None)
+    if not callable(build):
+        raise StudyError(f"'{name}' defines no function study(); expected one that returns a pscrub.Study")
+    return build
 
 
 def _from_file(name: str) -> types.ModuleType:

@@ -9,10 +9,38 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import brackets, draws, engine, ioi, language, large, memory, patching, runs, rust, startup
+from tests.benchmarks import (
+    brackets,
+    circuits,
+    draws,
+    engine,
+    ioi,
+    language,
+    large,
+    memory,
+    patching,
+    rows,
+    runs,
+    rust,
+    startup,
+)
 from tests.benchmarks.timing import machine, unusable
 
-PARTS = ("startup", "draws", "rust", "brackets", "engine", "language", "ioi", "patching", "large", "memory", "runs")
+PARTS = (
+    "startup",
+    "draws",
+    "rust",
+    "brackets",
+    "engine",
+    "language",
+    "ioi",
+    "circuits",
+    "patching",
+    "large",
+    "rows",
+    "memory",
+    "runs",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,13 +80,17 @@ def _report(name: str, arguments: argparse.Namespace) -> Iterator[str]:
             yield from language.report(arguments.quick)
         case "ioi":
             yield from ioi.report(arguments.quick)
+        case "circuits":
+            yield from circuits.report(arguments.quick)
         case "patching":
             yield from patching.report(arguments.quick)
         case "large":
             yield from large.report(arguments.quick)
+        case "rows":
+            yield from rows.report(arguments.quick)
         case "memory":
-            rows = memory.ROWS if arguments.rows is None else arguments.rows
-            chosen = brackets.which(arguments.weights, arguments.data, arguments.balanced, rows)
+            n_rows = memory.ROWS if arguments.rows is None else arguments.rows
+            chosen = brackets.which(arguments.weights, arguments.data, arguments.balanced, n_rows)
             yield from memory.report(chosen, arguments.quick, arguments.device)
         case "runs":
             yield from runs.report(chosen, arguments.quick)

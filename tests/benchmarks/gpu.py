@@ -1,6 +1,8 @@
 """CPU and GPU beside each other in one call: `python -m tests.benchmarks.gpu [--device cuda] [--quick] [...]`.
 
-Checks that both give the same estimates, then prints the time of everything on both. Ends with status 1 if they differ.
+Checks that both give the same estimates, then prints the time of everything on both, of what is computed for draws as
+one compiled function, and of SmolLM2 (where the extra `smollm2` is installed) beside its own forwards. Ends with status
+1 if they differ.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ import sys
 from collections.abc import Iterator
 
 from pscrub import StudyResult
-from tests.benchmarks import brackets, draws
+from pscrub.studies import load
+from tests.benchmarks import brackets, compiled, draws, language
 from tests.benchmarks.__main__ import parser
 from tests.benchmarks.timing import machine, table, unusable
 
@@ -53,6 +56,10 @@ def report(arguments: argparse.Namespace) -> Iterator[str]:
         yield DIFFER
     if not quick:
         yield from brackets.report(chosen, quick, device)
+    yield "### What is computed for each draw, compiled"
+    study = load("brackets", parameters)
+    yield from compiled.report(study.hypotheses, 512 if quick else 16_384, device)
+    yield from language.report(quick, device)
     yield f"## Draws on {device}"
     yield from draws.report(quick, device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -98,8 +99,8 @@ def into_keys(graph: Graph, data: Dataset, head: str, layers: Sequence[int]) -> 
     return Hypothesis(f"{head} into keys", graph, data, Claim("loss", reads=[label, claim("logits", readers)]))
 
 
-def report(quick: bool) -> Iterator[str]:
-    """A table: seconds of tracing, of forwards, and of a scrub with all that it takes."""
+def report(quick: bool, device: str = "cpu") -> Iterator[str]:
+    """A table: seconds of tracing (on the CPU), of forwards, and of a scrub with all that it takes."""
     yield "### A language model beside its own forwards"
     model = load()
     if model is None:
@@ -108,22 +109,22 @@ def report(quick: bool) -> Iterator[str]:
     rows = 16 if quick else 64
     data = repeated_tokens(rows)
     yield (
-        f"SmolLM2-135M, {rows} rows of {2 * HALF + 1} tokens, {rows} draws of each hypothesis. *Scrub*: everything "
-        "after tracing, from checks to the interval. *Forwards*: the model on as many rows as D and the draws have, "
-        "mean of before and after. Of a ladder D is passed once."
+        f"SmolLM2-135M, {rows} rows of {2 * HALF + 1} tokens, {rows} draws of each hypothesis, on {device}. *Scrub*: "
+        "everything after tracing, from checks to the interval. *Forwards*: the model on as many rows as D and the "
+        "draws have, mean of before and after. Of a ladder D is passed once."
     )
     yield from _cut_later(model, data)
-    found, graphs = [], {}
+    found, graphs, there = [], {}, copy.deepcopy(model).to(device)
     for case, layers, heads in CASES:
         if layers not in graphs:
             start = time.perf_counter()
             graphs[layers] = trace_model(model, data, layers), time.perf_counter() - start
         graph, traced = graphs[layers]
         ladder = [into_keys(graph, data, f"z16.h{head}", (17, 18)) for head in range(heads)]
-        before = _seconds(partial(_forwards, model, data, 1 + heads))
-        spent = _seconds(partial(scrub, ladder, draws=rows))
-        after = _seconds(partial(_forwards, model, data, 1 + heads))
-        plain, engine, tree = (before + after) / 2, Engine(data), unroll(ladder[0])
+        before = _seconds(partial(_forwards, there, data, 1 + heads))
+        spent = _seconds(partial(scrub, ladder, draws=rows, device=device))
+        after = _seconds(partial(_forwards, there, data, 1 + heads))
+        plain, engine, tree = (before + after) / 2, Engine(data, device), unroll(ladder[0])
         mixed = len(engine.plan(tree).mixed_of(engine.asked(tree).roots))
         found.append((case, short(traced), short(plain), short(spent), f"{spent / plain:.2f}", f"{mixed:,}"))
     yield table(("cuts", "trace, s", "forwards, s", "scrub, s", "scrub / forwards", "operations for each draw"), found)
@@ -144,10 +145,13 @@ def _cut_later(model: Logits, data: Dataset) -> Iterator[str]:
 
 
 def _forwards(model: Logits, data: Dataset, times: int) -> None:
+    device = next(model.parameters()).device
     with torch.no_grad():
         for _ in range(times):
             for some in data["tokens"].split(16):
-                model(some)
+                model(some.to(device))
+    if device.type != "cpu":
+        torch.cuda.synchronize(device)
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from pscrub import Dataset, Graph, Node
 from pscrub.estimate import pairs as module
+from pscrub.estimate.baselines import randomised_loss
 from pscrub.estimate.pairs import Pairs
 from pscrub.evaluate.on_data import OnData
 from pscrub.graph.behaviours import open_function
@@ -91,3 +92,28 @@ def test_the_log_softmax_is_made_once_a_row(monkeypatch: pytest.MonkeyPatch) -> 
     pairs = Pairs.of(on_data(flattened, True))
     per_label = [str(getattr(each.fn, "target", each.fn)) for each in pairs._whole.code if each.fn is not None]
     assert any("nll_loss" in name for name in per_label) and not any("softmax" in name for name in per_label)
+
+
+def test_all_pairs_where_they_cost_less_than_f_on_data() -> None:
+    """A model of many products, whose outputs meet labels for next to nothing; and one whose pairs are all the work."""
+    wide, x = torch.randn(35, 3000, generator=torch.Generator().manual_seed(2)), X.flatten(1)
+    back = torch.randn(3000, 35, generator=torch.Generator().manual_seed(3)) / 50
+
+    def costly(x: Tensor) -> Tensor:
+        return (x @ wide @ back).view(-1, POSITIONS, WORDS)
+
+    for make, exact in ((costly, True), (lambda x: 2 * x.view(-1, POSITIONS, WORDS), False)):
+        graph = Graph([Node("z", ("x",), make), Node("f", ("z", "t"), apart)], ["x", "t"], "f")
+        found = randomised_loss(OnData(graph, Dataset({"x": x, "t": LABELS})), pairs=40)
+        assert found.exact is exact
+        table = torch.stack([apart(make(x), LABELS[[row]].expand(ROWS, -1)) for row in range(ROWS)]).double()
+        assert abs(found.value - float(table.mean())) < (1e-6 if exact else 3.0)
+
+
+def test_all_pairs_a_few_labels_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    once = Pairs.of(on_data(apart, True))
+    whole, table = once.sums(), once._table[0]
+    monkeypatch.setattr(module, "AT_ONCE", 2 * ROWS)
+    again = Pairs.of(on_data(apart, True))
+    torch.testing.assert_close(again.sums(), whole, rtol=1e-12, atol=1e-12)
+    assert torch.equal(again._table[0], table) and again.seen == once.seen

@@ -109,3 +109,32 @@ def test_what_is_done_twice_is_seen() -> None:
         again = Node("again", node.inputs, copy.deepcopy(node.fn))
         assert costs_more(Graph([*graph.nodes.values(), again], graph.inputs, graph.output), columns, most), name
     assert cost_of(lambda: graph.run(graph.nodes, columns))[1] > MOST * most[1]
+
+
+class OneRead(nn.Module):
+    """Two linear layers at every position, of which the loss reads the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        read: Tensor = self.second(self.first(x).relu())[:, -1]
+        return read.sum(1)
+
+
+def test_of_values_on_data_only_what_is_read_is_computed() -> None:
+    """f at the last of six positions takes a sixth; the same numbers; kept whole where something reads the whole."""
+    columns = {"x": draw(64, 6, 8)}
+    graph = trace(seeded(OneRead), columns, cuts={"second": "second"}, output="f")
+    values = OnData(graph, Dataset(columns))
+    kept, f = values.kept, values.values.on_data("f")
+    whole, (code, narrow) = kept.code([f]), kept.narrowed([f])
+    assert 6 * sum(kept.flops(code).values()) == sum(kept.flops(whole).values())
+    everywhere = kept.run(whole, [f], lambda n: kept._leaf(n, slice(None)), 64)[f]
+    torch.testing.assert_close(values.on_data("f"), everywhere, rtol=1e-5, atol=1e-6)
+    assert narrow[f] != f
+    second = values.values.on_data("second")
+    values.keep(["second"])
+    assert torch.equal(kept.held[second], graph.run(["second"], columns)["second"])
+    assert kept.narrowed([f])[1] == {f: f}  # a part of what is there is taken from it

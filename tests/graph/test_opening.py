@@ -89,6 +89,18 @@ def apart(kind: str, decoder: Decoder, seen: dict[str, Tensor], layer: int, part
     return value.split(many, -1)["qkv".index(part)].reshape(N, value.shape[1], -1, width)
 
 
+def test_equality_is_told(gpt2: Decoder, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a line on standard output, or to whom one says."""
+    heard: list[str] = []
+    again = open_decoder(gpt2.model, DATA)
+    printed = capsys.readouterr()
+    open_decoder(gpt2.model, DATA, tell=heard.append)
+    open_decoder(gpt2.model, DATA, tell=None)
+    said = f"{again.equality:.1e} of the largest, measured on 7 rows"
+    assert printed.out == f"GPT2LMHeadModel, gpt2: 2 layers of 4 heads: logits equal the model's to {said}\n"
+    assert heard == printed.out.splitlines() and not printed.err and capsys.readouterr().out == ""
+
+
 def test_the_stream_is_read_by_what_is_added_later(gpt2: Decoder) -> None:
     graph = gpt2.graph(["resid_mid.0", "m0", "resid_post.0"])
     assert set(graph.nodes["blocks.0.hook_resid_post"].inputs) == {"blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out"}

@@ -17,6 +17,7 @@ from pscrub.graph.decoder import Decoder
 from pscrub.graph.opening import open_decoder
 from pscrub.hypothesis import read_auto_circuit, read_eap, write_circuit, write_eap
 from pscrub.law.drawing import draw
+from pscrub.questions import compare_ablations, run_on_partners
 from tests.hypothesis.test_circuits import random_model
 
 LAYERS, HEADS, WIDTH, T, N = 3, 2, 8, 6, 12
@@ -89,6 +90,22 @@ def test_a_circuit_of_theirs_is_what_they_run(decoder: Decoder, tmp_path: Path) 
     at = torch.arange(len(rows))
     own = (logits[at, decoder.data["good"][rows]] - logits[at, decoder.data["bad"][rows]]).double()
     assert (f - own).abs().max() <= 1e-5 * own.abs().max()
+
+
+def test_counterfactual_pairs_are_what_they_run(decoder: Decoder) -> None:
+    """Each prompt has a corrupted partner of its own: all other edges carry what they do there. Nothing is drawn."""
+    every = write_eap(circuit("any", decoder, "logits <- m0", behaviour=loss(decoder)), LAYERS, HEADS)["edges"]
+    text = read_eap({"edges": {name: {"in_graph": name in EDGES} for name in every}})
+    rows, others = torch.arange(N), (5 * torch.arange(N) + 3) % N
+    paired = decoder.on(Dataset({**decoder.data.columns, "corrupted": others}))
+    h = circuit("theirs", paired, text, behaviour=loss(paired))
+    logits = run_as_they_do(decoder, rows, others)
+    own = (logits[rows, paired.data["good"]] - logits[rows, paired.data["bad"]]).double()
+    for each in (h, replace(h, sharing="all")):
+        f = run_on_partners(each, "corrupted")
+        assert (f - own).abs().max() <= 1e-5 * own.abs().max()
+        drawn = compare_ablations(each, 40, kinds=(), partner="corrupted").f[0]
+        assert (drawn - f[draw(unroll(each), 40, (0, 0))[each.claim.name]]).abs().max() <= 1e-5 * own.abs().max()
 
 
 def loss(decoder: Decoder) -> Any:

@@ -14,7 +14,7 @@ from pscrub.evaluate.values import Activations
 from pscrub.hypothesis.ablation import KINDS, Ablation, Kind
 from pscrub.law.drawing import draw
 from pscrub.law.of_f import law_of_f, scrubbed_expectation
-from pscrub.questions.ablations import compare_ablations
+from pscrub.questions.ablations import compare_ablations, run_on_partners
 from pscrub.questions.comparison import compare
 from tests.false_alarm import mean_radius
 
@@ -121,6 +121,59 @@ def test_one_call_compares_all_on_the_same_draws() -> None:
     step = compare(losses, "resampling", "mean")
     assert step.difference.value == pytest.approx(float((losses.f[1] - losses.f[0]).mean()))
     assert all(score is not None and score.low <= score.value <= score.high for score in losses.scores())
+
+
+def paired(sharing: str = "reader") -> Hypothesis:
+    """The example with a partner for each row, none of weight 0, whose values are no numbers."""
+    h, rows = example(sharing), torch.arange(N)
+    others = torch.where((rows + 5) % N == 3, 4, (rows + 5) % N)
+    return Hypothesis(h.name, h.graph, Dataset({**h.data.columns, "other": others}, h.data.weights), h.claim, h.sharing)
+
+
+@pytest.mark.parametrize("sharing", ["reader", "each", "all"])
+def test_partners_stand_in_for_unimportant_inputs(sharing: str) -> None:
+    """Of the datum of whoever reads them; of the root's where the draw is shared. Claims are drawn as ever."""
+    h = paired(sharing)
+    found = compare_ablations(h, 64, seed=1, kinds=("zero",), partner="other")
+    assert found.names == ("zero", "partner")
+    data, other = draw(unroll(h), 64, (1, 0)), h.data["other"]
+    s, t, u, pair, y = (h.data[name] for name in ("s", "t", "u", "pair", "y"))
+    inner, out = (other[data["f" if sharing == "all" else path]] for path in ("f/out/inner", "f/out"))
+    wanted = s[data["f/out/inner/s"]] + 2 * t[inner] + u[out] * pair[out].sum(1)
+    assert torch.allclose(found.f[1], (wanted - y[data["f/y"]]) ** 2, rtol=1e-14)
+
+
+def test_on_partners_nothing_is_drawn() -> None:
+    h, rows = paired(), torch.arange(N)
+    inner = Claim("inner", reads=[Claim("s", EXACT)])
+    claim = Claim("f", reads=[Claim("out", reads=[inner]), Claim("y", EXACT)])
+    f = run_on_partners(Hypothesis("exact", h.graph, h.data, claim), "other")
+    s, t, u, pair, y = (h.data[name] for name in ("s", "t", "u", "pair", "y"))
+    other = h.data["other"]
+    assert torch.allclose(f, (s + 2 * t[other] + u[other] * pair[other].sum(1) - y) ** 2, rtol=1e-14)
+    own = Hypothesis("own", h.graph, h.data, Claim("f", reads=[Claim("s", EXACT)], rest=EXACT, paths="any"))
+    itself = (s + 2 * t + u * pair.sum(1) - y)[rows != 3] ** 2
+    assert torch.allclose(run_on_partners(own, "other")[rows != 3], itself, rtol=1e-14)  # an exact rest stays
+    with pytest.raises(HypothesisError, match="'f/out/inner' is drawn, as its claim is not exact"):
+        run_on_partners(h, "other")
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (torch.arange(N) + 9, "names row 12 on row 3 and 8 more; expected rows 0 to 11"),
+        (torch.arange(N) - 1, "names row -1 on row 0; expected rows 0 to 11"),
+        (torch.ones(N), "cannot name partners; expected whole numbers"),
+        (torch.zeros(N, 2, dtype=torch.int64), "cannot name partners"),
+    ],
+)
+def test_columns_that_name_no_rows_are_refused(column: Tensor, said: str) -> None:
+    h = example()
+    data = Dataset({**h.data.columns, "other": column}, h.data.weights)
+    with pytest.raises(HypothesisError, match=said):
+        compare_ablations(Hypothesis(h.name, h.graph, data, h.claim), 10, partner="other")
+    with pytest.raises(HypothesisError, match="no column 'othr' names a partner; did you mean"):
+        compare_ablations(Hypothesis(h.name, h.graph, data, h.claim), 10, partner="othr")
 
 
 def test_an_integer_has_no_mean() -> None:

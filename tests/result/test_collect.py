@@ -1,4 +1,4 @@
-"""What is kept of the worst draws: the text of a row is what all of it would give, cut off."""
+"""What is kept of a round of draws: how often rows came, on few rows of D and on many; the worst, as texts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,29 @@ from typing import Any
 import pytest
 import torch
 
-from pscrub import Claim, Dataset, Graph, Hypothesis, scrub, unroll
-from pscrub.estimate.estimate import Interval
-from pscrub.estimate.stopping import Stop
-from pscrub.evaluate.engine import Engine
-from pscrub.result.collect import LONGEST, _texts
-from pscrub.result.exactly import enumerate_law
+from pscrub import Claim, Dataset, Graph, Hypothesis, Node, scrub, unroll
+from pscrub.law.drawing import draw
+from pscrub.result.collect import LONGEST, _texts, collect_round, sites_of
+from pscrub.result.draws import Round
+
+
+@pytest.mark.parametrize("rows", [50, 400_000])
+def test_rows_that_came_again_are_counted(rows: int) -> None:
+    """Forty donors stand in for any number of rows, so that some come twice in a round of any D."""
+    x = torch.arange(rows)
+    weights = torch.zeros(rows, dtype=torch.float64)
+    weights[torch.linspace(0, rows - 1, 40).long()] = 1.0
+    graph = Graph([Node("h", ("x",), lambda x: x % 2), Node("f", ("h", "x"), lambda h, x: h * 1.0)], ["x"], "f")
+    tree = unroll(
+        Hypothesis("h", graph, Dataset({"x": x}, weights), Claim("f", reads=[Claim("h", lambda d: d["x"] % 2)]))
+    )
+    made = Round(0, 0, 300)
+    data = draw(tree, made.size, (0, 0))
+    found = collect_round(tree, sites_of(tree), made, data, torch.zeros(made.size, dtype=torch.float64), {})
+    for site in found.sites:
+        drawn = data[site.path]
+        pairs = (drawn[:, None] == drawn[None]).sum() - made.size
+        assert site.collisions == int(pairs) > 0
 
 
 def whole(value: Any) -> str:
@@ -47,29 +64,3 @@ def test_worst_draws_tell_their_rows() -> None:
     for worst in found.draws.worst:
         values = {float(re.match(r"\[([\d.]+)", texts["x"])[1]) for row, texts in worst.data.values()}
         assert values == {float(row) for row, _ in worst.data.values()}
-
-
-@pytest.mark.parametrize("leaves", [3])
-def test_the_law_is_listed_after_one_pass_over_the_data(leaves: int) -> None:
-    """What lies below several leaves is run once, whatever the number of leaves."""
-    seen = 0
-
-    def below(x: torch.Tensor) -> torch.Tensor:
-        nonlocal seen
-        seen += len(x)
-        return x.square()
-
-    functions: dict[str, Any] = {"below": below}
-    for place in range(leaves):
-        functions[f"leaf{place}"] = eval(f"lambda below: below % {place + 2}")
-    names = ", ".join(f"leaf{place}" for place in range(leaves))
-    functions["f"] = eval(f"lambda {names}: {' + '.join(names.split(', '))}")
-    data = Dataset({"x": torch.arange(40.0)})
-    graph = Graph.of(functions, ["x"], "f")
-    reads = [Claim(f"leaf{place}", lambda d: d["x"] % 2, words="parity") for place in range(leaves)]
-    engine = Engine(data)
-    tree = unroll(Hypothesis("leaves", graph, data, Claim("f", reads=reads)))
-    engine.on_data(graph)
-    before = seen
-    found = enumerate_law(tree, engine, Stop(), Interval())
-    assert found is not None and found.exact and seen - before <= data.n + 4

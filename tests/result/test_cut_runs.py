@@ -23,15 +23,15 @@ from tests.kills import STUDY, list_files, start, strip_times, tell_runs_apart
 
 LOGGED = """
 import os
-from pscrub.result import running
-real = running.draw_round
+from pscrub.result import making
+real = making.draw_round
 
 def draw(tree, made):
     with open({log!r}, "a") as file:
         file.write(f"{{tree.hypothesis.name}} {{made.seed, made.index}} {{os.getpid()}}\\n")
     return real(tree, made)
 
-running.draw_round = draw
+making.draw_round = draw
 """
 """What a study does that writes down each round as it is begun."""
 DRAWS = ("--draws", str(6 * ROUND), "--draws-only")
@@ -191,7 +191,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pscrub.running.load_study", lambda *_: pytest.fail("work was begun"))
+        patch.setattr("pscrub.commands.running.load_study", lambda *_: pytest.fail("work was begun"))
         patch.setattr("pscrub.result.locks.tempfile.mkstemp", denied)  # as for a folder of another user
         assert main(["run", str(file), "--draws", "10", "--out", str(out)]) == 2
     assert re_line(capsys.readouterr().err, f"cannot write to output folder '{out}': Permission denied")

@@ -15,7 +15,7 @@ import torch
 from pscrub import Claim, DamagedError, Dataset, Graph, Hypothesis, Study, StudyError, StudyResult, scrub
 from pscrub.estimate import stopping
 from pscrub.estimate.baselines import Baselines
-from pscrub.result import running
+from pscrub.result import making
 from pscrub.result.adding import add_up, read_result
 from pscrub.result.folder import RunFiles
 from pscrub.result.sharing import RunFolder
@@ -42,7 +42,7 @@ def count_draws(
     monkeypatch: pytest.MonkeyPatch, stop_at: int = -1, error: type[BaseException] = KeyboardInterrupt
 ) -> list[Any]:
     """The rounds that are drawn from now on, of which one is cut short."""
-    drawn, real = list[Any](), running.draw_round
+    drawn, real = list[Any](), making.draw_round
 
     def draw(tree: Any, made: Any) -> Any:
         if len(drawn) == stop_at:
@@ -50,7 +50,7 @@ def count_draws(
         drawn.append((tree.hypothesis.name, made.seed, made.index, made.size))
         return real(tree, made)
 
-    monkeypatch.setattr(running, "draw_round", draw)
+    monkeypatch.setattr(making, "draw_round", draw)
     return drawn
 
 

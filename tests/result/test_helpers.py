@@ -83,6 +83,86 @@ def test_workers_end_with_the_command_that_started_them(sent: signal.Signals, tm
     wait_for_end(out)
 
 
+POISON = """
+import os, signal, sys, time
+from pscrub.result import making
+drawn = making.draw_round
+
+def poisoned(tree, made):
+    if os.path.exists({flag!r}) and tree.hypothesis.name == "sign":
+        if "--helps" not in sys.argv:
+            while made.index == 0 and len(open({flag!r}).read()) < 1:
+                time.sleep(0.05)
+        elif made.index == 2:
+            open({flag!r}, "a").write("x")
+            os.kill(os.getpid(), signal.SIGKILL)
+    return drawn(tree, made)
+
+making.draw_round = poisoned
+"""
+"""What a study does whose third round kills the worker that draws it, as long as there is a file."""
+
+
+def test_a_round_that_kills_workers_is_given_up_and_the_rest_goes_on(tmp_path: Path) -> None:
+    """The command itself leaves it to its workers, and so lives to say which it was; run again, it draws it."""
+    file, out, flag = tmp_path / "slow.py", tmp_path / "out", tmp_path / "flag"
+    file.write_text(STUDY + POISON.format(flag=str(flag)))
+    flag.write_text("")
+    options = ("--draws", str(6 * ROUND), "--draws-only")
+    process = start(file, out, (*options, "--workers", "2"))
+    try:
+        table, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 2, err
+    assert flag.read_text() == "xx" and 1 <= err.count("ended by signal 9; another is started") <= 2
+    last = err.splitlines()[-1]
+    assert last.startswith("pscrub: hypothesis 'sign': workers ended while they were at work on it: process ")
+    assert "; round 0-2, tried 2 times, last by process " in last and "'sign' (81,920 draws so far)" in last
+    assert "(cut short)" in table and "nothing/at all" in table
+    wait_for_end(out)
+    names = [path.name for path in sorted(out.rglob("rounds/sign-*/0-*.nc"))]
+    assert names == [f"0-{i}.nc" for i in (0, 1, 3, 4, 5)]
+    flag.unlink()
+    assert main(["run", str(file), *options, "--out", str(out)]) == 0
+    assert main(["run", str(file), *options, "--out", str(tmp_path / "whole")]) == 0
+    assert tell_runs_apart(out, tmp_path / "whole") == []
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_round_in_which_a_node_fails_is_named_and_drawn_by_the_same_command_later(
+    kept: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out, flag = tmp_path / "slow.py", tmp_path / "out", tmp_path / "flag"
+    fails = f"""
+import os
+seen = []
+
+def slow(out, y):
+    if len(out) > 1000 and os.path.exists({str(flag)!r}):
+        seen.append(len(out))
+        if sum(seen) > 20000:
+            raise ValueError("no more")
+    return (out - y) ** 2
+"""
+    file.write_text(STUDY.replace("def study", fails + "\n\ndef study"))
+    flag.write_text("")
+    argv = ["run", str(file), "--draws", str(3 * ROUND), "--draws-only", *(["--out", str(out)] if kept else [])]
+    assert main(argv) == 2
+    table, err = capsys.readouterr()
+    last = err.splitlines()[-1]
+    assert last.startswith("pscrub: hypothesis 'sign': node 'f' fails on ") and "ValueError: no more" in last
+    assert "; rounds 0-1, 0-2, tried 2 times, last by this process; hypothesis 'nothing/at all': " in last
+    assert last.endswith("; kept: 'exact' (exact), 'sign' (16,384 draws so far)")
+    assert "(cut short)" in table and "at all" not in table
+    if kept:
+        assert len(list(out.rglob("0-*.nc"))) == 1 and (out / "result.nc").exists() and not (out / "working").exists()
+        flag.unlink()
+        assert main(argv) == 0
+        assert main([*argv[:-1], str(tmp_path / "whole")]) == 0
+        assert tell_runs_apart(out, tmp_path / "whole") == []
+
+
 def test_numbers_of_workers_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "specificity", "--workers", "0", "--out", str(tmp_path)]) == 2
     assert "--workers 0; expected 1 or more" in capsys.readouterr().err

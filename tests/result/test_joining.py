@@ -13,7 +13,7 @@ import pytest
 from pscrub import DamagedError, StudyError, StudyResult, merge, scrub
 from pscrub.cli import main
 from pscrub.estimate import stopping
-from pscrub.result import running
+from pscrub.result import making
 from pscrub.result.folder import RunFiles
 from pscrub.result.joining import join_folders
 from pscrub.result.locks import Locks
@@ -61,7 +61,7 @@ def test_values_in_the_population_come_with_the_study(tmp_path: Path, monkeypatc
         scrub(study(), **options, out=RunFolder(tmp_path / str(i), shard=(i, 2)))
     found = join_folders([tmp_path / "1", tmp_path / "2"], tmp_path / "both")
     assert "the same command again gives them, and draws nothing" in found.notes[-1]
-    monkeypatch.setattr(running, "draw_round", lambda *_: pytest.fail("drawn again"))
+    monkeypatch.setattr(making, "draw_round", lambda *_: pytest.fail("drawn again"))
     assert strip_times(scrub(study(), **options, out=tmp_path / "both")) == strip_times(whole)
 
 

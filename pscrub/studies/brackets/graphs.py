@@ -1,116 +1,80 @@
-"""Graphs of the bracket classifier with the nodes that the two ladders of hypotheses speak of."""
+"""The bracket classifier with a name for each value that the two ladders of hypotheses speak of."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pscrub.data.dataset import Dataset
-from pscrub.graph.cuts import input_of
+from pscrub.graph.cuts import Cut, input_of
 from pscrub.graph.graph import Function, Graph, Node
-from pscrub.graph.ops import Opened, Operation, Slice
-from pscrub.graph.rewrites import own_copy, replace, split, with_estimate
+from pscrub.graph.rewrites import own_copy, replace
 from pscrub.graph.tracing import trace
+from pscrub.hypothesis.named import NamedGraph
 from pscrub.studies.brackets import features
 from pscrub.studies.brackets.model import CLOSE, CONTEXT, HEADS, LAYERS, OPEN, BracketClassifier
 
 HEAD_NAMES = tuple(f"a{layer}.h{head}" for layer in range(LAYERS) for head in range(HEADS))
-MLP_NAMES = tuple(f"m{layer}" for layer in range(LAYERS))
+TERMS = ("embed", *HEAD_NAMES, *(f"m{layer}" for layer in range(LAYERS)))
+LOSS = Node("loss", ("logits", "balanced"), lambda out, label: cross_entropy(out, label, reduction="none"))
 
 
-def by_head(model: BracketClassifier, data: Dataset) -> Graph:
-    """The traced graph: embed, mask, heads a<layer>.h<head>, MLPs m<layer>, r<layer> that attention reads, logits."""
-    cuts = {"embed": "hook_embed", "mask": "hook_mask"}
-    cuts |= {f"a{layer}": f"blocks.{layer}.attn.hook_heads" for layer in range(LAYERS)}
-    cuts |= {f"m{layer}": f"blocks.{layer}.hook_mlp_out" for layer in range(LAYERS)}
-    reads = {f"r{layer}": input_of(f"blocks.{layer}.ln1") for layer in range(1, LAYERS)}
-    loss = Node("loss", ("logits", "balanced"), lambda out, label: cross_entropy(out, label, reduction="none"))
-    graph = trace(model, data, cuts={**cuts, **reads}, inputs=["tokens"], output="logits", behaviour=loss)
-    for layer in range(LAYERS):
-        graph = split(graph, f"a{layer}", 1, {f"a{layer}.h{head}": head for head in range(HEADS)}, HEADS)
-    return graph
+def by_term(model: BracketClassifier, data: Dataset) -> NamedGraph:
+    """The published ladder's: logits read each term at the start token; `a2.h1.in` is what that head alone reads."""
+    graph = replace(_trace(model, data), "logits", _FromTerms(model), TERMS)
+    return NamedGraph(own_copy(graph, "r2", {"a2.h1.in": ["a2.h1"]}), data, CONTEXT, mixing=HEAD_NAMES)
 
 
-def with_direct_terms(graph: Graph, model: BracketClassifier) -> Graph:
-    """The graph whose logits read each term of the residual stream at the start token as its own node, <term>@0."""
-    terms = ("embed", *HEAD_NAMES, *MLP_NAMES)
-    at_start = [_at_start(term) for term in terms]
-    return replace(graph, "logits", _FromTerms(model), [node.name for node in at_start], new=at_start)
+def by_head(model: BracketClassifier, data: Dataset) -> NamedGraph:
+    """The shipped ladder's: logits are computed from heads at the start token, through the MLPs there.
+
+    `a1.h0.out` is what the logits read of a head; `a1.h0.in` is what that head alone reads.
+    """
+    graph = replace(_trace(model, data), "logits", _FromHeads(model), HEAD_NAMES)
+    for head in HEAD_NAMES:
+        graph = own_copy(graph, head, {f"{head}.out": ["logits"]})
+    for head in ("a1.h0", "a1.h1", "a2.h1"):
+        graph = own_copy(graph, f"r{head[1]}", {f"{head}.in": [f"{head}.out"]})
+    return NamedGraph(graph, data, CONTEXT, mixing=[f"{head}.out" for head in HEAD_NAMES])
 
 
-def with_heads_alone(graph: Graph, model: BracketClassifier) -> Graph:
-    """The graph whose logits are computed from the heads at the start token, <head>@0, through the MLPs there."""
-    at_start = [_at_start(head) for head in HEAD_NAMES]
-    return replace(graph, "logits", _FromHeads(model), [node.name for node in at_start], new=at_start)
+def _trace(model: BracketClassifier, data: Dataset) -> Graph:
+    """embed, mask, heads a<layer>.h<head>, MLPs m<layer>, r<layer> that attention reads, logits, loss."""
+    cuts: dict[str, str | Cut] = {"embed": "hook_embed", "mask": "hook_mask"}
+    for i in range(LAYERS):
+        cuts |= {f"a{i}.h{head}": f"blocks.{i}.attn.hook_heads.{head}" for head in range(HEADS)}
+        cuts |= {f"m{i}": f"blocks.{i}.hook_mlp_out"} | ({f"r{i}": input_of(f"blocks.{i}.ln1")} if i else {})
+    return trace(model, data, cuts=cuts, inputs=["tokens"], output="logits", behaviour=LOSS)
 
 
-def with_own_reads(graph: Graph, head: str) -> Graph:
-    """The graph in which a head reads its own copy of the residual stream, cut into positions <head> reads p<i>."""
-    layer = head[1]
-    graph = own_copy(graph, f"a{layer}", {f"attention for {head}": [head]})
-    graph = own_copy(graph, f"r{layer}", {f"{head} reads": [f"attention for {head}"]})
-    return split(graph, f"{head} reads", 1, {f"{head} reads p{i}": i for i in range(CONTEXT)}, CONTEXT)
-
-
-def with_first_position(graph: Graph, node: str, axis: int) -> Graph:
-    """The graph with a node's positions cut into <node>.p1, the first bracket's, and <node>.rest."""
-    rest = [i for i in range(CONTEXT) if i != 1]
-    return split(graph, node, axis, {f"{node}.p1": 1, f"{node}.rest": rest}, CONTEXT)
-
-
-def with_share_estimated(graph: Graph, model: BracketClassifier, looker: str) -> Graph:
-    """The graph with a first-layer head's output at position 1 written as phi + (output - phi), phi = v (2 p_1 - 1)."""
-    direction = _direction(model, int(looker[-1]))
+def share_estimate(model: BracketClassifier, head: int) -> Function:
+    """Of a first-layer head at a position, [batch, 1, 56]: phi = v (2 p_1 - 1)."""
+    direction = _direction(model, head)
 
     def phi(tokens: Tensor) -> Tensor:
         share = features.open_shares(tokens)[:, 1].to(direction)
-        return ((2 * share - 1)[:, None] * direction.to(tokens.device))[:, None, None]
+        return ((2 * share - 1)[:, None] * direction.to(tokens.device))[:, None]
 
-    return with_estimate(graph, f"{looker}.p1", phi, inputs=["tokens"])
+    return phi
 
 
 @torch.no_grad()
-def with_output_fitted(graph: Graph, data: Dataset, head: str, rows: int = 4000) -> Graph:
-    """The graph with <head>@0 written as phi + (output - phi), phi the polynomial in p_1 of strings that start open.
+def fitted_estimate(named: NamedGraph, head: str, rows: int = 4000) -> Function:
+    """Of a head at the start token, [batch, 1, 56]: a polynomial in p_1 of strings that start open, one constant else.
 
-    phi is of degree 4 in 2 p_1 - 1 where a string starts open, one constant elsewhere; least squares on the first rows.
+    It is of degree 4 in 2 p_1 - 1; least squares on the first rows.
     """
-    tokens = data["tokens"][:rows]
-    target = graph.run([f"{head}@0"], {"tokens": tokens})[f"{head}@0"][:, 0].double()
+    tokens = named.data["tokens"][:rows]
+    target = named.base.run([head], {"tokens": tokens})[head][:, 0].double()
     coefficients = torch.linalg.lstsq(_powers(tokens), target).solution.float()
-
-    def phi(tokens: Tensor) -> Tensor:
-        fitted: Tensor = _powers(tokens).float() @ coefficients.to(tokens.device)
-        return fitted[:, None]
-
-    return with_estimate(graph, f"{head}@0", phi, inputs=["tokens"])
+    return lambda tokens: (_powers(tokens).float() @ coefficients.to(tokens.device))[:, None]
 
 
 def _powers(tokens: Tensor) -> Tensor:
     opens = features.starts_open(tokens).double()
     x = 2 * features.open_shares(tokens)[:, 1] - 1
     return torch.stack([1 - opens, *(opens * x**power for power in range(5))], 1)
-
-
-def _at_start(name: str) -> Node:
-    return Node(f"{name}@0", (name,), _AtStart(name in HEAD_NAMES))
-
-
-class _AtStart(Opened):
-    """What a term writes at the start token, [batch, 1, D_MODEL]; a head's values have an axis for the head."""
-
-    def __init__(self, of_head: bool) -> None:
-        super().__init__()
-        self.of_head = of_head
-
-    def open(self, values: Sequence[Any], through: Callable[[Function, Sequence[Any]], Any]) -> Any:
-        if self.of_head:
-            values = [through(Operation.call(torch.ops.aten.squeeze.dim, 1, has_rows=True), values)]
-        return through(Slice(1, (0,)), values)
 
 
 class _FromTerms(nn.Module):
@@ -124,7 +88,7 @@ class _FromTerms(nn.Module):
         self.fixed = nn.Parameter(weights["pos_embed.W_pos"][0] + biases)
 
     def forward(self, *terms: Tensor) -> Tensor:
-        logits: Tensor = self.unembed(self.norm(torch.stack(terms).sum(0)[:, 0] + self.fixed))
+        logits: Tensor = self.unembed(self.norm(torch.stack([term[:, :1] for term in terms]).sum(0)[:, 0] + self.fixed))
         return logits
 
 
@@ -143,7 +107,7 @@ class _FromHeads(nn.Module):
     def forward(self, *heads: Tensor) -> Tensor:
         residual = self.start.expand(len(heads[0]), -1)
         for layer, (norm, mlp) in enumerate(zip(self.norms, self.mlps, strict=True)):
-            written = torch.stack(heads[HEADS * layer : HEADS * (layer + 1)]).sum(0)[:, 0]
+            written = torch.stack([head[:, :1] for head in heads[HEADS * layer : HEADS * (layer + 1)]]).sum(0)[:, 0]
             residual = residual + written + self.biases[layer]
             residual = residual + mlp(norm(residual))
         logits: Tensor = self.unembed(self.norm(residual))

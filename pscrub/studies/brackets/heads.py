@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
-from pscrub.hypothesis.claim import EXACT, Claim
-from pscrub.hypothesis.hypothesis import Hypothesis
+from pscrub.hypothesis.circuits import circuit_ladder
 from pscrub.hypothesis.study import Study
-from pscrub.studies.brackets import features, graphs
+from pscrub.studies.brackets import graphs, ladders
 from pscrub.studies.brackets.model import load_classifier
 from pscrub.studies.brackets.study import SHIPPED, strings
+
+TRIED = ("unimportant", "count", "count and starts open", "horizon", "horizon and p_1")
+"""What each head is claimed to tell; unimportant is claimed of nothing."""
 
 
 def study(
@@ -29,23 +29,12 @@ def study(
     """The study on the shipped classifier, or on files of the user's, as in `brackets`."""
     model = load_classifier(SHIPPED if weights is None else weights)
     dataset = strings(data, rows, balanced, strings_seed)
-    graph = graphs.with_heads_alone(graphs.by_head(model, dataset), model)
-    tokens = dataset["tokens"]
-    count, horizon = features.count(tokens), features.horizon(tokens)
-    share = features.open_shares(tokens)[:, 1]
-    tried = {
-        "unimportant": None,
-        "count": count,
-        "count and starts open": count & features.starts_open(tokens),
-        "horizon": horizon,
-        "horizon and p_1": torch.stack([horizon.double(), share], 1),
-    }
-    label = Claim("balanced", "balanced")
-    hypotheses = []
+    texts = dict[str, str]()
     for head in graphs.HEAD_NAMES:
-        others = [Claim(f"{other}@0", EXACT) for other in graphs.HEAD_NAMES if other != head]
-        for words, feature in tried.items():
-            own = [] if feature is None else [Claim(f"{head}@0", feature, words=words)]
-            root = Claim("loss", reads=[label, Claim("logits", reads=[*others, *own])])
-            hypotheses.append(Hypothesis(f"{head} {words}", graph, dataset, root))
+        others = " ".join(f"{other}.out@0" for other in graphs.HEAD_NAMES if other != head)
+        for words in TRIED:
+            own, says = (f"{head}.out@0", f"{head}.out@0 : {words}") if words != "unimportant" else ("", "")
+            texts[f"{head} {words}"] = f"{ladders.LOGITS} \n logits <- {others} {own} \n {says}"
+    told = ladders.told(model, dataset, exact_ties=True)
+    hypotheses = circuit_ladder(texts, graphs.by_head(model, dataset), behaviour=graphs.LOSS, features=told)
     return Study("bracket_heads", hypotheses, __doc__.split("\n")[0], labels=("balanced",))

@@ -40,7 +40,7 @@ class _Attention(nn.Module):
         self.W_K, self.b_K = _weight(HEADS, D_MODEL, D_HEAD), _weight(HEADS, D_HEAD)
         self.W_V, self.b_V = _weight(HEADS, D_MODEL, D_HEAD), _weight(HEADS, D_HEAD)
         self.W_O, self.b_O = _weight(HEADS, D_HEAD, D_MODEL), _weight(D_MODEL)
-        self.hook_heads = nn.Identity()
+        self.hook_heads = nn.ModuleList(nn.Identity() for _ in range(HEADS))
 
     def forward(self, normed: Tensor, mask: Tensor) -> Tensor:
         by_head = normed[:, None]
@@ -49,8 +49,10 @@ class _Attention(nn.Module):
         value = by_head @ self.W_V + self.b_V[:, None]
         scores = query @ key.transpose(-1, -2) / math.sqrt(D_HEAD)
         pattern = scores.masked_fill(mask[:, None, None, :] > 0.5, MASKED_SCORE).softmax(-1)
-        heads: Tensor = self.hook_heads(pattern @ value @ self.W_O)
-        return heads.sum(1) + self.b_O
+        heads = pattern @ value @ self.W_O
+        first, *others = (hook(heads[:, head]) for head, hook in enumerate(self.hook_heads))
+        written: Tensor = sum(others, first)
+        return written + self.b_O
 
 
 class _MLP(nn.Module):

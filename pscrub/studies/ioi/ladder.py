@@ -231,11 +231,12 @@ class _Held:
     length: int = field(init=False)
     group: int = field(init=False)
     components: Sequence[str] = field(init=False)
+    mixing: Sequence[str] = field(init=False)
     piece: Callable[[str], Piece] = field(init=False)
     width: Callable[[str], int] = field(init=False)
 
     def __post_init__(self) -> None:
-        for name in ("data", "length", "group", "components", "piece", "width"):
+        for name in ("data", "length", "group", "components", "mixing", "piece", "width"):
             object.__setattr__(self, name, getattr(self.decoder, name))
 
     def graph(self, nodes: Iterable[str], behaviour: Sequence[Node]) -> Graph:

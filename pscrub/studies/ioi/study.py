@@ -69,7 +69,7 @@ def build(subject: nn.Module, data: Dataset, measured: Measured, behaviour: str 
         seed: of the controls.
     """
     found, f = find_ioi_heads(measured), BEHAVIOURS[behaviour]
-    ladder = Ladder(open_decoder(subject, data), found, (ANSWERS, f), seed)
+    ladder = Ladder(open_decoder(subject, data, tell=None), found, (ANSWERS, f), seed)
     return Study(
         "ioi",
         ladder.hypotheses(),

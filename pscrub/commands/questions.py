@@ -3,75 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pscrub.errors import HypothesisError, NothingToTryError, StudyError, close
-from pscrub.studies import load
+from pscrub.commands.studies import AddOptions, add_hypothesis_option, add_study_options, choose_hypotheses
+from pscrub.errors import HypothesisError, NothingToTryError, StudyError
 
 if TYPE_CHECKING:
     from pscrub.estimate.baselines import Baseline
     from pscrub.graph.graph import Graph
-    from pscrub.hypothesis.hypothesis import Hypothesis
     from pscrub.hypothesis.study import Study
-    from pscrub.result.result import StudyResult
     from pscrub.result.table import Table
 
-AddOptions = Callable[[argparse.ArgumentParser], None]
-"""What gives a command's parser its options."""
 Answer = tuple["Table | str", list[str]]
 """A table (or one JSON document, to be printed as it is) and the lines under it."""
-
-
-def add_study_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser what all commands take that are about a study."""
-    parser.add_argument("study", metavar="STUDY", help="a shipped study's name, or a Python file that defines one")
-    parser.add_argument("--seed", type=int, default=0, help="names the draws (default: 0)")
-    parser.add_argument(
-        "-P", action="append", default=[], dest="parameters", metavar="NAME=VALUE", help="a study's parameter"
-    )
-    about = "a column that is a label, where the study does not say (may be given several times)"
-    parser.add_argument("--label", action="append", dest="labels", metavar="COLUMN", help=about)
-
-
-def add_show_options(show: argparse.ArgumentParser) -> None:
-    """Give a parser what `show` takes."""
-    about = (
-        "print in their place what each takes beside one run of the model: operations for each draw, values kept on D"
-    )
-    show.add_argument("--plan", action="store_true", help=about)
-    add_study_options(show)
-
-
-def add_verify_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser what `verify` takes."""
-    from pscrub.questions.verification import DRAWS
-
-    about = f"where exact checks cannot reach (default: {DRAWS:,})"
-    parser.add_argument("--draws", type=int, default=DRAWS, help=about)
-    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
-    add_study_options(parser)
-
-
-def load_study(arguments: argparse.Namespace) -> Study:
-    """The study of the arguments, made with their parameters (and labels); what it prints goes to standard error.
-
-    Raises:
-        StudyError: as `pscrub.studies.load`, and a parameter that is not written name=value.
-    """
-    pairs: dict[str, str] = {}
-    for text in arguments.parameters:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise StudyError(f"-P {text}: expected name=value")
-        pairs[name] = value
-    with redirect_stdout(sys.stderr):
-        study = load(arguments.study, pairs)
-    return study if arguments.labels is None else replace(study, labels=arguments.labels)
 
 
 def check_question(arguments: argparse.Namespace) -> None:
@@ -106,7 +53,7 @@ def _add_adversary_options(parser: argparse.ArgumentParser) -> None:
     about = "share of the rows that confirm what holds in the population; 0 where D is all there is (default: 0.5)"
     parser.add_argument("--held-out", type=float, default=0.5, metavar="SHARE", help=about)
     parser.add_argument("--rows", type=int, default=20, help="lines of the table (default: 20)")
-    _add_hypothesis_option(parser)
+    add_hypothesis_option(parser)
     _add_options(parser)
 
 
@@ -118,13 +65,16 @@ def _add_frontier_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_sharing_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(ask=_sharing)
-    _add_hypothesis_option(parser)
+    add_hypothesis_option(parser)
     _add_options(parser)
 
 
 def _add_ablations_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(ask=_ablations)
-    _add_hypothesis_option(parser)
+    parser.add_argument(
+        "--partner", metavar="COLUMN", help="rows of D: one counterfactual for each row, as a fourth kind"
+    )
+    add_hypothesis_option(parser)
     _add_options(parser)
 
 
@@ -133,7 +83,7 @@ def _add_pessimal_options(parser: argparse.ArgumentParser) -> None:
 
     parser.set_defaults(ask=_pessimal)
     parser.add_argument("--limit", type=int, default=CELLS, metavar="N", help=f"most combinations (default: {CELLS:,})")
-    _add_hypothesis_option(parser)
+    add_hypothesis_option(parser)
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     add_study_options(parser)
 
@@ -153,12 +103,8 @@ def _add_resolution_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offsets", type=int, nargs="?", const=OFFSETS, default=0, metavar="N", help=about)
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the picture there, as SVG")
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
-    _add_hypothesis_option(parser)
+    add_hypothesis_option(parser)
     _add_options(parser)
-
-
-def _add_hypothesis_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--hypothesis", metavar="NAME", help="one of the study's, or the start of its name")
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -189,7 +135,7 @@ def _adversary(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
 
     if arguments.rows < 1:
         raise StudyError(f"rows is {arguments.rows}; expected 1 or more lines of the table; try 20")
-    chosen = _choose(study, arguments.hypothesis)
+    chosen = choose_hypotheses(study, arguments.hypothesis)
     if arguments.at:
         check_nodes([unroll(hypothesis) for hypothesis in chosen], arguments.at)
     for hypothesis in chosen:
@@ -237,7 +183,7 @@ def _resolution(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]
     from pscrub.report.document import dumps
 
     chosen = []
-    for hypothesis in _choose(study, arguments.hypothesis):
+    for hypothesis in choose_hypotheses(study, arguments.hypothesis):
         try:
             find_claim(hypothesis, arguments.claim)
             chosen.append(hypothesis)
@@ -271,7 +217,7 @@ def _resolution(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]
 def _sharing(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
     from pscrub.questions.sharing import sharing_table
 
-    for hypothesis in _choose(study, arguments.hypothesis):
+    for hypothesis in choose_hypotheses(study, arguments.hypothesis):
         found = sharing_table(
             hypothesis, draws=arguments.draws, seed=arguments.seed, level=arguments.level, labels=study.labels
         )
@@ -283,12 +229,13 @@ def _ablations(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
     from pscrub.result.table import Table
 
     baselines: dict[Graph, Baseline] = {}
-    for hypothesis in _choose(study, arguments.hypothesis):
+    for hypothesis in choose_hypotheses(study, arguments.hypothesis):
         try:
             found = compare_ablations(
                 hypothesis,
                 arguments.draws,
                 arguments.seed,
+                partner=arguments.partner,
                 labels=study.labels,
                 randomised=baselines.get(hypothesis.graph),
             )
@@ -302,49 +249,6 @@ def _ablations(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
 def _pessimal(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
     from pscrub.questions.worst import scrub_pessimally
 
-    study = replace(study, hypotheses=_choose(study, arguments.hypothesis))
+    study = replace(study, hypotheses=choose_hypotheses(study, arguments.hypothesis))
     found = scrub_pessimally(study, limit=arguments.limit, seed=arguments.seed)
     yield replace(found.table(), title=study.name), list(found.below)
-
-
-def cost_claims(result: StudyResult, study: Study, draws: int, tell: Callable[[str], None]) -> StudyResult:
-    """The result with what each claim costs; on an interrupt, of the hypotheses done so far.
-
-    Args:
-        result: of `study`.
-        study: what was scrubbed.
-        draws: with each claim alone, and without it.
-        tell: told of each hypothesis whose claims are done.
-    """
-    from pscrub.questions.claims import claim_costs
-
-    done = list(result.results)
-    try:
-        for i, (each, hypothesis) in enumerate(zip(done, study.hypotheses, strict=True)):
-            if each.draws.rounds:  # else nothing can be swapped
-                costs = claim_costs(
-                    hypothesis,
-                    draws=draws,
-                    seed=result.seed,
-                    level=result.level,
-                    labels=study.labels,
-                    device=result.device,
-                    randomised=each.randomised,
-                    known=result.reference.known,
-                )
-                done[i] = replace(each, claims=tuple(cost.as_row() for cost in costs))
-                tell(f"{each.hypothesis}: {len(costs)} claims")
-    except KeyboardInterrupt:
-        return replace(result, results=tuple(done), cut_short=True)
-    return replace(result, results=tuple(done))
-
-
-def _choose(study: Study, name: str | None) -> tuple[Hypothesis, ...]:
-    every = tuple(study.hypotheses)
-    if name is None:
-        return every
-    found = [h for h in every if h.name == name] or [h for h in every if h.name.startswith(name)]
-    if len(found) != 1:
-        known = close(name, [h.name for h in every]) if not found else ": several begin so"
-        raise StudyError(f"study '{study.name}' has no hypothesis '{name}'{known}")
-    return tuple(found)

@@ -1,0 +1,102 @@
+"""Opening a model and saying circuits of it: seconds beside one export, eleven edges, a claim at every head."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from pscrub import Dataset, Hypothesis, circuit, open_decoder, unroll
+from pscrub.graph import trace, trace_all
+from tests.benchmarks.patching import HEADS, LAYERS, gpt2
+from tests.benchmarks.timing import alternate, short, table
+
+ROWS, POSITIONS, FEW = 16, 64, 8
+IOI = """
+logits@END <- 9.9@END 10.0@END
+9.9.q@END  <- 7.3@END 8.6@END
+10.0.q@END <- 7.3@END 8.6@END
+7.3.v@S2   <- 0.1@S2 5.5@S2
+8.6.v@S2   <- 0.1@S2 5.5@S2
+5.5.k@S1+1 <- 4.11@S1+1
+7.3@END 8.6@END : names"""
+
+
+class Logits(nn.Module):
+    """The model's logits of token ids alone: what one calls `torch.export.export` on."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids=input_ids, use_cache=False).logits
+        return logits
+
+
+def report(quick: bool) -> Iterator[str]:
+    """Two tables: what opening takes beside exports made in turn, and what saying and checking circuits takes."""
+    width, vocabulary, repeats = (48, 500, 1) if quick else (768, 50_257, 5)
+    positions = FEW * 2 if quick else POSITIONS
+    model, rows = gpt2(width, vocabulary), torch.arange(ROWS)
+    ids = torch.randint(0, vocabulary, (ROWS, positions), generator=torch.Generator().manual_seed(0))
+    columns = {"input_ids": ids, "good": rows, "bad": rows + 100, "names": rows % 4, "S1": 2 + rows % 3}
+    data = Dataset({**columns, "S2": 9 + rows % 4})
+    alone = Logits(model)
+    batch = ({0: torch.export.Dim("rows", min=2)},)
+
+    def open_and_say() -> None:
+        decoder = open_decoder(model, data, tell=None)
+        circuit("IOI", decoder, IOI, behaviour=decoder.logit_difference("good", "bad"))
+
+    ways: dict[str, Callable[[], object]] = {
+        "`torch.export.export` alone": lambda: torch.export.export(
+            alone, (ids[:5],), dynamic_shapes=batch, strict=False
+        ),
+        "`trace` with no cut": lambda: trace(alone, data, cuts={}, inputs=["input_ids"], output="logits"),
+        "`trace_all`": lambda: trace_all(alone, data, inputs=["input_ids"]),
+        "`open_decoder`": lambda: open_decoder(model, data, tell=None),
+        "`open_decoder` and `circuit`, eleven edges": open_and_say,
+    }
+    times = {name: each.wall for name, each in alternate(ways, repeats).items()}
+    first, *_, last = times
+    lines = [(name, short(wall), short(wall / times[first]), short(times[last] / wall)) for name, wall in times.items()]
+    yield (
+        f"### Circuits\n\nGPT-2 of {LAYERS} layers of {HEADS} heads, width {width}, {vocabulary:,} tokens, "
+        f"random weights, {ROWS} rows of {positions} positions; medians of {repeats}, in turn.\n\n"
+        + table(("", "s", "of the first", "the last is so many of it"), lines)
+    )
+    decoder = open_decoder(model, data, tell=None)
+    loss = decoder.logit_difference("good", "bad")
+    every = " ".join(f"{layer}.{head}@*" for layer in range(LAYERS) for head in range(HEADS))
+    texts = {
+        "eleven edges": IOI,
+        "a claim at every head and position": f"logits <- {every} \n {every} : names",
+    }
+    yield table(
+        ("", "claims", "sites", "`circuit`, s", "faults looked for, s", "unrolled, s", "f held against the model's, s"),
+        [(name, *_measure(lambda text=text: circuit("said", decoder, text, behaviour=loss), repeats))
+         for name, text in texts.items()],
+    )  # fmt: skip
+
+
+def _measure(say: Callable[[], Hypothesis], repeats: int) -> tuple[str, ...]:
+    """Claims, sites, and seconds: medians over hypotheses made anew, as one keeps what was checked."""
+    found = []
+    for _ in range(repeats):
+        marks = [time.perf_counter()]
+        h = say()
+        marks.append(time.perf_counter())
+        h.check(rewrites=False)
+        marks.append(time.perf_counter())
+        tree = unroll(h)
+        marks.append(time.perf_counter())
+        h.check()
+        marks.append(time.perf_counter())
+        found.append([after - before for before, after in itertools.pairwise(marks)])
+    seconds = (short(statistics.median(each)) for each in zip(*found, strict=True))
+    return f"{len(h.claims):,}", f"{len(tree.sites):,}", *seconds

@@ -28,6 +28,7 @@ SHIPPED = {
     "ioi": "ioi.study",
     "compiled": "compiled.study",
     "max_of_k": "max_of_k.study",
+    "curves": "curves.study",
     "ablation_ring": "worked.ablation_ring",
     "ablation_mean": "worked.ablation_mean",
     "ablation_backup": "worked.ablation_backup",
@@ -39,7 +40,7 @@ SHIPPED = {
     "real_values": "worked.real_values",
 }
 """Name of each shipped study -> its module below this one."""
-EXTRAS = {"ioi": "smollm2"}
+EXTRAS = {"ioi": "smollm2", "curves": "curves"}
 """Name of each study that does not run without more -> the extra that brings its model."""
 
 

@@ -74,7 +74,7 @@ format: .venv/.stamp-test
 
 .venv/.stamp-test: $(SOURCES) | .venv/bin/pip
 	@echo 'installing into .venv: a few minutes the first time'
-	.venv/bin/python $(INSTALL) --editable '.[test,conic]'
+	.venv/bin/python $(INSTALL) --editable '.[test,conic,ray]'
 	@touch .venv/.stamp $@
 
 # rust-circuit asks for any torch at all: the constraints keep it at the one that is tried here.

@@ -11,13 +11,20 @@ from pscrub.commands.studies import add_study_options
 
 def add_run_options(run: argparse.ArgumentParser) -> None:
     """Give a parser what `run` takes."""
+    from pscrub.result.crews import TRIES
+
     add_drawing_options(run)
     about = "keep each round of draws there, go on with what is kept, and write report.html, result.nc, result.json"
     run.add_argument("--out", type=Path, metavar="DIR", help=about)
     about = "start over, in DIR-2 if DIR is there, and so on"
     run.add_argument("--fresh", action="store_true", help=about)
-    about = "draw rounds in N processes, which share the folder (default: 1)"
-    run.add_argument("--workers", type=int, default=1, metavar="N", help=about)
+    about = (
+        "who draws rounds: N processes that share the folder, or threads:N, processes:N, ray, ray://HOST:PORT, which "
+        "this one gives them to (default: 1)"
+    )
+    run.add_argument("--workers", default="1", metavar="N", help=about)
+    about = f"how often a round is tried whose worker dies, or in which the model's code raises (default: {TRIES})"
+    run.add_argument("--tries", type=int, default=TRIES, metavar="N", help=about)
     run.add_argument("--helps", help=argparse.SUPPRESS)  # what such a process is told: of whom, and where
     run.add_argument("--shard", metavar="I/N", help="draw only the I-th of N parts of the rounds")
     about = "move damaged files aside, into DIR/damaged, and make them again"

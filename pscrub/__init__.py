@@ -2,7 +2,8 @@
 
 The folders are the method's steps, in this order: `data`, `graph`, `hypothesis`, `law`, `evaluate`, `estimate` and
 `result`; `scrub` is the algorithm, `questions` what more can be asked, `report` what is shown, `studies` the worked
-examples. Each is loaded when it is first touched, so that a command which needs no model does not wait for torch.
+examples, `sweeps` runs of many points. Each is loaded when it is first touched, so that a command which needs no model
+does not wait for torch.
 """
 
 import importlib
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from pscrub.law import Datum, program
     from pscrub.result import ScrubResult, StudyResult, Workers, merge
     from pscrub.scrub import scrub
+    from pscrub.sweeps import SweepResult, sweep
 
 _HOMES = {
     "commands": (),
@@ -80,6 +82,7 @@ _HOMES = {
     "result": ("ScrubResult", "StudyResult", "Workers", "merge"),
     "scrub": ("scrub",),
     "studies": (),
+    "sweeps": ("SweepResult", "sweep"),
 }
 """Each stage, and its names that stand here too."""
 
@@ -104,6 +107,7 @@ __all__ = [
     "Study",
     "StudyError",
     "StudyResult",
+    "SweepResult",
     "TraceError",
     "Tree",
     "Workers",
@@ -119,6 +123,7 @@ __all__ = [
     "replace",
     "scrub",
     "split",
+    "sweep",
     "trace",
     "unroll",
     "with_estimate",

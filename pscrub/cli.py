@@ -26,6 +26,7 @@ from pscrub.commands.questions import QUESTIONS, check_question
 from pscrub.commands.running import run_study
 from pscrub.commands.showing import print_table
 from pscrub.commands.studies import AddOptions, add_show_options, add_verify_options, load_study
+from pscrub.commands.sweeping import add_sweep_options, run_sweep
 from pscrub.errors import PscrubError, StudyError
 from pscrub.progress import interrupts_kept
 from pscrub.studies import shipped
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0; 1 if a check of `verify` failed; 2 after a line about bad input, or about rounds that failed
-    and are missing; 130, 143 if interrupted.
+    """The exit status: 0; 1 if a check of `verify` or a point of `sweep` failed; 130, 143 if interrupted; 2 after a
+    line about bad input, or about rounds that failed and are missing.
     """
     with interrupts_kept() as interrupts:
         try:
@@ -146,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Command)
     for name, command, summary, add_options in (
         ("run", run_study, "scrub a study's hypotheses and print their losses recovered", add_run_options),
+        ("sweep", run_sweep, "scrub hypotheses at many parameters and seeds, in one folder", add_sweep_options),
         ("status", show_status, "how far a folder that runs are drawing into has come", add_status_options),
         ("merge", merge_folders, "one folder out of several whose rounds were drawn apart", add_merge_options),
         ("report", report_folder, "write report.html anew from what is kept in a folder", add_report_options),

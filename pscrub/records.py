@@ -116,6 +116,57 @@ def read_record(path: Path, classes: Mapping[str, Callable[..., Any]]) -> Any:
         raise StudyError(f"'{path}' is not of the form that version {version} has: {error}") from error
 
 
+def write_sealed(content: Any, path: Path, form: tuple[str, int], through: Path) -> None:
+    """Write plain values as JSON that bears a seal, the SHA-256 of what it holds: whole or not at all.
+
+    Args:
+        content: of numbers, texts, None, lists and dictionaries by text.
+        path: of the file.
+        form: its name and version.
+        through: the folder in which it is written, as `write_whole` takes it.
+
+    Raises:
+        StudyError: it cannot be written.
+    """
+    sealed = {"format": form[0], "version": form[1], "seal": _seal_of(content), form[0].split()[-1]: content}
+    try:
+        write_whole(path, lambda file: file.write(json.dumps(sealed, indent=1).encode()), through)
+    except OSError as error:
+        raise StudyError(f"cannot write to '{path.parent}', for {path.name}: {error.strerror or error}") from error
+
+
+def read_sealed(path: Path, form: tuple[str, int]) -> Any:
+    """What `write_sealed` wrote; tuples were made lists.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedError: it is not as it was written.
+        StudyError: it is of another version.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        version, content, seal = found["version"], found[form[0].split()[-1]], found["seal"]
+        right = found["format"] == form[0] and (version != form[1] or seal == _seal_of(content))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DamagedError(f"'{path}' is damaged: {type(error).__name__}: {error}") from error
+    if not right:
+        raise DamagedError(f"'{path}' is damaged: it does not say what its seal is of")
+    if version != form[1]:
+        raise StudyError(f"'{path}' is of version {version}; this pscrub reads version {form[1]}")
+    return content
+
+
+def _seal_of(content: Any) -> str:
+    return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def as_tuples(value: Any) -> Any:
+    """The value, its lists made tuples, as JSON knows none."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
+
+
 def _seal(file: IO[bytes]) -> None:
     """Put the digits where zeros stand for them."""
     file.seek(0)

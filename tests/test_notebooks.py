@@ -8,9 +8,11 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from pscrub.studies import EXTRAS
-from pscrub.studies.smollm2 import INSTALL, is_smollm2_there
+from pscrub.studies import EXTRAS, smollm2
+from pscrub.studies.curves import model as hed
 
+EXTRA = {"smollm2": (smollm2.is_smollm2_there, smollm2.INSTALL), "curves": (hed.is_hed_there, hed.INSTALL)}
+"""Name of an extra -> whether it is there, and how to install it."""
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 each_notebook = pytest.mark.parametrize("source", SOURCES, ids=[source.stem for source in SOURCES])
@@ -23,8 +25,10 @@ def test_there_are_notebooks() -> None:
 @each_notebook
 def test_the_source_runs(source: Path) -> None:
     """As a script, with no screen; its assertions on the numbers are its last cell."""
-    if source.stem in EXTRAS and not is_smollm2_there():
-        pytest.skip(INSTALL)
+    if source.stem in EXTRAS:
+        is_there, install = EXTRA[EXTRAS[source.stem]]
+        if not is_there():
+            pytest.skip(install)
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     env = {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": paths}
     done = subprocess.run([sys.executable, source.name], cwd=source.parent, env=env, capture_output=True, text=True)

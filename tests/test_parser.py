@@ -49,8 +49,10 @@ def test_help_lists_the_commands_and_each_ones_options(capsys: pytest.CaptureFix
 
 OPTIONS = {
     "run": "--draws --until-width --interval --bounds --donors --data-uncertainty --clusters --device --out "
-    "--fresh --workers --shard --without-damaged --after --by --claims --draws-only --measures --json --label --seed "
-    "-P",
+    "--fresh --workers --shard --tries --without-damaged --after --by --claims --draws-only --measures --json --label "
+    "--seed -P",
+    "sweep": "--out --seeds --hypothesis --together --label --draws --until-width --draws-only --interval --bounds "
+    "--donors --data-uncertainty --clusters --device --workers --shard --without-damaged -P",
     "status": "--watch",
     "merge": "--out --without-damaged",
     "report": "--without-damaged",

@@ -69,6 +69,8 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     yield "run induction", ["run", "induction", *some, "--out", "OUT"]
     yield "run compiled", ["run", "compiled", "--draws", "64", "--measures", "--out", "OUT"]
     yield "run max_of_k", ["run", "max_of_k", "--draws", "64", "--measures", "--out", "OUT"]
+    untrained = ["-P", "model=untrained", "-P", "repeats=2", "-P", "oriented=0.3"]  # what needs no extra
+    yield "run curves", ["run", "curves", *untrained, "--draws", "64", "--measures", "--out", "OUT"]
     yield "until brackets", ["run", "brackets", *few, "--until-width", "5", "--json"]
     yield "verify brackets", ["verify", "brackets", "-P", "rows=300", "--draws", "100", "--json"]
     yield "sharing brackets", ["sharing", "brackets", "-P", "rows=300", "--hypothesis", "1a", "--draws", "64"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pscrub.commands.costs import cost_claims
 from pscrub.commands.showing import Bar, find_device, print_table, write_files
-from pscrub.commands.studies import load_study
+from pscrub.commands.studies import load_study, read_shard
 from pscrub.errors import GraphError, RoundError, StudyError
 
 if TYPE_CHECKING:
@@ -37,8 +36,10 @@ def run_study(arguments: argparse.Namespace, interrupts: Interrupts) -> int:
     from pscrub.report import document as report
     from pscrub.report import tables
     from pscrub.report.measured import measures
+    from pscrub.result.pools import read_workers
 
     device, errors, shard = find_device(arguments.device), Console(stderr=True), _read_shard(arguments)
+    read_workers(arguments.workers)
     if arguments.helps is not None:
         return _help(arguments, device, shard, interrupts)
     with _open_folder(arguments, shard) as folder:
@@ -96,19 +97,18 @@ def _help(
 
 @contextmanager
 def _helped(arguments: argparse.Namespace, folder: RunFolder | None, errors: Console) -> Iterator[None]:
-    """Within it `--workers` processes, this one among them, draw rounds once it is known that there are any."""
+    """Within it N processes of `--workers N`, this one among them, draw rounds once it is known that there are any."""
     from pscrub.workers import Helpers, share_threads
 
-    if arguments.workers < 1:
-        raise StudyError(f"--workers {arguments.workers}; expected 1 or more processes")
-    if folder is None or arguments.workers == 1:
+    count = int(arguments.workers) if arguments.workers.isdigit() else 1
+    if folder is None or count == 1:
         yield
         return
-    with share_threads(arguments.workers) as threads:
+    with share_threads(count) as threads:
         start = "import sys; from pscrub.cli import main; sys.exit(main(sys.argv[1:]))"
         command = [sys.executable, "-c", start, *arguments.argv, "--helps", f"{os.getpid()}:{folder.path}"]
         say = partial(errors.print, highlight=False, markup=False, soft_wrap=True)
-        helpers = Helpers(command, arguments.workers - 1, threads, say)
+        helpers = Helpers(command, count - 1, threads, say)
         folder.work, folder.is_helped = helpers.start, helpers.tend
         try:
             yield
@@ -132,6 +132,8 @@ def _scrub(
 ) -> tuple[StudyResult, RoundError | None]:
     """The result, and what is to be said of rounds that failed."""
     from pscrub.result.adding import add_up
+    from pscrub.result.crews import Workers
+    from pscrub.result.pools import read_workers
     from pscrub.result.result import StudyResult
     from pscrub.scrub import scrub
 
@@ -144,6 +146,7 @@ def _scrub(
     if folder is not None:
         folder.progress = progress
     failed: RoundError | None = None
+    made = read_workers(arguments.workers, device.type == "cuda")
     try:
         result = scrub(
             study,
@@ -161,6 +164,7 @@ def _scrub(
             each=bar.each,
             after=None if arguments.after is None else StudyResult.load(arguments.after),
             out=folder,
+            workers=Workers(None if isinstance(made, int) else made, tries=arguments.tries),
         )
     except RoundError as error:
         result, failed = error.result, error
@@ -182,7 +186,7 @@ def _open_folder(
     path: Path | None = arguments.out
     if path is None:
         asked = [f"--{name.replace('_', '-')}" for name in _OF_FOLDERS if getattr(arguments, name)]
-        asked += ["--workers"] * (arguments.workers > 1)
+        asked += [f"--workers {arguments.workers}"] * (arguments.workers.isdigit() and arguments.workers != "1")
         if asked:
             raise StudyError(f"{', '.join(asked)} without --out; expected the folder that keeps the rounds")
         return nullcontext(None)
@@ -196,14 +200,10 @@ _OF_FOLDERS = ("fresh", "shard", "without_damaged")
 
 
 def _read_shard(arguments: argparse.Namespace) -> tuple[int, int] | None:
-    if arguments.shard is None:
-        return None
-    found = re.fullmatch(r"(\d+)/(\d+)", arguments.shard)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise StudyError(f"--shard {arguments.shard}: expected i/n with i from 1 to n, as 3/7")
-    if arguments.draws is None:
+    shard = read_shard(arguments.shard)
+    if shard is not None and arguments.draws is None:
         raise StudyError(
             "--shard without --draws; how many draws a width takes shows only when rounds of all shards are there; "
             "give --draws, or let processes share one folder without --shard"
         )
-    return int(found[1]), int(found[2])
+    return shard

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -86,3 +87,17 @@ def choose_hypotheses(study: Study, name: str | None) -> tuple[Hypothesis, ...]:
         known = close(name, [h.name for h in every]) if not found else ": several begin so"
         raise StudyError(f"study '{study.name}' has no hypothesis '{name}'{known}")
     return tuple(found)
+
+
+def read_shard(text: str | None) -> tuple[int, int] | None:
+    """(i, n) of a text as "3/7"; None of none.
+
+    Raises:
+        StudyError: it is of another form.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise StudyError(f"--shard {text}: expected i/n with i from 1 to n, as 3/7")
+    return int(found[1]), int(found[2])

@@ -12,6 +12,7 @@ from torch import Tensor
 from pscrub.errors import NodeError, reword
 from pscrub.evaluate.code import Instruction
 from pscrub.evaluate.compute import Kept
+from pscrub.evaluate.joined import Gather
 from pscrub.evaluate.plan import Kind
 from pscrub.graph.graph import Node, call_of
 from pscrub.progress import Progress, quiet
@@ -29,6 +30,7 @@ class Compiled:
         made: of what is watched, by name, the numbers as it is made for the draws.
         own: the same on the root's datum.
         read: number of a value that is read -> its values [N, ...] on D, and the path of its datum.
+        gathers: number of what is put together of many such -> how it is read.
         fixed: number of a parameter, or of the device -> it itself.
         nodes: number -> the node whose function makes it, where it is a node's own.
         root: the root's path.
@@ -42,6 +44,7 @@ class Compiled:
     made: Mapping[str, int]
     own: Mapping[str, int]
     read: Mapping[int, tuple[Tensor, str]]
+    gathers: Mapping[int, Gather]
     fixed: Mapping[int, Any]
     nodes: Mapping[int, Node]
     root: str
@@ -60,7 +63,7 @@ class Compiled:
             size: draws that are evaluated at a time.
         """
         owners, values = kept.values.graph.owners, kept.values
-        read, fixed = dict[int, tuple[Tensor, str]](), dict[int, Any]()
+        read, gathers, fixed = dict[int, tuple[Tensor, str]](), dict[int, Gather](), dict[int, Any]()
         for n in (each.number for each in code if each.fn is None):
             match values[n].kind:
                 case Kind.CONSTANT:
@@ -69,9 +72,11 @@ class Compiled:
                     fixed[n] = kept.device
                 case Kind.PURE:
                     read[n] = kept.source(values[n].args[0]), values[n].of
+                case Kind.MIXED:
+                    gathers[n] = kept.joined.gather(n)
         nodes = {each.number: owners[id(each.fn)] for each in code if id(each.fn) in owners}
         name, root = names
-        return cls(name, code, asked.f, asked.made, asked.own, read, fixed, nodes, root, size, kept.device)
+        return cls(name, code, asked.f, asked.made, asked.own, read, gathers, fixed, nodes, root, size, kept.device)
 
     def evaluate(self, data: Mapping[str, Tensor], watch: Any = None, progress: Progress = quiet) -> Tensor:
         """float64 [draws]: f on scrubbed inputs.
@@ -117,6 +122,8 @@ class Compiled:
                 elif n in self.read:
                     whole, path = self.read[n]
                     known[n] = whole.index_select(0, data[path])
+                elif n in self.gathers:
+                    known[n] = self.gathers[n](data)
                 else:
                     known[n] = self.fixed.get(n, rows)  # the number of rows where it is neither
                 for dead in each.dead:

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pscrub.data.dataset import Dataset
 from pscrub.evaluate.code import Instruction, last_readers, order_with_reads
+from pscrub.evaluate.joined import Joined
 from pscrub.evaluate.keep import choose_to_keep
 from pscrub.evaluate.narrow import Narrowing
 from pscrub.evaluate.plan import ROWLESS, Kind, Plan, Values
@@ -60,6 +61,7 @@ class Kept:
         self.values, self.data, self.device, self.memory = values, data, device, memory
         self.columns = {name: data[name].to(device) for name in values.graph.inputs}
         self.held: dict[int, Tensor] = {}
+        self.joined = Joined(values)
         self._row_bytes: dict[int, int] = {}
         self._shapes: dict[int, Sequence[int]] = {}
         self._passed_over: set[int] = set()
@@ -95,9 +97,8 @@ class Kept:
             return rows, {n: found[n] for n in chosen}, [fold.work(rows, found) for fold in folds]
 
         for rows, found, done in side_by_side(work, range(0, n_rows, size), self.device):
+            made = made or self.joined.rooms(found, n_rows)
             for n, value in found.items():
-                if n not in made:
-                    made[n] = value.new_empty((n_rows, *value.shape[1:]))
                 made[n][rows] = value
             for fold, each in zip(folds, done, strict=True):
                 fold.take(each)
@@ -167,11 +168,14 @@ class Kept:
         if any(n not in self._row_bytes for n in alike):
             rows = dict.fromkeys(plan.datum, torch.arange(min(2, self.data.n)))
             self._try(code, roots, lambda each: self.on_draws(each, rows), min(2, self.data.n))
-        return code
+        together = self.joined.gathered(each.number for each in code)
+        return self.code(roots, together) if together else code
 
     def on_draws(self, number: int, data: Mapping[str, Tensor]) -> Tensor:
-        """The value [draws, ...] of a pure value that is a column or kept, at the rows of its datum."""
+        """The value [draws, ...] of what is a column or kept, at the rows of its datum; or of many such (`joined`)."""
         value = self.values[number]
+        if value.kind is Kind.MIXED:
+            return self.joined.gather(number)(data)
         return self.at(value.args[0], data[value.of])
 
     def at(self, number: int, rows: Tensor) -> Tensor:

@@ -114,8 +114,9 @@ def _donors(partition: Partition) -> float:
 
 
 def _inputs(tree: Tree, data: Mapping[str, Tensor], draw: int) -> dict[str, tuple[int, dict[str, str]]]:
-    paths = dict.fromkeys((tree.root, *tree.leaves))
-    return {path: (int(data[path][draw]), _texts(tree.hypothesis.data.row(int(data[path][draw])))) for path in paths}
+    rows = {path: int(data[path][draw]) for path in (tree.root, *tree.leaves)}
+    texts = {row: _texts(tree.hypothesis.data.row(row)) for row in dict.fromkeys(rows.values())}
+    return {path: (row, texts[row]) for path, row in rows.items()}
 
 
 def _texts(row: Mapping[str, Any]) -> dict[str, str]:
@@ -124,8 +125,14 @@ def _texts(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
+    """A value as text, as far as it is shown: of an image the first few entries are written, not thousands."""
     if isinstance(value, list):
-        return "[" + ", ".join(_text(each) for each in value[:LONGEST]) + "]"
+        text = "["
+        for place, each in enumerate(value):
+            text += ", " * (place > 0) + _text(each)
+            if len(text) > LONGEST:
+                return text
+        return text + "]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

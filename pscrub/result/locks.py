@@ -18,7 +18,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,8 @@ LEASE = 180.0
 """Seconds for which a lock of another host has not been touched after which it is given up."""
 TOUCH = 15.0
 """Seconds between touches."""
+SOON = 0.05
+"""Seconds between tries to take a lock that is held for a moment only."""
 OWNER = ".owner"
 """What names of owners' files end in."""
 
@@ -107,6 +110,7 @@ class Locks:
         self.folder, self.helps, self._held = folder, helps, dict[str, int]()
         self._seen: dict[Path, tuple[int, float]] = {}
         self._own = self._begin()
+        self.came_ns = self._own.stat().st_mtime_ns  # by the clock of the file system
         self._over = threading.Event()
         threading.Thread(target=self._touch, name="pscrub locks", daemon=True).start()
 
@@ -153,6 +157,20 @@ class Locks:
         """Give a lock back, and what it was taken over from."""
         for number in range(self._held.pop(name) + 1):
             self._path(name, number).unlink(missing_ok=True)
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Within it the lock is ours, once those who have it gave it back.
+
+        Args:
+            name: of what is locked.
+        """
+        while not self.take(name):
+            time.sleep(SOON)
+        try:
+            yield
+        finally:
+            self.release(name)
 
     def is_taken_over(self, name: str) -> bool:
         """Whether a lock that is ours was another's, who ended."""

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pscrub.errors import DamagedError, StudyError
+from pscrub.errors import StudyError
 from pscrub.estimate.estimate import Interval
 from pscrub.estimate.stopping import Stop
 from pscrub.hypothesis.tree import Tree
-from pscrub.records import write_whole
+from pscrub.records import as_tuples, read_sealed, write_sealed
 from pscrub.result.model import ModelHash
-from pscrub.result.provenance import data_hash, law_hash, versions
+from pscrub.result.provenance import data_hash, law_hash, name_python, versions
 
 FORMAT = "pscrub run"
 VERSION = 1
@@ -125,7 +123,7 @@ class Manifest:
             study=study,
             seed=seed,
             data=data_hash(trees[0].hypothesis.data),
-            python="{} {}.{}".format(platform.python_implementation(), *platform.python_version_tuple()[:2]),
+            python=name_python(),
             models=tuple((each.weights, each.code) for each in models),
             hypotheses=tuple((t.hypothesis.name, law_hash(t), number[id(t.hypothesis.graph)]) for t in trees),
             asked=asked,
@@ -212,12 +210,7 @@ class Manifest:
         Raises:
             StudyError: it cannot be written.
         """
-        content = asdict(self)
-        sealed = {"format": FORMAT, "version": VERSION, "seal": _seal_of(content), "run": content}
-        try:
-            write_whole(folder / NAME, lambda file: file.write(json.dumps(sealed, indent=1).encode()), through)
-        except OSError as error:
-            raise StudyError(f"cannot write to '{folder}', for {NAME}: {error.strerror or error}") from error
+        write_sealed(asdict(self), folder / NAME, (FORMAT, VERSION), through)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -227,21 +220,12 @@ class Manifest:
             DamagedError: it is not as it was written.
             StudyError: there is none, or one of another version.
         """
-        path = folder / NAME
         try:
-            found = json.loads(path.read_bytes())
-            version, content, seal = found["version"], found["run"], found["seal"]
-            right = found["format"] == FORMAT and (version != VERSION or seal == _seal_of(content))
+            content = read_sealed(folder / NAME, (FORMAT, VERSION))
         except FileNotFoundError as error:
             raise StudyError(f"no run in '{folder}': it has no {NAME}") from error
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise DamagedError(f"'{path}' is damaged: {type(error).__name__}: {error}") from error
-        if not right:
-            raise DamagedError(f"'{path}' is damaged: it does not say what its seal is of")
-        if version != VERSION:
-            raise StudyError(f"'{path}' is of version {version}; this pscrub reads version {VERSION}")
-        content = {name: _as_tuples(value) for name, value in content.items()}
-        content["asked"] = Asked(**{name: _as_tuples(value) for name, value in content["asked"].items()})
+        content = {name: as_tuples(value) for name, value in content.items()}
+        content["asked"] = Asked(**{name: as_tuples(value) for name, value in content["asked"].items()})
         return cls(**{each.name: content[each.name] for each in fields(cls)})
 
 
@@ -262,11 +246,3 @@ def _say(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(value) or "none"
     return repr(value) if isinstance(value, str) else str(value)
-
-
-def _as_tuples(value: Any) -> Any:
-    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
-
-
-def _seal_of(content: Any) -> str:
-    return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

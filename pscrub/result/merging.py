@@ -34,7 +34,8 @@ def merge(a: StudyResult, b: StudyResult) -> StudyResult:
 
     Args:
         a: one result.
-        b: another, on equal data, with equal laws for hypotheses of equal names. Those of only one are kept.
+        b: another, on equal data, with equal laws for hypotheses of equal names. Those of only one are kept; if there
+            are no others, f on D has to be the same in both.
 
     Raises:
         StudyError: with everything that shows that the two are not of one study (other data, laws, baselines or
@@ -45,8 +46,8 @@ def merge(a: StudyResult, b: StudyResult) -> StudyResult:
     faults = tell_labels_apart(a, b)
     if a.reference.data_hash != b.reference.data_hash:
         faults.append(f"the results are on different data: {a.reference.data_hash} and {b.reference.data_hash}")
-    if not shared:
-        faults.append("the results have no hypothesis in common")
+    if not shared and not _same_f(a, b):
+        faults.append("the results have no hypothesis in common, and f on D is another in each")
     for one, other in shared:
         faults += tell_apart(one, other.law_hash, Baselines(other.model, other.randomised), other.draws.donors)
     if faults:
@@ -137,6 +138,12 @@ def check_one_baseline(on_data: OnData, against: Baselines, found: StudyResult) 
         f"({found.labelled}): off D, where outputs meet other rows' labels, they differ. Make one graph of the other "
         "by a rewrite (`replace`), whose E_randomised is that of the graph that was begun with, or give its value"
     )
+
+
+def _same_f(a: StudyResult, b: StudyResult) -> bool:
+    one, other = a.reference.losses, b.reference.losses
+    scale = TOLERANCE * max(1.0, float(one.abs().nan_to_num(0, 0, 0).max())) if one.numel() else TOLERANCE
+    return one.shape == other.shape and torch.allclose(one, other, TOLERANCE, scale, equal_nan=True)
 
 
 def _merge(one: ScrubResult, other: ScrubResult, study: StudyResult) -> ScrubResult:

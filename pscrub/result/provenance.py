@@ -51,6 +51,11 @@ def versions() -> Mapping[str, str]:
     return {"pscrub": version("pscrub"), "python": platform.python_version()} | libraries
 
 
+def name_python() -> str:
+    """The Python that runs this, as far as bytecode depends on it."""
+    return "{} {}.{}".format(platform.python_implementation(), *platform.python_version_tuple()[:2])
+
+
 def bytes_of(array: Any) -> bytes:
     """The bytes of a dense tensor on the CPU, or of an array, row by row."""
     if isinstance(array, Tensor):

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +28,6 @@ from pscrub.result.manifest import Manifest
 from pscrub.result.merging import TOLERANCE, tell_baselines_apart
 from pscrub.result.offering import Place, Shared, name_lock
 from pscrub.result.result import StudyResult
-from pscrub.result.taking import PAUSE
 
 
 class RunFolder(RunFiles):
@@ -109,15 +107,6 @@ class RunFolder(RunFiles):
         """Where files on their way to workers are."""
         return self.working
 
-    @contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
-        while not self.locks.take(name):
-            time.sleep(PAUSE / 4)
-        try:
-            yield
-        finally:
-            self.locks.release(name)
-
     def open(self, manifest: Callable[[], Manifest]) -> None:
         """Begin a run there, or go on with the one that is there; finished rounds are read.
 
@@ -128,7 +117,7 @@ class RunFolder(RunFiles):
         mine = manifest()
         after = self._name_earlier()
         mine = replace(mine, after=after)
-        with self._alone(manifests.NAME):
+        with self.locks.alone(manifests.NAME):
             there = self._read_manifest()
             if there is not None:
                 if faults := [*there.tell_apart(mine), *_tell_left_out(there, mine)]:
@@ -238,7 +227,7 @@ class RunFolder(RunFiles):
             StudyError: f on D is another.
         """
         path = self.path / STUDY
-        with self._alone("study"):
+        with self.locks.alone("study"):
             if not path.exists():
                 write_record(found, path, self.working)
                 return found
@@ -270,7 +259,7 @@ class RunFolder(RunFiles):
             made = replace(made, model=there.model, randomised=there.randomised)
         folder = self.folder_of(name)
         folder.mkdir(parents=True, exist_ok=True)
-        with self._alone(f"{folder.name}-begun"):
+        with self.locks.alone(f"{folder.name}-begun"):
             now = self.begun(name)
             if now is not None and now.asked == asked:
                 return now

@@ -73,11 +73,11 @@ class Status:
         done, owed = sum(each.state == "done" for each in self.standings), sum(each.owed for each in self.standings)
         lines = [f"{done} of {len(self.standings)} hypotheses done; {owed:,} draws to be made, as far as is known."]
         for owner in self.at_work:
-            lines.append(f"At work: {owner}, for {_say_time(time.time() - owner.came)}.")
+            lines.append(f"At work: {owner}, for {say_time(time.time() - owner.came)}.")
         if not self.at_work and not self.is_done:
             lines.append("Nobody is at work: the command that made the folder goes on with it.")
         if self.speed is not None:
-            lines.append(f"{self.speed:,.0f} draws a second; {_say_time(owed / self.speed)} left for what is known.")
+            lines.append(f"{self.speed:,.0f} draws a second; {say_time(owed / self.speed)} left for what is known.")
         return lines + [f"Left out: {fault}" for fault in self.damaged]
 
 
@@ -127,6 +127,7 @@ def _find_speed(files: RunFiles, since: float) -> float | None:
     return sum(size for _, size in recent[1:]) / (recent[-1][0] - recent[0][0])
 
 
-def _say_time(seconds: float) -> str:
+def say_time(seconds: float) -> str:
+    """A time in words: seconds, minutes or hours."""
     minutes, hours = seconds / 60, seconds / 3600
     return f"{seconds:.0f} s" if seconds < 100 else f"{minutes:.0f} min" if minutes < 100 else f"{hours:.1f} h"

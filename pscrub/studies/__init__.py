@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from pscrub.errors import PscrubError, StudyError, close
 if TYPE_CHECKING:
     from pscrub.hypothesis.study import Study
 
-__all__ = ["EXTRAS", "SHIPPED", "load", "shipped"]
+__all__ = ["EXTRAS", "SHIPPED", "load", "read_arguments", "shipped"]
 
 SHIPPED = {
     "brackets": "brackets.study",
@@ -28,6 +28,7 @@ SHIPPED = {
     "ioi": "ioi.study",
     "compiled": "compiled.study",
     "max_of_k": "max_of_k.study",
+    "curves": "curves.study",
     "ablation_ring": "worked.ablation_ring",
     "ablation_mean": "worked.ablation_mean",
     "ablation_backup": "worked.ablation_backup",
@@ -39,7 +40,7 @@ SHIPPED = {
     "real_values": "worked.real_values",
 }
 """Name of each shipped study -> its module below this one."""
-EXTRAS = {"ioi": "smollm2"}
+EXTRAS = {"ioi": "smollm2", "curves": "curves"}
 """Name of each study that does not run without more -> the extra that brings its model."""
 
 
@@ -55,6 +56,9 @@ def _first_line(file: Path) -> str:
 def load(name: str, parameters: Mapping[str, str] | None = None) -> Study:
     """The study of that name, or the one that a Python file's function `study` returns.
 
+    It is built with one thread of torch: what is multiplied on the way comes to the same on every machine, weights and
+    their hash too.
+
     Args:
         name: a shipped study, or a path that ends in .py.
         parameters: texts for the parameters of `study`, made into the type of the parameter's annotation
@@ -67,17 +71,14 @@ def load(name: str, parameters: Mapping[str, str] | None = None) -> Study:
             that its parameter cannot hold.
     """
     from pscrub.hypothesis.study import Study
+    from pscrub.workers import threads_set
 
-    if name in SHIPPED:
-        module = importlib.import_module(f"pscrub.studies.{SHIPPED[name]}")
-    else:
-        module = _from_file(name)
-    build = getattr(module, "study", None)
-    if not callable(build):
-        raise StudyError(f"'{name}' defines no function study(); expected one that returns a pscrub.Study")
+    with threads_set(1):
+        build = _find(name)
     arguments = _arguments(name, build, parameters or {})
     try:
-        study = build(**arguments)
+        with threads_set(1):
+            study = build(**arguments)
     except PscrubError as error:
         raise StudyError(f"study '{name}'{_line(error, name)}: {fault}" for fault in error.faults) from error
     except FileNotFoundError as error:
@@ -87,6 +88,31 @@ def load(name: str, parameters: Mapping[str, str] | None = None) -> Study:
     if not isinstance(study, Study):
         raise StudyError(f"study() of '{name}' returned {type(study).__name__}; expected a pscrub.Study")
     return study
+
+
+def read_arguments(name: str, every: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """What `load` would call the study's function with, for each of several choices of parameters.
+
+    Args:
+        name: a shipped study, or a path that ends in .py.
+        every: texts by name, for each choice.
+
+    Raises:
+        StudyError: as `load`, but for what the function itself does.
+    """
+    build = _find(name)
+    return [_arguments(name, build, parameters) for parameters in every]
+
+
+def _find(name: str) -> Callable[..., Any]:
+    if name in SHIPPED:
+        module = importlib.import_module(f"pscrub.studies.{SHIPPED[name]}")
+    else:
+        module = _from_file(name)
+    build: Callable[..., Any] | None = getattr(module, "study", None)
+    if not callable(build):
+        raise StudyError(f"'{name}' defines no function study(); expected one that returns a pscrub.Study")
+    return build
 
 
 def _from_file(name: str) -> types.ModuleType:

@@ -19,7 +19,7 @@ from pscrub.law import draw
 from tests.benchmarks.timing import short, table
 
 TURNS = 5
-GIVEN = (Kind.PURE, Kind.COLUMN, Kind.ON_D)
+GIVEN = (Kind.PURE, Kind.COLUMN, Kind.ON_D, Kind.MIXED)
 
 
 def report(

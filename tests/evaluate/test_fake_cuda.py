@@ -31,9 +31,14 @@ class Indexing(TorchFunctionMode):
     """Square brackets by operations: Python's own way into them asks a CPU build for a device that it lacks."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__setitem__:
+            value, index, new = args
+            return torch.ops.aten.copy_(self._part(value, index), new)
         if func is not Tensor.__getitem__:
             return func(*args, **(kwargs or {}))
-        value, index = args
+        return self._part(*args)
+
+    def _part(self, value: Any, index: Any) -> Any:
         index = list(index) if isinstance(index, tuple) else [index]
         if Ellipsis in [each for each in index if not isinstance(each, Tensor)]:
             place = next(i for i, each in enumerate(index) if each is Ellipsis)
@@ -98,6 +103,8 @@ def leaves(kept: Kept, code: list[Instruction]) -> dict[int, Tensor]:
         if each.fn is None and value.kind in (Kind.PURE, Kind.COLUMN, Kind.ON_D):
             on_data = value.args[0] if value.kind is Kind.PURE else each.number
             found[each.number] = kept.at(on_data, rows)
+        elif each.fn is None and value.kind is Kind.MIXED:  # gathered from many data
+            found[each.number] = kept.on_draws(each.number, {kept.values[n].of: rows for n in value.args})
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ import torch
 from pscrub import EXACT, Claim, Dataset, Graph, Hypothesis, ScrubResult, Study, StudyResult, merge, scrub, unroll
 from pscrub.commands.costs import cost_claims
 from pscrub.estimate import choose, stopping
-from pscrub.estimate.estimate import Method
+from pscrub.estimate.estimate import Interval, Method
+from pscrub.evaluate.engine import Engine
 from pscrub.report import html
 from pscrub.report.figures import convergence_figures
+from pscrub.result.exactly import enumerate_law
 from tests.false_alarm import Z
 from tests.routes.build_case import build
 from tests.routes.random_cases import cases, f_of
@@ -143,3 +146,28 @@ def test_losses_that_are_not_finite_are_said_to_be() -> None:
     (found,) = scrub(Hypothesis("h", graph, data, Claim("f", reads=[Claim("y", "y")])), draws=1000).results
     assert is_listed(found) and found.scrubbed.value == math.inf and found.recovered is None
     assert any(warning.startswith("non-finite loss: the scrubbed expected loss is inf") for warning in found.warnings)
+
+
+def test_the_law_is_listed_after_one_pass_over_the_data() -> None:
+    """What lies below several leaves is run once, whatever the number of leaves."""
+    seen, leaves = 0, 3
+
+    def below(x: torch.Tensor) -> torch.Tensor:
+        nonlocal seen
+        seen += len(x)
+        return x.square()
+
+    functions: dict[str, Any] = {"below": below}
+    for place in range(leaves):
+        functions[f"leaf{place}"] = eval(f"lambda below: below % {place + 2}")
+    names = ", ".join(f"leaf{place}" for place in range(leaves))
+    functions["f"] = eval(f"lambda {names}: {' + '.join(names.split(', '))}")
+    data = Dataset({"x": torch.arange(40.0)})
+    graph = Graph.of(functions, ["x"], "f")
+    reads = [Claim(f"leaf{place}", lambda d: d["x"] % 2, words="parity") for place in range(leaves)]
+    engine = Engine(data)
+    tree = unroll(Hypothesis("leaves", graph, data, Claim("f", reads=reads)))
+    engine.on_data(graph)
+    before = seen
+    found = enumerate_law(tree, engine, stopping.Stop(), Interval())
+    assert found is not None and found.exact and seen - before <= data.n + 4

@@ -165,9 +165,11 @@ def slow(out, y):
 
 def test_numbers_of_workers_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "specificity", "--workers", "0", "--out", str(tmp_path)]) == 2
-    assert "--workers 0; expected 1 or more" in capsys.readouterr().err
+    assert "--workers 0: expected N, threads:N, processes:N, ray or ray://HOST:PORT" in capsys.readouterr().err
     assert main(["run", "specificity", "--workers", "2"]) == 2
-    assert "--workers without --out" in capsys.readouterr().err
+    assert "--workers 2 without --out" in capsys.readouterr().err
+    assert main(["run", "specificity", "--tries", "0"]) == 2
+    assert "tries is 0; expected 1 or more" in capsys.readouterr().err
 
 
 def test_what_a_helper_that_fails_said_last_is_told() -> None:

@@ -360,5 +360,7 @@ def test_results_of_different_studies_do_not_mix(options: Any, words: str, resul
 
 def test_results_without_a_hypothesis_in_common(result: StudyResult) -> None:
     one, two = (replace(result, results=(each,)) for each in result.results[1:])
-    with pytest.raises(StudyError, match="no hypothesis in common"):
-        merge(one, two)
+    assert [each.hypothesis for each in merge(one, two).results] == ["sign", "nothing"]
+    other = scrub(study(scale=0.9).hypotheses[2], draws=100, seed=9)
+    with pytest.raises(StudyError, match="no hypothesis in common, and f on D is another in each"):
+        merge(one, other)

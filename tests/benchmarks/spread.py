@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -47,13 +48,22 @@ def report(chosen: Which, quick: bool = False) -> Iterator[str]:
         yield table(["ms a round", "one by one", "two at a time", "16,384 draws"], _overhead(kinds, quick))
         yield (
             "Two workers beside one, of the same kind; and beside this process alone with one thread and with two. A "
-            "study bound by evaluation: the bracket study's hypotheses that are not exact, a round each; and a wide "
-            "perceptron. Workers have what they need from a run before. Target: 1.7. Load average "
-            f"{os.getloadavg()[0]:.1f} when it began."
+            "study bound by evaluation (a wide perceptron, eight rounds of one hypothesis), and the bracket study's "
+            "hypotheses that are not exact, a round each. Workers have what they need from a run before. Target: 1.7. "
+            f"Load average {os.getloadavg()[0]:.1f} when it began: on cores that others use too the time that passes "
+            "shows what these leave."
         )
         head = ["study", "rounds", "one thread, s", "two threads, s"]
         head += [cell for name in kinds for cell in (f"{name}: 1, s", "2, s", "speed-up")]
-        yield table(head, list(_speed(kinds, chosen, quick)))
+        studies = list(_studies(chosen, quick))
+        yield table(head, [_speed(kinds, *each, quick) for each in studies])
+        yield (
+            "The same by what processors did, of which contention shows less: CPU seconds of this process (m) and of "
+            "its pool of one process and of two (w). On two cores of one's own, a run takes no longer than m + w with "
+            "one worker, and m + w / 2 with two, if this process did nothing while they work. *By CPU*: the ratio."
+        )
+        head = ["study", "1 process: m, s", "w, s", "2 processes: m, s", "w, s", "by CPU"]
+        yield table(head, [_by_cpu(kinds["processes"], *each, quick) for each in studies])
 
 
 def _overhead(kinds: dict[str, tuple[Executor, Executor]], quick: bool) -> list[list[str]]:
@@ -69,27 +79,49 @@ def _overhead(kinds: dict[str, tuple[Executor, Executor]], quick: bool) -> list[
     return rows
 
 
-def _speed(kinds: dict[str, tuple[Executor, Executor]], chosen: Which, quick: bool) -> Iterator[list[str]]:
+def _studies(chosen: Which, quick: bool) -> Iterator[tuple[Study, int]]:
+    """Studies, and how many rounds of each hypothesis."""
+    yield _perceptron(), 2 if quick else 8
     brackets = load("brackets", chosen.parameters | ({"rows": "500"} if quick else {}))
     some = [hypothesis for hypothesis in brackets.hypotheses if "exact" not in hypothesis.name]
-    studies = {
-        "perceptron": (_perceptron(), 2 if quick else 16),
-        "brackets": (Study("brackets", some, labels=brackets.labels), 1),
-    }
-    for name, (study, count) in studies.items():
-        size = 256 if quick else stopping.ROUND
-        run = partial(_sized, study, size, count)
-        ways = {"one": partial(_threaded, 1, run), "two": partial(_threaded, 2, run)}
-        for kind, (one, two) in kinds.items():
-            ahead = 1 if kind == "ray" else 2  # what Ray is given at a time, it makes at a time
-            ways[f"{kind} 1"] = partial(run, Workers(one, at_once=ahead))
-            ways[f"{kind} 2"] = partial(run, Workers(two, at_once=4))
-        times = {way: timing.wall for way, timing in alternate(ways, 1 if quick else 3).items()}
-        cells = [name, str(len(study.hypotheses) * count), short(times["one"]), short(times["two"])]
-        for kind in kinds:
-            first, second = times[f"{kind} 1"], times[f"{kind} 2"]
-            cells += [short(first), short(second), f"{first / second:.2f}"]
-        yield cells
+    yield Study("brackets", some, labels=brackets.labels), 1
+
+
+def _speed(kinds: dict[str, tuple[Executor, Executor]], study: Study, count: int, quick: bool) -> list[str]:
+    run = partial(_sized, study, 256 if quick else stopping.ROUND, count)
+    ways = {"one": partial(_threaded, 1, run), "two": partial(_threaded, 2, run)}
+    for kind, (one, two) in kinds.items():
+        ahead = 1 if kind == "ray" else 2  # what Ray is given at a time, it makes at a time
+        ways[f"{kind} 1"] = partial(run, Workers(one, at_once=ahead))
+        ways[f"{kind} 2"] = partial(run, Workers(two, at_once=4))
+    times = {way: timing.wall for way, timing in alternate(ways, 1 if quick else 3).items()}
+    cells = [study.name, str(len(study.hypotheses) * count), short(times["one"]), short(times["two"])]
+    for kind in kinds:
+        first, second = times[f"{kind} 1"], times[f"{kind} 2"]
+        cells += [short(first), short(second), f"{first / second:.2f}"]
+    return cells
+
+
+def _by_cpu(pools: tuple[Executor, Executor], study: Study, count: int, quick: bool) -> list[str]:
+    cells, ends = [study.name], list[float]()
+    for workers, pool in enumerate(pools, 1):
+        spent = list[tuple[float, float]]()
+        for _ in range(1 if quick else 3):
+            before = time.process_time(), _cpu_of(pool)
+            _sized(study, 256 if quick else stopping.ROUND, count, Workers(pool, at_once=2 * workers))
+            spent.append((time.process_time() - before[0], _cpu_of(pool) - before[1]))
+        own, theirs = sorted(spent, key=sum)[len(spent) // 2]
+        cells += [short(own), short(theirs)]
+        ends.append(own + theirs / workers)
+    return [*cells, f"{ends[0] / ends[1]:.2f}"]
+
+
+def _cpu_of(pool: Executor) -> float:
+    """CPU seconds of a pool's processes so far."""
+    ticks = 0
+    for pid in pool._processes:  # type: ignore[attr-defined]
+        ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _sized(study: Study, size: int, count: int, workers: Workers | None = None) -> None:

@@ -72,7 +72,8 @@ def scrub(
     Args:
         study: a study, a hypothesis, or several on one dataset.
         draws: draws of each hypothesis (rounded up to pairs). Without it, drawing goes on until `until_width`.
-        until_width: full width, in points of loss recovered, at which to stop (1.0 if `draws` is not given either).
+        until_width: full width, in points of loss recovered, at which to stop. If `draws` is not given either, as many
+            draws are made as the study says (`Study.draws`), or as make intervals 1.0 wide.
         seed: names the draws.
         device: where activations live and the model runs.
         level: nominal coverage of intervals.
@@ -110,12 +111,12 @@ def scrub(
         StudyError: options that contradict one another, labels that cannot be told, or `after` or `out` is of another
             study.
     """
-    study, stop, wanted = Study.of(study), Stop(draws, until_width, donors), Interval(interval, level, bounds)
+    study, wanted = Study.of(study), Interval(interval, level, bounds)
+    stop = Stop(study.draws if draws is until_width is None else draws, until_width, donors)
     study = study if labels is None else replace(study, labels=labels)
     if seed < 0:
         raise StudyError(f"seed is {seed}; expected 0 or more")
-    given = Baseline.given(randomised)
-    engine = Engine(study.hypotheses[0].data, device, memory, chunk, progress)
+    given, engine = Baseline.given(randomised), Engine(study.hypotheses[0].data, device, memory, chunk, progress)
     found = StudyResult.begun(study.name, tuple(study.notes), seed, str(device), level)
     told = study.label_columns if given is None or study.tells_labels else ()
     found = replace(found, labels=told if given is None else ())

@@ -321,6 +321,16 @@ def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> No
         scrub(hypotheses("real", UNIFORM)[1], **options)
 
 
+def test_a_study_says_how_many_draws_where_a_run_does_not() -> None:
+    claim = Claim("f", reads=[Claim("logit", reads=[Claim("a", "label")]), Claim("label", "label")])
+    study = Study("dear", [Hypothesis("h", GRAPH, UNIFORM, claim)], draws=90)
+    for asked, made in (({}, 90), ({"draws": 40}, 40), ({"until_width": 50.0}, ROUND)):
+        (found,) = scrub(study, exact=False, **asked).results
+        assert found.scrubbed.draws == made if made < ROUND else found.scrubbed.draws >= made
+    with pytest.raises(StudyError, match="draws is 0; expected at least 1"):
+        Study("none", study.hypotheses, draws=0)
+
+
 def test_a_study_of_two_datasets_or_of_no_hypotheses() -> None:
     two = [hypotheses("real", UNIFORM)[0], hypotheses("real", WEIGHTED)[1]]
     with pytest.raises(StudyError, match="'parts' is on another dataset than 'whole output'"):

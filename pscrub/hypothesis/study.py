@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -48,6 +49,8 @@ class Study:
         notes: printed under the table.
         by: columns [N] of the dataset by whose values the report breaks losses and output distances down.
         features: name -> feature (see `data.features.read_features`) that `pscrub adversary` tries to claim.
+        draws: draws of each hypothesis where a run asks for neither draws nor a width; without it, as many as make
+            intervals a point wide. For models on which each draw is dear.
         expected: of a worked example, what is known beforehand. `pscrub run` prints it beside what was measured.
 
     Raises:
@@ -62,15 +65,19 @@ class Study:
     by: Sequence[str] = ()
     expected: Sequence[Expected] = ()
     features: Mapping[str, Any] = field(default_factory=dict)
+    draws: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hypotheses", tuple(self.hypotheses))
         if self.labels is not None:
             object.__setattr__(self, "labels", name_labels(self.labels))
         names = [h.name for h in self.hypotheses]
-        faults = [f"study '{self.name}' has two hypotheses named '{n}'" for n in set(names) if names.count(n) > 1]
+        twice = [name for name, times in Counter(names).items() if times > 1]
+        faults = [f"study '{self.name}' has two hypotheses named '{name}'" for name in twice]
         for other in (h for h in self.hypotheses[1:] if h.data is not self.hypotheses[0].data):
             faults.append(f"study '{self.name}': '{other.name}' is on another dataset than '{names[0]}'; expected one")
+        if self.draws is not None and self.draws < 1:
+            faults.append(f"study '{self.name}': draws is {self.draws}; expected at least 1, or None")
         if not names:
             faults.append(f"study '{self.name}' has no hypotheses")
         columns = self.hypotheses[0].data.columns if names else {}

@@ -25,6 +25,8 @@ from pscrub.studies.smollm2 import load_smollm2
 MODELS = ("trained", "shuffled")
 SELECTING = 128
 """Prompts that heads are measured on."""
+DRAWS = 128
+"""Each is half of a forward or more of a language model."""
 
 
 def study(
@@ -77,6 +79,7 @@ def build(subject: nn.Module, data: Dataset, measured: Measured, behaviour: str 
         labels=f.inputs[1:],
         notes=tell_found(found),
         by=("order",),
+        draws=DRAWS,
     )
 
 

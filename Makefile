@@ -6,7 +6,7 @@
 # make models   the engine against the slow evaluator: a thousand random hypotheses, shipped ones; 53 kinds of models traced
 # make studies  tests of studies whose models an extra brings, in the environment of make bench
 # make kills    two hundred runs killed at random moments, gone on with, and held against whole ones
-# make bridges  TransformerLens's bridges traced, in the environment of make bench
+# make bridges  TransformerLens's bridges traced, and circuits of them, in the environment of make bench
 # make format   formats, and mends what the linter can mend
 #
 # Each makes the environment that it needs. PYTHON=... chooses the interpreter: otherwise the first of these that runs.
@@ -58,7 +58,7 @@ kills: .venv/.stamp-test
 	.venv/bin/python -m tests.kills
 
 bridges: .venv-bench/.stamp-bridges
-	CASES=250 .venv-bench/bin/python -m pytest -k bridge tests/graph/test_zoo.py
+	CASES=250 .venv-bench/bin/python -m pytest -k bridge tests/graph/test_zoo.py tests/graph/test_opening.py
 
 studies: .venv-bench/.stamp-studies
 	.venv-bench/bin/python -m pytest --durations 5 tests/studies

@@ -108,7 +108,8 @@ def nodes_between_marks(
     A node's inputs are the nearest marks and columns that its computation reaches walking back; its `fn` is an
     `Excerpt` of the program, the operations in between. Reading a column's number of rows is not reading the column:
     the batch size is taken from whatever the node reads first. A node that reads nothing is given the first column, of
-    which it uses the number of rows (and the device) alone, to repeat its value [...] or [1, ...] in every row.
+    which it uses the number of rows (and the device) alone, to repeat its value [...] or [1, ...] in every row; what
+    the module makes for so many rows itself is not repeated.
 
     Args:
         program: `read_program`.

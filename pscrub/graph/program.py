@@ -178,7 +178,7 @@ class Excerpt(Listed):
         for name in self.names:
             setattr(self, name, constants[name])
         self.last = [Operation.call(of, *more, has_rows=True) for of, *more in layout.to_rows_first()]
-        if not self.reads:  # one value for all rows
+        if not self.reads and not step.batch_first:  # one value for all rows, which is in none of them yet
             row = [] if step.one else [Operation.call(_aten.unsqueeze.default, 0)]
             self.last += [*row, Operation.repeated(step.ndim - step.one)]
 

@@ -15,7 +15,7 @@ from pscrub.graph import trace, trace_all
 from tests.benchmarks.patching import HEADS, LAYERS, gpt2
 from tests.benchmarks.timing import alternate, short, table
 
-ROWS, POSITIONS, FEW = 16, 64, 8
+ROWS, POSITIONS = 16, 64
 IOI = """
 logits@END <- 9.9@END 10.0@END
 9.9.q@END  <- 7.3@END 8.6@END
@@ -40,10 +40,9 @@ class Logits(nn.Module):
 
 def report(quick: bool) -> Iterator[str]:
     """Two tables: what opening takes beside exports made in turn, and what saying and checking circuits takes."""
-    width, vocabulary, repeats = (48, 500, 1) if quick else (768, 50_257, 5)
-    positions = FEW * 2 if quick else POSITIONS
+    width, vocabulary, repeats = (48, 500, 1) if quick else (768, 50_257, 3)
     model, rows = gpt2(width, vocabulary), torch.arange(ROWS)
-    ids = torch.randint(0, vocabulary, (ROWS, positions), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(0, vocabulary, (ROWS, POSITIONS), generator=torch.Generator().manual_seed(0))
     columns = {"input_ids": ids, "good": rows, "bad": rows + 100, "names": rows % 4, "S1": 2 + rows % 3}
     data = Dataset({**columns, "S2": 9 + rows % 4})
     alone = Logits(model)
@@ -67,7 +66,7 @@ def report(quick: bool) -> Iterator[str]:
     lines = [(name, short(wall), short(wall / times[first]), short(times[last] / wall)) for name, wall in times.items()]
     yield (
         f"### Circuits\n\nGPT-2 of {LAYERS} layers of {HEADS} heads, width {width}, {vocabulary:,} tokens, "
-        f"random weights, {ROWS} rows of {positions} positions; medians of {repeats}, in turn.\n\n"
+        f"random weights, {ROWS} rows of {POSITIONS} positions; medians of {repeats}, in turn.\n\n"
         + table(("", "s", "of the first", "the last is so many of it"), lines)
     )
     decoder = open_decoder(model, data, tell=None)

@@ -17,12 +17,18 @@ from pscrub.graph import Family, input_of, open_decoder, tell_labels
 from pscrub.graph.cuts import hook
 from pscrub.graph.decoder import Decoder
 from pscrub.law.drawing import draw
-from tests.graph.zoo import CAUSAL, ENCODERS, tokens
+from tests.graph.zoo import CAUSAL, ENCODERS, NEEDS, tokens
 
 EVERY = (
     "gpt2", "llama", "gemma3_text", "gpt_neox", "gpt_neo", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "olmo2",
-    "phi3", "opt", "bert", "roberta", "distilbert",
+    "phi3", "opt", "bert", "roberta", "distilbert", "electra", "opt, norms after", "gpt_neox, one after the other",
+    "bridge gpt2", "bridge llama",
 )  # fmt: skip
+OTHERWISE: dict[str, tuple[str, dict[str, Any]]] = {
+    "opt, norms after": ("opt", {"do_layer_norm_before": False}),
+    "gpt_neox, one after the other": ("gpt_neox", {"use_parallel_residual": False}),
+}
+"""Families that a configuration tells apart -> its kind, and what it says."""
 TRIED = EVERY if int(os.environ.get("CASES", "15")) > 15 else EVERY[:3]
 N = 9
 DATA = {"input_ids": tokens(), "good": torch.arange(N), "bad": torch.arange(N) + 9, "end": torch.arange(N) % 5}
@@ -31,8 +37,16 @@ DATA = {"input_ids": tokens(), "good": torch.arange(N), "bad": torch.arange(N) +
 def build(kind: str) -> nn.Module:
     import transformers
 
+    if kind in NEEDS:
+        pytest.importorskip(NEEDS[kind])
+        from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+        model = build(kind.removeprefix("bridge "))
+        bridge: nn.Module = build_bridge_from_module(model, type(model).__name__, hf_config=model.config)
+        return bridge.eval()
     torch.manual_seed(0)
-    options = (CAUSAL | ENCODERS)[kind]
+    kind, more = OTHERWISE.get(kind, (kind, {}))
+    options = (CAUSAL | ENCODERS)[kind] | more
     kind_of = "AutoModelForMaskedLM" if kind in ENCODERS else "AutoModelForCausalLM"
     config = transformers.AutoConfig.for_model(kind, **options)
     model: nn.Module = getattr(transformers, kind_of).from_config(config).eval()
@@ -49,6 +63,13 @@ def llama() -> Decoder:
     return open_decoder(build("llama"), DATA)
 
 
+def logits_of(model: nn.Module) -> Tensor:
+    """Its own: a bridge gives them as they are."""
+    found = model(DATA["input_ids"])
+    logits: Tensor = found if isinstance(found, Tensor) else found.logits
+    return logits
+
+
 @pytest.mark.parametrize("kind", TRIED)
 def test_points_and_heads_are_what_hooks_see(kind: str) -> None:
     model = build(kind)
@@ -59,7 +80,7 @@ def test_points_and_heads_are_what_hooks_see(kind: str) -> None:
     seen: dict[str, Tensor] = {}
     cuts = {point.node: point.cut for point in decoder.points.values() if point.name != "logits"}
     with torch.no_grad(), hook(model, cuts, lambda name, value: seen.setdefault(name, value.clone())):
-        logits = model(DATA["input_ids"]).logits
+        logits = logits_of(model)
     assert (values["logits"] - logits).abs().max() <= 1e-6 * logits.abs().max()
     for point in decoder.points.values():
         own = seen.get(point.node, logits).reshape(-1, *values[point.node].shape[1:])
@@ -72,7 +93,10 @@ def test_points_and_heads_are_what_hooks_see(kind: str) -> None:
             for head in range(heads):
                 piece = decoder.piece(f"{layer}.{'g' * grouped}{head}.{part}")
                 own = apart(kind, decoder, seen, layer, part)[:, :, head]
-                assert torch.equal(values[piece.node][..., list(piece.entries or ())], own.expand(N, -1, -1))
+                value, own = values[piece.node][..., list(piece.entries or ())], own.expand(N, -1, -1)
+                # A bridge's norms are rounded otherwise where their hooks are read, as it warns.
+                bridged = kind.startswith("bridge") and (value - own).abs().max() <= 1e-6 * own.abs().max()
+                assert bridged or torch.equal(value, own)
 
 
 def apart(kind: str, decoder: Decoder, seen: dict[str, Tensor], layer: int, part: str) -> Tensor:
@@ -82,7 +106,7 @@ def apart(kind: str, decoder: Decoder, seen: dict[str, Tensor], layer: int, part
         value, heads = seen[f"{name}{part}"], sizes.key_heads if part in "kv" else sizes.heads
         return value.reshape(N, -1, heads, value.shape[-1] // heads)
     value = seen[f"{name}qkv"]
-    if kind == "gpt_neox":
+    if kind.startswith("gpt_neox"):
         return value.view(N, -1, sizes.heads, value.shape[-1] // sizes.heads).chunk(3, -1)["qkv".index(part)]
     width = value.shape[-1] // (sizes.heads + 2 * sizes.key_heads)
     many = [sizes.heads * width, sizes.key_heads * width, sizes.key_heads * width]
@@ -216,7 +240,7 @@ def test_a_circuit_of_every_family(kind: str) -> None:
     tree = unroll(h)
     data = draw(tree, 32, (0,))
     with torch.no_grad():
-        logits = decoder.model(DATA["input_ids"]).logits
+        logits = logits_of(decoder.model)
     rows = torch.arange(N)
     own = logits[rows, DATA["end"], DATA["good"]] - logits[rows, DATA["end"], DATA["bad"]]
     assert (Engine(h.data).f(tree, data) - own[data[h.claim.name]]).abs().max() <= 1e-5 * logits.abs().max()

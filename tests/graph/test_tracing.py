@@ -14,6 +14,7 @@ from pscrub.data.dataset import Dataset
 from pscrub.errors import TraceError
 from pscrub.graph.cuts import Cut, input_of, output_of
 from pscrub.graph.graph import Node
+from pscrub.graph.once import trace_all
 from pscrub.graph.program import Excerpt
 from pscrub.graph.rewrites import split
 from pscrub.graph.tracing import trace
@@ -216,6 +217,19 @@ def test_constants_are_repeated_in_every_row() -> None:
     graph = trace(module, X, cuts={"c": "c"})
     assert graph.nodes["c"].inputs == ("x",)
     assert torch.equal(graph.run(["c"], {"x": torch.full((3, 4), torch.nan)})["c"], torch.ones(3, 4))
+
+
+def test_what_is_made_for_each_row_of_no_column_is_not_repeated() -> None:
+    """As OPT makes its positions: of the number of rows alone."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return x + self.b(self.a(torch.ones(x.shape[0], 3).cumsum(1)))
+
+    module = Doing(forward, a=nn.Linear(3, 4), b=nn.Identity())
+    for graph in (trace(module, X, cuts={"b": "b"}), trace_all(module, X).graph({"b": "b"}, output="output")):
+        values = graph.run(["b", "output"], {"x": X["x"][:5]})
+        assert values["b"].shape == (5, 4) and torch.equal(values["output"], module(X["x"][:5]))
+        assert graph.nodes["b"].inputs == ("x",)
 
 
 def test_one_tensor_under_two_names_costs_nothing() -> None:

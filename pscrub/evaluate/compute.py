@@ -100,6 +100,7 @@ class Kept:
             made = made or self.joined.rooms(found, n_rows)
             for n, value in found.items():
                 made[n][rows] = value
+            found.clear()  # given back before the next chunk is worked on
             for fold, each in zip(folds, done, strict=True):
                 fold.take(each)
             progress("activations on D", rows.stop, n_rows)

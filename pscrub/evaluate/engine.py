@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from pscrub.data.dataset import Dataset
+from pscrub.evaluate.code import Instruction
 from pscrub.evaluate.compiled import Compiled
 from pscrub.evaluate.compute import MEMORY, Fold, Kept
 from pscrub.evaluate.narrow import Narrowing
 from pscrub.evaluate.on_data import OnData
-from pscrub.evaluate.plan import Plan, make_plan
+from pscrub.evaluate.plan import Kind, Plan, make_plan
 from pscrub.evaluate.purity import check_purity
 from pscrub.graph.graph import Graph
 from pscrub.hypothesis.ablation import RESAMPLING, Ablation, replacements
@@ -138,6 +139,25 @@ class Engine:
         code = kept.code_of_draws(plan, asked.roots)
         size = self.chunk or kept.chunk(code)
         return Compiled.of(kept, code, (tree.hypothesis.name, tree.root), asked, size)
+
+    def peak(self, tree: Tree) -> int:
+        """Bytes of all values that live at once while a tree is scrubbed, kept ones and those of the chunks worked on.
+
+        Told before anything is computed on D, but for two rows. Columns and the model come on top.
+        """
+        plan, kept, roots = self.plan(tree), self.kept(tree.hypothesis.graph), self.asked(tree).roots
+        f, frontier = plan.values.on_data(tree.hypothesis.graph.output), plan.frontier_of(roots)
+        on_data, _ = kept.narrowed([f, *(n for n in frontier if plan.values[n].kind is Kind.ON_D)])
+        kept.code_of_draws(plan, roots)  # sizes are noted
+        size = kept.bytes_of([n for n in frontier if plan.values[n].kind is Kind.ON_D])
+        return min(size, kept.memory) + max(kept.peak(on_data), kept.peak(self.code_if_kept(tree)))
+
+    def code_if_kept(self, tree: Tree) -> list[Instruction]:
+        """What is computed for a draw once all that draws read of D is kept."""
+        plan, kept, roots = self.plan(tree), self.kept(tree.hypothesis.graph), self.asked(tree).roots
+        read = {*roots, *(n for each in plan.mixed_of(roots) for n in plan.values[each].args)}
+        pure = {n for n in read if plan.values[n].kind is Kind.PURE}
+        return kept.code(roots, {n for n in pure if plan.values.has_rows(plan.values[n].args[0])})
 
     def _hold(self, graph: Graph) -> _Held:
         if self._held is None or self._held.graph is not graph:

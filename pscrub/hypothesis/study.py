@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -71,7 +72,8 @@ class Study:
         if self.labels is not None:
             object.__setattr__(self, "labels", name_labels(self.labels))
         names = [h.name for h in self.hypotheses]
-        faults = [f"study '{self.name}' has two hypotheses named '{n}'" for n in set(names) if names.count(n) > 1]
+        twice = [name for name, times in Counter(names).items() if times > 1]
+        faults = [f"study '{self.name}' has two hypotheses named '{name}'" for name in twice]
         for other in (h for h in self.hypotheses[1:] if h.data is not self.hypotheses[0].data):
             faults.append(f"study '{self.name}': '{other.name}' is on another dataset than '{names[0]}'; expected one")
         if self.draws is not None and self.draws < 1:

@@ -40,12 +40,8 @@ def _cells(engine: Engine, tree: Tree) -> tuple[str, ...]:
     values, f = plan.values, plan.values.on_data(graph.output)
     frontier = [n for n in plan.frontier_of(roots) if values[n].kind is Kind.ON_D]
     size = kept.bytes_of(frontier)
-    on_data, mixed = kept.narrowed([f, *frontier])[0], plan.mixed_of(roots)
-    kept.code_of_draws(plan, roots)  # sizes are noted
-    read = {*roots, *(n for each in mixed for n in values[each].args)}
-    gathered = {n for n in read if values[n].kind is Kind.PURE and plan.values.has_rows(values[n].args[0])}
-    draws = kept.code(roots, gathered)
-    peak = min(size, kept.memory) + max(kept.peak(on_data), kept.peak(draws))
+    peak = engine.peak(tree)  # sizes are noted
+    on_data, draws, mixed = kept.narrowed([f, *frontier])[0], engine.code_if_kept(tree), plan.mixed_of(roots)
     named = [name for name in graph.nodes if name in plan.computed]
     more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
     return (

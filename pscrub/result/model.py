@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import types
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -37,11 +40,30 @@ class ModelHash:
         Libraries' code is not looked into: `versions` names them. Values in lists, dictionaries and objects are hashed
         if they are tensors, arrays, modules or functions; numbers there may be counters.
         """
+        kept = _KEPT.get()
+        if kept is not None and graph in kept:
+            return kept[graph]
         found = _Found()
         for node in graph.nodes.values():
             found.code.update(f"{node.name}:".encode())
             found.see(node.fn)
-        return cls(found.weights.hexdigest()[:16], found.code.hexdigest()[:16])
+        made = cls(found.weights.hexdigest()[:16], found.code.hexdigest()[:16])
+        if kept is not None:
+            kept[graph] = made
+        return made
+
+
+_KEPT: ContextVar[WeakKeyDictionary[Graph, ModelHash] | None] = ContextVar("pscrub hashes of models", default=None)
+
+
+@contextmanager
+def hashes_kept() -> Iterator[None]:
+    """Within it each graph is hashed once: for many runs of one model, whose weights nobody changes meanwhile."""
+    before = _KEPT.set(WeakKeyDictionary())
+    try:
+        yield
+    finally:
+        _KEPT.reset(before)
 
 
 @dataclass(eq=False)

@@ -18,6 +18,8 @@ from pscrub.result.taking import PAUSE, Listing, Sharing
 
 LIVES = 2
 """Helpers of one command that may end while they are at work on a round, before it is given up."""
+LONGER, LONGEST = 1.2, 10.0
+"""How much longer each wait is than the one before, and the most seconds of one."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Shared(Offer):
             place.locks, Listing(self.folder), self._lock, _make_nothing, self._take, allow=self._allow
         )
         self._held: dict[str, None] = {}
+        self._pause = PAUSE
 
     @property
     def held(self) -> int:
@@ -79,13 +82,15 @@ class Shared(Offer):
     def again(self) -> Iterator[Round]:
         """Some of those that others were at work on and gave up, each locked; what they finished is taken."""
         for name in self._sharing.claim_again(self._held):
+            self._pause = PAUSE
             yield self.rounds[name]
 
     def wait(self) -> None:
         """Wait a little, and say for whom."""
         *_, holder = "another process", *self.place.locks.holders(self._lock(next(iter(self._held))))
         self.place.progress(f"waiting for {holder}", 0, len(self._held))
-        time.sleep(PAUSE)
+        time.sleep(self._pause)
+        self._pause = min(LONGER * self._pause, LONGEST)
 
     def _take(self, name: str) -> None:
         self.take(self.place.files.read_round(self.hypothesis, self.folder / name))

@@ -10,22 +10,30 @@ from __future__ import annotations
 import math
 import os
 import random
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 from pscrub.errors import PscrubError, tell
 from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.estimate import Estimate
+from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.study import Study
+from pscrub.result.folder import WORKING
+from pscrub.result.locks import OWNER
 from pscrub.result.result import ScrubResult, StudyResult
 from pscrub.result.sharing import RunFolder
-from pscrub.result.taking import Listing, Sharing
+from pscrub.result.taking import PAUSE, TRIED, Listing, Sharing
 from pscrub.sweeps.folder import BLOCK, Found, Place, SweepFolder, read_names
 from pscrub.sweeps.making import Made, Maker
-from pscrub.sweeps.plan import Plan, Point
+from pscrub.sweeps.plan import Plan, Point, Points
 
+CROWD = 8
+"""Processes that share the rounds of a point of a sweep, at most, where there are more than points."""
+LONG = 10.0
+"""Most seconds between looks at what is nearly done."""
 Item = TypeVar("Item")
 Scrub = Callable[[Study, int, RunFolder], StudyResult]
 """Scrubs a study with a seed into a run folder."""
@@ -58,7 +66,8 @@ class Sweeper:
         self.shard, self.set_aside, self.tell = shard, set_aside, tell
         self.dice = random.Random()
         self._since = folder.locks.came_ns
-        self._study: tuple[str, Study] | None = None
+        self._study: tuple[str, Study, Mapping[str, Hypothesis]] | None = None
+        self._points = dict[str, Points]()
         self._held = dict[tuple[int, int], None]()
 
     def run(self) -> None:
@@ -70,8 +79,7 @@ class Sweeper:
         self._places = self.folder.places(self.plan)
         self._spread(range(len(self._places)), lambda at: f"{self._places[at].name}-claim", self._work_on_place)
         if self.shard is None:
-            for at, number in sorted(self._held, key=lambda each: self._is_far(each[0])):
-                self._help(self._places[at], number)
+            self._help_others()
 
     def _spread(self, items: Iterable[Item], lock: Callable[[Item], str], work: Callable[[Item], None]) -> None:
         """Work on all items: first on those that nobody else began with, from a random one on where somebody did."""
@@ -101,14 +109,16 @@ class Sweeper:
         try:
             made = place.made()
             if made is None:
-                made = Made.of(self._make(place))
-            points = place.points(made)
+                made = Made.of(self._make(place)[0])
+            points = self._points[place.name] = place.points(made)
         except Exception as error:
             self._fail(place, None, error)
             return
-        blocks = [each for each in range(-(-len(points) // BLOCK)) if not place.whole_of(each).exists()]
+        blocks = range(-(-len(points) // BLOCK))
 
         def work(block: int) -> None:
+            if place.whole_of(block).exists():  # by now
+                return
             mine = [n for n in range(block * BLOCK, min((block + 1) * BLOCK, len(points))) if self._is_mine(at, n)]
             names = {place.name_of(number): points[number] for number in mine}
             sharing = Sharing(
@@ -120,27 +130,55 @@ class Sweeper:
                 self.dice,
             )
             self._held.update(dict.fromkeys((at, names[name].number) for name in sharing.work(list(names))))
-            self._close(place, block, len(points))
+            self._close(place, block)
 
         self._spread(blocks, lambda block: f"{place.name}-block-{block}-claim", work)
 
-    def _close(self, place: Place, block: int, count: int) -> None:
+    def _close(self, place: Place, block: int) -> None:
         """Say that a block is whole, if it is, so that nobody looks into it again."""
-        full = count >= (block + 1) * BLOCK  # seeds may be added to the last
-        if full and len(read_names(place.names_in(block), self.plan.tag)[0]) == BLOCK:
-            place.whole_of(block).touch()
+        full = len(self._points[place.name]) >= (block + 1) * BLOCK  # seeds may be added to the last
+        if not full or (whole := place.whole_of(block)).exists():
+            return
+        if len(read_names(place.names_in(block), self.plan.tag)[0]) == BLOCK:
+            whole.touch()
 
     def _is_mine(self, at: int, number: int) -> bool:
         return self.shard is None or (at + number) % self.shard[1] == self.shard[0] - 1
 
-    def _help(self, place: Place, number: int) -> None:
-        """Share the rounds of a point that another is at work on, until it is done."""
-        made = place.made()
-        assert made is not None, "someone is at work on a point of a study that was made"
-        points = place.points(made)
-        if not (place.block_of(number) / place.name_of(number)).exists():
-            self._do(place, points[number])
-        self._close(place, number // BLOCK, len(points))
+    def _help_others(self) -> None:
+        """Share the rounds of points that others are at work on; wait for those that enough share already."""
+        blocks = dict.fromkeys((at, number // BLOCK) for at, number in self._held)
+        listings = {(at, block): Listing(self._places[at].path / str(block)) for at, block in blocks}
+        pause = PAUSE
+        while self._held:
+            for (at, _), listing in listings.items():
+                self._forget_finished(at, listing.look())
+            for at, block in listings.keys() - {(at, number // BLOCK) for at, number in self._held}:
+                self._close(self._places[at], block)
+                del listings[at, block]
+            near = [each for each in self._held if not self._is_far(each[0])] or list(self._held)
+            free = [each for each in self.dice.sample(near, min(TRIED, len(near))) if not self._is_crowded(*each)]
+            for at, number in free[:1]:
+                self._do(self._places[at], self._points[self._places[at].name][number])
+                del self._held[at, number]
+            if not free and self._held:
+                time.sleep(pause)
+                pause = min(LONG, 1.5 * pause)
+
+    def _forget_finished(self, at: int, names: list[str]) -> None:
+        """Take points of which the names in a folder say that they are done, or failed lately, for no more held."""
+        done, failed, _ = read_names(names, self.plan.tag)
+        for number in done | {each for each in failed if self._failed_lately(self._places[at], each)}:
+            self._held.pop((at, number), None)
+
+    def _is_crowded(self, at: int, number: int) -> bool:
+        """Whether as many share the rounds of a point as may."""
+        place = self._places[at]
+        try:
+            names = os.listdir(place.folder_of(self._points[place.name][number]) / WORKING)
+        except FileNotFoundError:
+            return False
+        return sum(name.endswith(OWNER) for name in names) >= CROWD
 
     def _do(self, place: Place, point: Point) -> None:
         """Scrub a point, and say what it came to, or why it failed."""
@@ -149,8 +187,7 @@ class Sweeper:
         path = place.folder_of(point)
         self.tell(f"{_describe(place)}{point.hypotheses[0]}, seed {point.seed}")
         try:
-            study = self._make(place)
-            known = {hypothesis.name: hypothesis for hypothesis in study.hypotheses}
+            study, known = self._make(place)
             some = replace(study, hypotheses=tuple(known[name] for name in point.hypotheses), expected=())
             result = self.scrub(some, point.seed, RunFolder(path, set_aside=self.set_aside))
         except Exception as error:
@@ -162,15 +199,15 @@ class Sweeper:
             place, point.number, tuple(asdict(find_targets(each, result.level)) for each in result.results)
         )
 
-    def _make(self, place: Place) -> Study:
-        """The study of a place; it is kept until that of another is asked for."""
+    def _make(self, place: Place) -> tuple[Study, Mapping[str, Hypothesis]]:
+        """The study of a place, and its hypotheses by name; they are kept until those of another are asked for."""
         if self._study is None or self._study[0] != place.name:
             self._study = None  # two models at a time may be one too many
             given = dict(zip(self.plan.names, place.values, strict=True))
             study = self.maker.make(given, self.plan.fixed.labels)
             self.folder.agree(place, Made.of(study))
-            self._study = place.name, study
-        return self._study[1]
+            self._study = place.name, study, {hypothesis.name: hypothesis for hypothesis in study.hypotheses}
+        return self._study[1:]
 
     def _failed_lately(self, place: Place, number: int | None) -> bool:
         """Whether another has tried since this one began; what failed before is tried again."""

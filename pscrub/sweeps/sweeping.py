@@ -14,6 +14,7 @@ from pscrub.evaluate.compute import MEMORY
 from pscrub.hypothesis.study import Study
 from pscrub.progress import Progress, quiet
 from pscrub.result.manifest import Asked
+from pscrub.result.model import hashes_kept
 from pscrub.result.provenance import versions
 from pscrub.result.result import StudyResult
 from pscrub.result.sharing import RunFolder
@@ -128,5 +129,6 @@ def sweep(
         with suppress(KeyboardInterrupt):  # what is there is told, and what is not
             if set_aside:
                 drop_damaged(folder)
-            Sweeper(folder, plan, maker, scrub_point, shard, set_aside, tell).run()
+            with hashes_kept():
+                Sweeper(folder, plan, maker, scrub_point, shard, set_aside, tell).run()
     return read_sweep(SweepFiles(out))

@@ -19,9 +19,11 @@ from tests.benchmarks import (
     large,
     memory,
     patching,
+    planning,
     rows,
     runs,
     rust,
+    scheduler,
     startup,
 )
 from tests.benchmarks.timing import machine, unusable
@@ -40,6 +42,8 @@ PARTS = (
     "rows",
     "memory",
     "runs",
+    "scheduler",
+    "planning",
 )
 
 
@@ -94,6 +98,10 @@ def _report(name: str, arguments: argparse.Namespace) -> Iterator[str]:
             yield from memory.report(chosen, arguments.quick, arguments.device)
         case "runs":
             yield from runs.report(chosen, arguments.quick)
+        case "scheduler":
+            yield from scheduler.report(arguments.quick)
+        case "planning":
+            yield from planning.report(arguments.quick)
     torch.set_num_threads(threads)
 
 

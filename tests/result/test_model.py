@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pscrub import Graph, Node, scrub
-from pscrub.result.model import ModelHash
+from pscrub.result.model import ModelHash, hashes_kept
 from pscrub.studies import load
 from tests.source import ROOT
 
@@ -117,3 +117,16 @@ def test_processes_agree() -> None:
         for seed in ("1", "2")
     }
     assert len(told) == 1
+
+
+def test_a_graph_is_hashed_once_where_that_is_said() -> None:
+    layer = linear(0)
+    graph = Graph([Node("f", ("x",), layer)], ["x"], "f")
+    with hashes_kept():
+        first = ModelHash.of(graph)
+        with torch.no_grad():
+            layer.weight.add_(1.0)
+        assert ModelHash.of(graph) == first
+        with hashes_kept():
+            assert ModelHash.of(graph) != first
+    assert ModelHash.of(graph) != first

@@ -10,6 +10,7 @@ import pytest
 
 from pscrub.result.taking import Sharing
 from pscrub.studies import load
+from pscrub.sweeps import driving
 from tests.benchmarks import compiled, draws, planning, scheduler
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.timing import alternate
@@ -49,6 +50,19 @@ def test_simulated_workers_make_each_round_once_at_a_cost_that_is_in_proportion(
     assert many["calls"] < 15 * 32 * scheduler.ROUNDS
 
 
+def test_workers_who_find_no_room_wait_until_all_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driving, "CROWD", 2)
+    waited, real = list[float](), scheduler.Turns.sleep
+
+    def sleep(self: scheduler.Turns, seconds: float) -> None:
+        waited.append(seconds)
+        real(self, seconds)
+
+    monkeypatch.setattr(scheduler.Turns, "sleep", sleep)
+    scheduler.simulate(2 * scheduler.ROUNDS, 12)
+    assert driving.LONG in waited  # the longest that anyone waits between looks
+
+
 def test_work_that_grows_faster_than_rounds_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it does if every piece is asked about whenever one is taken."""
 
@@ -64,7 +78,7 @@ def test_work_that_grows_faster_than_rounds_is_seen(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_plan_follows_from_units_and_assumptions() -> None:
-    units = planning.Units(1e5, 0.01, 0.001, 1e4, 4.0, 0.1, 50.0, 1e-4, 1.0, (0.1, 0.2, 0.5))
+    units = planning.Units(1e5, 0.01, 0.001, 1e4, 4.0, 0.1, 2e3, 50.0, 0.05, 1e-4, 1.0, (0.1, 0.2, 0.5))
     given = ["--hypotheses", "1000", "--gpus", "10", "--draws", "16384", "--flops", "1e14", "--used", "0.5"]
     arguments = planning.add_options(argparse.ArgumentParser()).parse_args(given)
     lines = {name: cells for name, *cells in planning.plan(arguments, units, 0.5)}
@@ -73,5 +87,6 @@ def test_the_plan_follows_from_units_and_assumptions() -> None:
     assert float(lines["draws, hours"][0]) == pytest.approx(draws, rel=0.01)
     assert float(lines["f on D, hours"][1]) == pytest.approx(100 * 10_000 * 2 * 7e9 * 32 / 5e13 / 10 / 3600, rel=0.01)
     assert lines["rounds, GB"] == ["0.1"] * 4 and lines["moved to GPUs, GB"] == ["140"] * 4
+    assert lines["files"] == ["5,000", "2,300", "2,030", "2,003"]
     told = planning.assumed(arguments, 0.5)
     assert ["flop/s of a GPU", "1e+14"] in [line[:2] for line in told]

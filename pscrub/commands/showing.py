@@ -52,7 +52,8 @@ class Bar:
 
     def progress(self, phase: str, done: int, total: int) -> None:
         """Show how far a phase has come."""
-        self.bar.update(self.task, description=f"{self.done}/{self.total} {phase}", completed=done, total=total)
+        count = f"{self.done}/{self.total} " if self.total else ""  # of a sweep it is not known
+        self.bar.update(self.task, description=count + phase, completed=done, total=total)
 
     def each(self, result: ScrubResult) -> None:
         """Print the line of a result."""

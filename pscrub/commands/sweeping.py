@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pscrub.commands.showing import find_device, print_table
+from pscrub.commands.showing import Bar, find_device, print_table
 from pscrub.commands.studies import read_shard
 from pscrub.errors import StudyError
 
@@ -38,8 +38,9 @@ def run_sweep(arguments: argparse.Namespace, interrupts: Interrupts) -> int:
         interrupts()
         if arguments.helps is not None and os.getppid() != arguments.helps:
             raise KeyboardInterrupt
+        bar.progress(phase, done, total)
 
-    with redirect_stdout(sys.stderr), _helped(arguments, say):
+    with redirect_stdout(sys.stderr), Bar(errors, arguments.study) as bar, _helped(arguments, say):
         result = sweep(
             arguments.study,
             arguments.out,

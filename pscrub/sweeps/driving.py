@@ -22,7 +22,6 @@ from pscrub.estimate.estimate import Estimate
 from pscrub.hypothesis.hypothesis import Hypothesis
 from pscrub.hypothesis.study import Study
 from pscrub.result.folder import WORKING
-from pscrub.result.locks import OWNER
 from pscrub.result.result import ScrubResult, StudyResult
 from pscrub.result.sharing import RunFolder
 from pscrub.result.taking import PAUSE, TRIED, Listing, Sharing
@@ -31,7 +30,7 @@ from pscrub.sweeps.making import Made, Maker
 from pscrub.sweeps.plan import Plan, Point, Points
 
 CROWD = 8
-"""Processes that share the rounds of a point of a sweep, at most, where there are more than points."""
+"""Processes that share the rounds of a point: more wait until it is done."""
 LONG = 10.0
 """Most seconds between looks at what is nearly done."""
 Item = TypeVar("Item")
@@ -161,6 +160,7 @@ class Sweeper:
             for at, number in free[:1]:
                 self._do(self._places[at], self._points[self._places[at].name][number])
                 del self._held[at, number]
+                pause = PAUSE
             if not free and self._held:
                 time.sleep(pause)
                 pause = min(LONG, 1.5 * pause)
@@ -174,11 +174,8 @@ class Sweeper:
     def _is_crowded(self, at: int, number: int) -> bool:
         """Whether as many share the rounds of a point as may."""
         place = self._places[at]
-        try:
-            names = os.listdir(place.folder_of(self._points[place.name][number]) / WORKING)
-        except FileNotFoundError:
-            return False
-        return sum(name.endswith(OWNER) for name in names) >= CROWD
+        point = self._points[place.name][number]
+        return self.folder.locks.count_fresh(place.folder_of(point) / WORKING) >= CROWD
 
     def _do(self, place: Place, point: Point) -> None:
         """Scrub a point, and say what it came to, or why it failed."""

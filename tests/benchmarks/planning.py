@@ -45,7 +45,9 @@ class Units:
         point_bytes: of what a point of a sweep keeps beside rounds, D of 1,000 rows.
         point_files: how many files that is.
         point_seconds: of a point on the smallest of models, its draws apart.
+        begun_bytes: of these, of the file of the point's only hypothesis.
         manifest_bytes: of a hypothesis in a run folder's manifest.
+        hypothesis_seconds: of a hypothesis more in a run folder, on the smallest of models, its draws apart.
         claimed: seconds of finding, claiming and giving back a round, and of its share of a point.
         hashed: seconds to hash a quarter of a GB of weights.
         shares: operations of a draw over those of f, of hypotheses about a language model: least, median, greatest.
@@ -57,7 +59,9 @@ class Units:
     point_bytes: float
     point_files: float
     point_seconds: float
+    begun_bytes: float
     manifest_bytes: float
+    hypothesis_seconds: float
     claimed: float
     hashed: float
     shares: tuple[float, float, float]
@@ -79,16 +83,15 @@ class Units:
             write = median_of(lambda: write_record(kept, file), repeats)
             read = median_of(lambda: RunFiles(path / "run").read_round(name, file), repeats)
             some, more = (weigh_points(path / f"sweep-{n}", n) for n in (4, 4 + repeats))
-            point_bytes, point_files, point_seconds = ((b - a) / repeats for a, b in zip(some, more, strict=True))
+            points = ((b - a) / repeats for a, b in zip(some, more, strict=True))
             few, many = (weigh_manifest(path / f"of-{n}", n) for n in (10, 110))
             return cls(
                 file.stat().st_size,
                 write,
                 read,
-                point_bytes,
-                point_files,
-                point_seconds,
-                (many - few) / 100,
+                *points,
+                next((path / "sweep-4").rglob("begun.nc")).stat().st_size,
+                *((b - a) / 100 for a, b in zip(few, many, strict=True)),
                 simulate(100 * ROUNDS, 4)["work"] / (100 * ROUNDS),
                 median_of(hash_weights, 3),
                 tell_shares(),
@@ -118,10 +121,11 @@ def weigh_points(folder: Path, points: int) -> tuple[float, float, float]:
     return sum(sizes), len(sizes), seconds
 
 
-def weigh_manifest(folder: Path, hypotheses: int) -> int:
-    """Bytes of the manifest of a run folder of so many hypotheses."""
+def weigh_manifest(folder: Path, hypotheses: int) -> tuple[float, float]:
+    """Bytes of the manifest of a run folder of so many hypotheses, and seconds that it takes, of two draws each."""
+    start = time.perf_counter()
     scrub(study_of(hypotheses), draws=2, exact=False, out=folder)
-    return (folder / "manifest.json").stat().st_size
+    return (folder / "manifest.json").stat().st_size, time.perf_counter() - start
 
 
 def hash_weights() -> None:
@@ -151,9 +155,9 @@ def report(quick: bool = False, arguments: argparse.Namespace | None = None) -> 
     share = units.shares[2] if arguments.share is None else arguments.share
     yield f"### {arguments.hypotheses:,} hypotheses on a model of {arguments.parameters:.3g} parameters"
     yield "Measured on this machine by this command:"
-    yield table(["", "", "of what"], measured(units))
+    yield table(["measured", "", "of what"], measured(units))
     yield "Assumed (options of this command):"
-    yield table(["", "", "source"], assumed(arguments, share))
+    yield table(["assumed", "", "source"], assumed(arguments, share))
     yield (
         f"On {arguments.gpus} GPUs, each with a process of its own, by how many hypotheses share a run folder "
         "(`--together`). Hours are of all GPUs side by side, none waiting for another."
@@ -172,7 +176,17 @@ def measured(units: Units) -> list[list[str]]:
         ["a point beside its rounds", f"{units.point_bytes:,.0f} bytes", "D of 1,000 rows, one hypothesis"],
         ["", f"{units.point_files:.1f} files", ""],
         ["", f"{1e3 * units.point_seconds:.0f} ms", "on the smallest of models, two draws"],
+        [
+            "of it, its hypothesis's",
+            f"{units.begun_bytes:,.0f} bytes",
+            "`begun.nc`, for each hypothesis of a run folder",
+        ],
         ["a hypothesis in a manifest", f"{units.manifest_bytes:.0f} bytes", ""],
+        [
+            "a hypothesis more",
+            f"{1e3 * units.hypothesis_seconds:.0f} ms",
+            "in a run folder, on a small model, two draws",
+        ],
         ["a GB of weights hashed", f"{4 * units.hashed:.2f} s", "SHA-256, by each process, once"],
         [
             "a draw, of one run of f",
@@ -192,7 +206,11 @@ def assumed(arguments: argparse.Namespace, share: float) -> list[list[str]]:
         ["rows of D", f"{arguments.rows:,}", "the question"],
         ["draws of a hypothesis", f"{arguments.draws:,}", "the question"],
         ["a draw, of one run of f", f"{share:.3f}", "the greatest measured above, unless `--share` says otherwise"],
-        ["flop/s of a GPU", f"{arguments.flops:.3g}", "NVIDIA's data sheet of the H100 SXM: 989e12, bfloat16, dense"],
+        [
+            "flop/s of a GPU",
+            f"{arguments.flops:.3g}",
+            "NVIDIA's data sheet, H100 SXM, bfloat16: half of what it gives with sparsity",
+        ],
         [
             "of these used",
             f"{arguments.used:g}",
@@ -219,19 +237,23 @@ def plan(arguments: argparse.Namespace, units: Units, share: float) -> list[list
         points = -(-hypotheses // together)
         on_data = points * arguments.rows * of_f / rate / gpus / HOUR
         hashing = weights / GB * 4 * units.hashed / HOUR  # by each process, once
-        keeping = (all_rounds * (units.round_write + units.claimed) + points * units.point_seconds) / gpus / HOUR
-        # Of a point's files, f on D is in proportion to rows, and what a hypothesis has comes for each of them.
-        beside = points * (units.point_bytes + 8 * (arguments.rows - 1_000)) + hypotheses * units.manifest_bytes
+        keeping = all_rounds * (units.round_write + units.claimed) / gpus / HOUR
+        first, each = units.point_seconds - units.hypothesis_seconds, units.hypothesis_seconds
+        around = (points * first + hypotheses * each) / gpus / HOUR
+        # Of a point's files, f on D and D's weights are in proportion to rows; what a hypothesis has is there for each.
+        beside = points * (units.point_bytes - units.begun_bytes + 16 * (arguments.rows - 1_000))
+        beside += hypotheses * (units.begun_bytes + units.manifest_bytes)
         add("run folders", points, ",.0f")
         add("draws, hours", draws)
         add("f on D, hours", on_data)
         add("weights hashed, hours", hashing)
-        add("claimed and written, hours", keeping)
-        add("all, hours", draws + on_data + hashing + keeping)
+        add("rounds claimed and written, hours", keeping)
+        add("what is around them, hours", around)
+        add("all, hours", draws + on_data + hashing + keeping + around)
         add("rounds", all_rounds, ",.0f")
         add("rounds, GB", all_rounds * units.round_bytes / GB)
         add("beside rounds, GB", beside / GB)
-        add("files", all_rounds + points * units.point_files, ",.0f")
+        add("files", all_rounds + points * (units.point_files - 1) + hypotheses, ",.0f")
         add("a manifest, kB", together * units.manifest_bytes / 1e3)
         add("rounds in memory, GB a process", together * rounds * units.round_bytes / GB)
         add("moved to GPUs, GB", gpus * weights / GB, ",.0f")

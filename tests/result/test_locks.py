@@ -119,3 +119,15 @@ def test_an_owner_who_was_swept_away_comes_again(tmp_path: Path) -> None:
     assert locks.take("a") and len(find_owners(tmp_path / "w")) == 1
     locks.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_those_who_were_heard_of_lately_are_counted(tmp_path: Path, gone: Owner) -> None:
+    mine, other = Locks(tmp_path / "mine"), Locks(tmp_path / "other")
+    assert mine.count_fresh(tmp_path / "nowhere") == 0 and mine.count_fresh(tmp_path / "other") == 1
+    leave(tmp_path / "other", gone, "a.0")
+    assert mine.count_fresh(tmp_path / "other") == 2  # who ended just now may be on another machine
+    old = os.stat(tmp_path / "other" / f"{gone.pid}.owner").st_mtime - module.LEASE - 1
+    os.utime(tmp_path / "other" / f"{gone.pid}.owner", (old, old))
+    assert mine.count_fresh(tmp_path / "other") == 1
+    mine.close()
+    other.close()

@@ -18,6 +18,8 @@ from pscrub.studies.curves.model import load_trunk
 from pscrub.studies.curves.tuning import KINDS, ORIENTED, UNITS, Found, measure_curves
 
 MOST = 40
+DRAWS = 4_096
+"""Intervals are at most four points wide, after half a minute of one core."""
 
 
 def study(
@@ -73,7 +75,8 @@ def study(
     if not rows:
         raise StudyError(f"only is '{only}': no row's name begins so; rows are named as '1a' or '1d the 20'")
     summary = __doc__.split("\n")[0]
-    return Study("curves", rows, summary, labels=("orientation",), notes=tell_chosen(found), by=("radius", "light"))
+    notes, by = tell_chosen(found), ("radius", "light")
+    return Study("curves", rows, summary, labels=("orientation",), notes=notes, by=by, draws=DRAWS)
 
 
 def tell_chosen(found: Found) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ SELECTED, SCORED = 48, 96
 """Rows that tell the heads, and rows that are scored."""
 POOL, SPOKEN = 1_000, 64
 """Random tokens are of so many, the three about the match of so many of these."""
-BACK, AHEAD = 0.5, 0.2
+BACK, AHEAD = 0.5, 0.5
 """From what mean share of its attention on a head is said to attend to the token before, and to the match."""
 AT_ONCE = 16
 LAST = Node("last logits", ("logits",), lambda logits: logits[:, -1])
@@ -91,10 +91,10 @@ def study(model: str = "trained", rows: int = SCORED, seed: int = 0) -> Study:
         permute_weights(subject, seed)
     vocabulary = subject.get_input_embeddings().num_embeddings  # type: ignore[operator]
     found = find_composing(subject, make_rows("selection", SELECTED, vocabulary)["input_ids"])
-    return build(subject, make_rows("scoring", rows, vocabulary), found, seed)
+    return build_composed(subject, make_rows("scoring", rows, vocabulary), found, seed)
 
 
-def build(subject: nn.Module, data: Dataset, found: Composing, seed: int = 0) -> Study:
+def build_composed(subject: nn.Module, data: Dataset, found: Composing, seed: int = 0) -> Study:
     """The study of a Llama on D, with the heads that were found on other rows.
 
     Args:

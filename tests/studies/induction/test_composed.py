@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from pscrub import StudyError, unroll
 from pscrub.evaluate.engine import Engine
 from pscrub.studies import smollm2
-from pscrub.studies.induction.composed import Composing, build, find_composing, make_rows, study
+from pscrub.studies.induction.composed import Composing, build_composed, find_composing, make_rows, study
 from pscrub.studies.induction.rows import LENGTH, MATCH, PERIOD
 from tests.studies.ioi.small_llama import random_llama
 
@@ -64,7 +64,7 @@ def test_heads_are_found_by_where_they_attend() -> None:
 
 def test_each_claim_is_well_formed_and_on_own_data_the_model() -> None:
     model, data = random_llama(3), make_rows("scoring", 24, smollm2.VOCABULARY)
-    made = build(model, data, FOUND)
+    made = build_composed(model, data, FOUND)
     assert "previous-token heads 0.1; induction heads 2.3, 2.2, 1.0; random ones 0." in made.notes[0]
     names = {h.name[:2]: h for h in made.hypotheses}
     claims = {claim.name for claim in names["1a"].claims}

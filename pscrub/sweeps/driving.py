@@ -24,7 +24,7 @@ from pscrub.hypothesis.study import Study
 from pscrub.result.folder import WORKING
 from pscrub.result.result import ScrubResult, StudyResult
 from pscrub.result.sharing import RunFolder
-from pscrub.result.taking import PAUSE, TRIED, Listing, Sharing
+from pscrub.result.taking import PAUSE, Listing, Sharing
 from pscrub.sweeps.folder import BLOCK, Found, Place, SweepFolder, read_names
 from pscrub.sweeps.making import Made, Maker
 from pscrub.sweeps.plan import Plan, Point, Points
@@ -146,30 +146,33 @@ class Sweeper:
 
     def _help_others(self) -> None:
         """Share the rounds of points that others are at work on; wait for those that enough share already."""
-        blocks = dict.fromkeys((at, number // BLOCK) for at, number in self._held)
-        listings = {(at, block): Listing(self._places[at].path / str(block)) for at, block in blocks}
+        held = dict[tuple[int, int], set[int]]()
+        for at, number in self._held:
+            held.setdefault((at, number // BLOCK), set()).add(number)
+        listings = {(at, block): Listing(self._places[at].path / str(block)) for at, block in held}
         pause = PAUSE
-        while self._held:
-            for (at, _), listing in listings.items():
-                self._forget_finished(at, listing.look())
-            for at, block in listings.keys() - {(at, number // BLOCK) for at, number in self._held}:
-                self._close(self._places[at], block)
-                del listings[at, block]
-            near = [each for each in self._held if not self._is_far(each[0])] or list(self._held)
-            free = [each for each in self.dice.sample(near, min(TRIED, len(near))) if not self._is_crowded(*each)]
-            for at, number in free[:1]:
-                self._do(self._places[at], self._points[self._places[at].name][number])
-                del self._held[at, number]
-                pause = PAUSE
-            if not free and self._held:
+        while held:
+            near = [each for each in held if not self._is_far(each[0])] or list(held)
+            at, block = self.dice.choice(near)
+            place, numbers = self._places[at], held[at, block]
+            numbers -= self._tell_finished(place, listings[at, block].look())
+            if not numbers:
+                del held[at, block]
+                self._close(place, block)
+                continue
+            number = self.dice.choice(sorted(numbers))
+            if self._is_crowded(at, number):
                 time.sleep(pause)
                 pause = min(LONG, 1.5 * pause)
+            else:
+                self._do(place, self._points[place.name][number])
+                numbers.discard(number)
+                pause = PAUSE
 
-    def _forget_finished(self, at: int, names: list[str]) -> None:
-        """Take points of which the names in a folder say that they are done, or failed lately, for no more held."""
+    def _tell_finished(self, place: Place, names: list[str]) -> set[int]:
+        """Points of which the names in a folder say that they are done, or failed lately."""
         done, failed, _ = read_names(names, self.plan.tag)
-        for number in done | {each for each in failed if self._failed_lately(self._places[at], each)}:
-            self._held.pop((at, number), None)
+        return done | {each for each in failed if self._failed_lately(place, each)}
 
     def _is_crowded(self, at: int, number: int) -> bool:
         """Whether as many share the rounds of a point as may."""

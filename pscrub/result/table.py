@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """Rows of cells under a heading.
 
@@ -19,7 +19,7 @@ class Table:
         title: what to put above it for a terminal.
 
     >>> table = Table(("hypothesis", "recovered %"), (("a|b", "97.13"),))
-    >>> print(table.text())
+    >>> table
     hypothesis  recovered %
     a|b               97.13
     >>> print(table.markdown())
@@ -32,6 +32,13 @@ class Table:
     rows: Sequence[Sequence[str]]
     words: int = 1
     title: str = ""
+
+    def __repr__(self) -> str:
+        return f"{self.title}\n\n{self.text()}" if self.title else self.text()
+
+    def _repr_html_(self) -> str:
+        title = f"<p><strong>{escape(self.title)}</strong></p>" if self.title else ""
+        return title + self.html()
 
     def text(self) -> str:
         """The table in plain lines."""

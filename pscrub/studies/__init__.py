@@ -25,6 +25,7 @@ SHIPPED = {
     "bracket_heads": "brackets.heads",
     "modular_addition": "modular_addition.study",
     "induction": "induction.study",
+    "induction_smollm2": "induction.composed",
     "ioi": "ioi.study",
     "compiled": "compiled.study",
     "max_of_k": "max_of_k.study",
@@ -40,7 +41,7 @@ SHIPPED = {
     "real_values": "worked.real_values",
 }
 """Name of each shipped study -> its module below this one."""
-EXTRAS = {"ioi": "smollm2", "curves": "curves"}
+EXTRAS = {"ioi": "smollm2", "induction_smollm2": "smollm2", "curves": "curves"}
 """Name of each study that does not run without more -> the extra that brings its model."""
 
 

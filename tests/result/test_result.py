@@ -19,6 +19,7 @@ from pscrub import Claim, Dataset, Graph, Hypothesis, ScrubResult, Study, StudyE
 from pscrub import records as store
 from pscrub.estimate import stopping
 from pscrub.result.draws import Draws, join_draws
+from pscrub.result.table import Table
 
 N = 120
 
@@ -364,3 +365,11 @@ def test_results_without_a_hypothesis_in_common(result: StudyResult) -> None:
     other = scrub(study(scale=0.9).hypotheses[2], draws=100, seed=9)
     with pytest.raises(StudyError, match="no hypothesis in common, and f on D is another in each"):
         merge(one, other)
+
+
+def test_a_table_is_shown_as_one_at_the_prompt_and_in_notebooks() -> None:
+    table = Table(("name", "value"), (("<b>", "1.0"), ("longer", "12.0")), title="two & more")
+    assert repr(table).splitlines() == ["two & more", "", "name    value", "<b>       1.0", "longer   12.0"]
+    shown = table._repr_html_()
+    assert shown.startswith("<p><strong>two &amp; more</strong></p><table>") and "<td>&lt;b&gt;</td>" in shown
+    assert repr(replace(table, title="")) == table.text()

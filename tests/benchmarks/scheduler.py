@@ -64,10 +64,10 @@ def report(quick: bool = False) -> Iterator[str]:
     workers, sizes = (50, SIZES[:2]) if quick else (WORKERS, SIZES)
     yield "### A thousand workers"
     yield (
-        f"{FEW} and {workers:,} simulated workers on one sweep, {ROUNDS} rounds a point; all come at once. "
-        "*Work*: until all are there, what all workers compute. *Again*: the same command when nothing is left. *Calls*: of the file "
-        "system, in work. By the round, in microseconds of one core. *Growth*: of what all rounds cost, over that of "
-        "the line above, over the ratio of their rounds: 1 where it is in proportion, less where it grows less."
+        f"{FEW} and {workers:,} simulated workers on one sweep, {ROUNDS} rounds a point; all come at once. *Work*: "
+        "until all are there, what all workers compute. *Again*: the same command when nothing is left. *Calls*: of "
+        "the file system, in work. By the round, in microseconds of one core. *Growth*: of what all rounds cost, over "
+        "that of the line above, over the ratio of their rounds: 1 where it is in proportion, less where it grows less."
     )
     lines = []
     for count, some in ((FEW, sizes[:3]), (workers, sizes)):

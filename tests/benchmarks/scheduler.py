@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,7 +45,7 @@ from pscrub.sweeps.results import read_sweep
 from pscrub.sweeps.status import find_sweep_status
 from tests.benchmarks.timing import short, table
 
-WORKERS = 1_000
+WORKERS, FEW = 1_000, 10
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 """Rounds."""
 ROUNDS = 50
@@ -65,24 +64,23 @@ def report(quick: bool = False) -> Iterator[str]:
     workers, sizes = (50, SIZES[:2]) if quick else (WORKERS, SIZES)
     yield "### A thousand workers"
     yield (
-        f"{workers:,} simulated workers on one sweep, {ROUNDS} rounds a point; all come at once. *Work*: until all "
-        "are there, what all workers compute. *Again*: the same command when nothing is left. *Calls*: of the file "
-        "system, in work. By the round, in microseconds of one core. *Growth*: of what all rounds cost, over that of "
-        "the line above, over the ratio of their rounds: 1 where it is in proportion, less where it grows less."
+        f"{FEW} and {workers:,} simulated workers on one sweep, {ROUNDS} rounds a point; all come at once. *Work*: "
+        "until all are there, what all workers compute. *Again*: the same command when nothing is left. *Calls*: of "
+        "the file system, in work. By the round, in microseconds of one core. *Growth*: of what all rounds cost, over "
+        "that of the line above, over the ratio of their rounds: 1 where it is in proportion, less where it grows less."
     )
-    found = {rounds: simulate(rounds, workers) for rounds in sizes}
-    above = {more: found[fewer] for fewer, more in pairwise(sizes)}
     lines = []
-    for rounds, costs in found.items():
-        cells = [f"{rounds:,}"]
-        for name, each in costs.items():
-            cells.append(short(1e6 * each / rounds if name != "calls" else each / rounds))
-            cells.append(
-                "" if rounds not in above else f"{each / above[rounds][name] * rounds_of(above, rounds, found):.2f}"
-            )
-        lines.append(cells)
-    names = [cell for name in found[sizes[0]] for cell in (name, "growth")]
-    yield table(["rounds", *names], lines)
+    for count, some in ((FEW, sizes[:3]), (workers, sizes)):
+        before: tuple[int, dict[str, float]] | None = None
+        for rounds in some:
+            costs = simulate(rounds, count)
+            grown = {name: "" if before is None else _grown(costs, rounds, *before, name) for name in ("work", "calls")}
+            times = {name: short(1e6 * costs[name] / rounds) for name in ("work", "again", "status", "table")}
+            cells = [times.pop("work"), grown["work"], *times.values(), short(costs["calls"] / rounds), grown["calls"]]
+            lines.append([f"{count:,}", f"{rounds:,}", *cells])
+            before = rounds, costs
+    head = ["workers", "rounds", "work", "growth", "again", "status", "table", "calls", "growth"]
+    yield table(head, lines)
     yield "#### Manifests"
     yield (
         "Of hypotheses in one run folder: bytes of `manifest.json` and microseconds to write and read it, by the "
@@ -95,9 +93,8 @@ def report(quick: bool = False) -> Iterator[str]:
     )
 
 
-def rounds_of(above: dict[int, Any], rounds: int, found: dict[int, Any]) -> float:
-    """The rounds of the line above over those of a line."""
-    return next(fewer for fewer, costs in found.items() if costs is above[rounds]) / rounds
+def _grown(costs: dict[str, float], rounds: int, fewer: int, before: dict[str, float], name: str) -> str:
+    return f"{costs[name] / before[name] * fewer / rounds:.2f}"
 
 
 class Turns:

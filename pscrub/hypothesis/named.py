@@ -60,8 +60,14 @@ class NamedGraph:
         length: how many positions there are, along axis 1 of [batch, positions, width].
         mixing: nodes whose value at a position is computed from other positions too: only they may read a source there.
 
-    >>> named = NamedGraph(graph, data, length=42, mixing=["a0", "a1"])  # doctest: +SKIP
-    >>> h = circuit("a1", named, "logits <- a1@0 \n a1@0 <- m0@*", behaviour=graph.nodes["loss"])  # doctest: +SKIP
+    >>> import torch
+    >>> from pscrub.hypothesis.circuits import circuit
+    >>> nodes = {"m0": lambda x: x[..., None], "a0": lambda m0: m0.cumsum(1), "logits": lambda a0: a0.exp()}
+    >>> graph = Graph.of({**nodes, "loss": lambda logits: logits[:, -1, 0]}, ["x"], "loss")
+    >>> named = NamedGraph(graph, Dataset({"x": torch.randn(9, 3)}), length=3, mixing=["a0"])
+    >>> h = circuit("last place", named, "logits <- a0@2", behaviour=graph.nodes["loss"])
+    >>> h.claim.reads[0].at, h.claim.reads[0].reads[0].at
+    ('logits', 'a0@2')
     """
 
     base: Graph

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pscrub.data.dataset import Dataset
+from pscrub.graph.behaviours import open_function
 from pscrub.graph.cuts import Cut, input_of
 from pscrub.graph.graph import Function, Graph, Node
 from pscrub.graph.rewrites import own_copy, replace
@@ -22,7 +25,7 @@ LOSS = Node("loss", ("logits", "balanced"), lambda out, label: cross_entropy(out
 
 def by_term(model: BracketClassifier, data: Dataset) -> NamedGraph:
     """The published ladder's: logits read each term at the start token; `a2.h1.in` is what that head alone reads."""
-    graph = replace(_trace(model, data), "logits", _FromTerms(model), TERMS)
+    graph = _with_logits(_trace(model, data), data, _FromTerms(model), TERMS)
     return NamedGraph(own_copy(graph, "r2", {"a2.h1.in": ["a2.h1"]}), data, CONTEXT, mixing=HEAD_NAMES)
 
 
@@ -31,7 +34,7 @@ def by_head(model: BracketClassifier, data: Dataset) -> NamedGraph:
 
     `a1.h0.out` is what the logits read of a head; `a1.h0.in` is what that head alone reads.
     """
-    graph = replace(_trace(model, data), "logits", _FromHeads(model), HEAD_NAMES)
+    graph = _with_logits(_trace(model, data), data, _FromHeads(model), HEAD_NAMES)
     for head in HEAD_NAMES:
         graph = own_copy(graph, head, {f"{head}.out": ["logits"]})
     for head in ("a1.h0", "a1.h1", "a2.h1"):
@@ -46,6 +49,12 @@ def _trace(model: BracketClassifier, data: Dataset) -> Graph:
         cuts |= {f"a{i}.h{head}": f"blocks.{i}.attn.hook_heads.{head}" for head in range(HEADS)}
         cuts |= {f"m{i}": f"blocks.{i}.hook_mlp_out"} | ({f"r{i}": input_of(f"blocks.{i}.ln1")} if i else {})
     return trace(model, data, cuts=cuts, inputs=["tokens"], output="logits", behaviour=LOSS)
+
+
+def _with_logits(graph: Graph, data: Dataset, fn: nn.Module, names: Sequence[str]) -> Graph:
+    """The graph with logits made by a function, opened, so that of what it reads only the start token is computed."""
+    values = graph.run(names, {"tokens": data["tokens"][:11]})
+    return replace(graph, "logits", open_function(fn, [values[name] for name in names]) or fn, names)
 
 
 def share_estimate(model: BracketClassifier, head: int) -> Function:

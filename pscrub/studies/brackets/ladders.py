@@ -22,7 +22,7 @@ OPENS, HORIZON = "counters : count and starts open", "a2.h1@0 : horizon"
 FIRST = """
 a1.h0@0   <- r1@1
 a2.h0@0   <- r2@1
-r1@1 r2@1 <- a0.h0@1 embed
+r1@1 r2@1 <= a0.h0@1 embed
 r1@1 r2@1 : count and starts open
 a0.h0@1   : p_1 if it starts open
 embed     : starts open"""

@@ -145,6 +145,14 @@ def test_the_published_trees() -> None:
     }
 
 
+def test_what_the_counters_read_at_position_1_they_read_by_any_path() -> None:
+    """As the published claim has it: E_scrubbed of 2a is 0.58 on the published weights, and 0.72 of the edges alone."""
+    for name in ("2a", "2b", "4"):
+        sites = unroll(hypotheses("published")[name]).sites.values()
+        reading = [site.claim for site in sites if site.claim is not None and site.claim.at in ("r1@1", "r2@1")]
+        assert len(reading) == 2 and all(claim.paths == "any" for claim in reading), name
+
+
 def test_the_published_table(shared: Path) -> None:
     folder = shared / "data" / "brackets"
     study = brackets.study(folder / "model.safetensors", folder / "sequences.jsonl.gz", balanced=0.263, rows=3000)

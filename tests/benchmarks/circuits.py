@@ -16,14 +16,14 @@ from tests.benchmarks.patching import HEADS, LAYERS, gpt2
 from tests.benchmarks.timing import alternate, short, table
 
 ROWS, POSITIONS = 16, 64
-IOI = """
+EDGES = """
 logits@END <- 9.9@END 10.0@END
 9.9.q@END  <- 7.3@END 8.6@END
 10.0.q@END <- 7.3@END 8.6@END
 7.3.v@S2   <- 0.1@S2 5.5@S2
 8.6.v@S2   <- 0.1@S2 5.5@S2
-5.5.k@S1+1 <- 4.11@S1+1
-7.3@END 8.6@END : names"""
+5.5.k@S1+1 <- 4.11@S1+1"""
+IOI = f"{EDGES}\n7.3@END 8.6@END : names"
 
 
 class Logits(nn.Module):

@@ -19,19 +19,13 @@ from pscrub.graph.decoder import Decoder
 from pscrub.graph.opening import open_decoder
 from pscrub.hypothesis.tree import Tree
 from pscrub.law.drawing import draw
+from tests.benchmarks.circuits import EDGES
 from tests.hypothesis.test_circuits import random_model
 
 LAYERS = HEADS = 12
 WIDTH, N, T, DRAWS = 4, 40, 16, 96
 PLACES = {"S1": 2, "S2": 9}
-IOI = """
-logits@END <- 9.9@END 10.0@END
-9.9.q@END  <- 7.3@END 8.6@END
-10.0.q@END <- 7.3@END 8.6@END
-7.3.v@S2   <- 0.1@S2 5.5@S2
-8.6.v@S2   <- 0.1@S2 5.5@S2
-5.5.k@S1+1 <- 4.11@S1+1
-7.3@END 8.6@END 0.1@S2 4.11@S1+1 : names"""
+IOI = f"{EDGES}\n7.3@END 8.6@END 0.1@S2 4.11@S1+1 : names"
 
 
 @pytest.fixture(scope="module")

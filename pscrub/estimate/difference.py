@@ -18,6 +18,7 @@ from scipy import stats
 from torch import Tensor
 
 from pscrub.estimate.estimate import Estimate
+from pscrub.estimate.freedom import Shape
 from pscrub.law.distinct import ApartLaw, Distinct
 from pscrub.outcomes import Outcome
 
@@ -85,7 +86,7 @@ def difference_apart(first: Apart, second: Apart, level: float) -> Difference:
     pairs = 2 * float(centred.square() @ _pairs(first, second)) / count / rows
     draws = float(centred.square().sum()) / count / (count - 1)
     se = math.sqrt(single + pairs + draws)
-    freedom = min(_freedom(halves.mean(0), rows) * (se**2 / single) ** 2 if single > 0 else rows - 1, rows - 1)
+    freedom = min(Shape.of(halves, rows).freedom * (se**2 / single) ** 2 if single > 0 else rows - 1, rows - 1)
     half_width = float(stats.t.ppf((1 + level) / 2, freedom)) * se
     method = Held.APART.say(rows=int((weights > 0).sum()))
     ends = value - half_width, value + half_width
@@ -116,9 +117,3 @@ def _pairs(first: Apart, second: Apart) -> Tensor:
             if not same:
                 most = torch.maximum(most, torch.where(left > 0, 1.0 / left.clamp(min=1), 0.0).double())
     return most
-
-
-def _freedom(gradient: Tensor, rows: float) -> float:
-    v = gradient.square()
-    total, spread = float(v.sum()), float(v.square().sum() - v.sum() ** 2 / rows)
-    return min(max(2 * total**2 / spread, 1.0), rows - 1) if spread > 0 else rows - 1

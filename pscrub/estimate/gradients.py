@@ -72,11 +72,26 @@ class Gradients:
             randomised, own = randomised_apart(on_data, units, labels, seed=seed)
         return cls(randomised, model, own, units, weights, clusters or "")
 
-    def beside(self, scrubbed: Tensor, drawn: Estimate | None, unknown: float = 0.0, excess: float = 0.0) -> Population:
-        """All three, with E_scrubbed and its gradient, float64 [2, units]."""
-        gradients = (scrubbed, self.of_model, self.of_randomised)
-        kept = tuple((first.clone(), second.clone()) for first, second in gradients)
-        return Population(drawn, self.randomised, kept, self.weights, excess, unknown, self.clusters)
+    def beside(
+        self,
+        scrubbed: Tensor,
+        drawn: Estimate | None,
+        unknown: float = 0.0,
+        excess: float = 0.0,
+        bends: Tensor | None = None,
+    ) -> Population:
+        """All three, with E_scrubbed and its gradient, float64 [2, units], and what `Influence.bends` found."""
+        kept = _apart(self.all(scrubbed))
+        bent = None if bends is None else _apart(bends)
+        return Population(drawn, self.randomised, kept, self.weights, excess, unknown, self.clusters, bent)
+
+    def all(self, scrubbed: Tensor) -> Tensor:
+        """float64 [3, 2, units]: E_scrubbed's gradient, [2, units], and those of the baselines."""
+        return torch.stack((scrubbed, self.of_model, self.of_randomised))
+
+
+def _apart(figures: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+    return tuple((first.clone(), second.clone()) for first, second in figures)
 
 
 def add_by_unit(gradient: Tensor, units: Tensor) -> Tensor:

@@ -15,7 +15,12 @@ them, and too much; a second sum, over pairs of draws, has no such bias:
 E[f]^2 being the mean over pairs that are apart. It is noisier, and so only the difference of the two is taken, from the
 same draws, and added.
 
-Source: Efron and Stein, The jackknife estimate of variance (1981); Hoeffding (1948), for the second.
+Where a block's means rest on few rows the squares of all its rows are large or small together, and tell less of the
+variance than as many rows would. What the sum of squares owes to each unit says how much less (`bends`): leaving q out
+changes it by g_q^2 + 2 sum over r of g_r E[f s_q s_r], to first order.
+
+Source: Efron and Stein, The jackknife estimate of variance (1981); Hoeffding (1948), for the second; Satterthwaite
+(1946), for the degrees of freedom that the third is for.
 """
 
 from __future__ import annotations
@@ -39,6 +44,8 @@ WORK = 1e8
 """Comparisons that this may take; with more places fewer draws are looked at."""
 LEAST = 256
 """Draws of each half below which their pairs are too noisy to say anything."""
+BENT = 4096
+"""Draws of each half that say what the sum of squares owes to each unit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +60,8 @@ class Population(Equal):
         excess: what pairs of draws add to the sum of squares of E_scrubbed's gradient.
         unknown: the share of draws in which some place has no row left.
         clusters: the column whose values tell units apart; "" where each row is one.
+        bends: as gradients, of each the sum over units r of its gradient times E_scrubbed's second difference with q
+            and r; None where that is not known, as in older results.
     """
 
     drawn: Estimate | None
@@ -62,6 +71,7 @@ class Population(Equal):
     excess: float = 0.0
     unknown: float = 0.0
     clusters: str = ""
+    bends: tuple[tuple[Tensor, Tensor], ...] | None = None
 
     @property
     def effective(self) -> float:
@@ -84,7 +94,7 @@ class Influence:
         self.sums = torch.zeros(2, 2, len(self.weights), dtype=torch.float64)
         self.f: list[Tensor] = []
         self.known: list[Tensor] = []
-        self.some: tuple[_Drawn, _Drawn] | None = None
+        self.some: list[tuple[_Drawn, _Drawn]] = []
 
     @property
     def draws(self) -> int:
@@ -101,16 +111,17 @@ class Influence:
         whole = torch.zeros(len(drawn.known), dtype=torch.float64).masked_scatter(drawn.known, f.double())
         every = _Drawn(whole, drawn.known, drawn.rows, drawn.blocks, drawn.left)
         for half in (0, 1):
-            self.sums[half] += self._scores(every.part(slice(half, None, 2)))
+            part = every.part(slice(half, None, 2))
+            self.sums[half] += self._scores(part, (part.known.double(), torch.where(part.known, part.f, 0.0)))
         self.f.append(whole)
         self.known.append(drawn.known)
-        if self.some is None:
-            count = min(MOST, int(math.sqrt(WORK / len(drawn.rows) ** 2)), len(whole) // 2)
+        wanted = min(BENT, int(WORK / len(drawn.rows) ** 2)) - sum(len(one.f) for one, _ in self.some)
+        if (count := min(wanted, len(whole) // 2)) > 0:
             # Random parts, as draws come sorted by the row of their root; chosen apart, as the two of a pair are of one
             # stratum, which must be met no more often than among all draws.
-            rng = np.random.default_rng(count)
+            rng = np.random.default_rng((count, len(self.some)))
             first, second = (torch.from_numpy(rng.permutation(len(whole) // 2)[:count]) for _ in range(2))
-            self.some = every.part(2 * first), every.part(2 * second + 1)
+            self.some.append((every.part(2 * first), every.part(2 * second + 1)))
 
     def found(self, interval: Interval) -> tuple[Estimate | None, float, Tensor, float]:
         """E_scrubbed with the draws' uncertainty, the share of draws unknown, its gradient [2, units], the excess."""
@@ -138,10 +149,29 @@ class Influence:
         smaller = 1 - float(self.weights.square().sum())
         return smaller * (sums[:, 1] - mean * sums[:, 0]) / counts[:, None]
 
-    def _scores(self, drawn: _Drawn) -> Tensor:
-        """float64 [2, units]: sums over draws of the scores, and of f times the scores."""
-        units, out = self.places.units, torch.zeros(2, len(self.weights), dtype=torch.float64)
-        factors = drawn.known.double(), torch.where(drawn.known, drawn.f, 0.0)
+    def bends(self, gradients: Tensor, mean: float) -> Tensor:
+        """float64 [figures, 2, units]: the sum over r of each gradient times the second difference with q and r.
+
+        One half's draws with the gradient of the other, so that no draw's noise is in both.
+
+        Args:
+            gradients: float64 [figures, 2, units].
+            mean: E_scrubbed.
+        """
+        units, out = self.places.units, torch.zeros_like(gradients)
+        for half in (0, 1):
+            drawn = _Drawn.together([both[half] for both in self.some])
+            f = torch.where(drawn.known, drawn.f - mean, 0.0)
+            others = gradients[:, 1 - half]
+            out[:, half] = self._scores(drawn, [f * self._sum_scores(drawn, g) for g in others])
+            for rows in drawn.rows:  # a unit with itself is no pair
+                out[:, half] -= others * torch.bincount(units[rows], weights=f, minlength=others.shape[1])
+            out[:, half] /= drawn.known.sum().clamp(min=1)
+        return (1 - float(self.weights.square().sum())) * out
+
+    def _scores(self, drawn: _Drawn, factors: Sequence[Tensor]) -> Tensor:
+        """float64 [factors, units]: sums over draws of the scores times each factor, float64 [draws]."""
+        units, out = self.places.units, torch.zeros(len(factors), len(self.weights), dtype=torch.float64)
         mine = [units[rows] for rows in drawn.rows]
         stand_in = list(self._stand_ins(drawn))
         for factor, into in zip(factors, out, strict=True):
@@ -155,6 +185,20 @@ class Influence:
                     own = spans.find(drawn.blocks[u], unit)[1]
                     into += torch.bincount(unit, weights=each * own, minlength=len(into))
         return out
+
+    def _sum_scores(self, drawn: _Drawn, of_unit: Tensor) -> Tensor:
+        """float64 [draws]: of each draw the sum over units of its scores times a number of each unit's."""
+        units = self.places.units
+        mine = [units[rows] for rows in drawn.rows]
+        total = torch.stack([of_unit[unit] for unit in mine]).sum(0)
+        for u, (spans, stand_in) in enumerate(zip(self.places.spans, self._stand_ins(drawn), strict=True)):
+            partition = spans.partition
+            rows = spans.weights * of_unit[units]
+            block = torch.bincount(partition.labels, weights=rows, minlength=partition.n_blocks)[drawn.blocks[u]]
+            for unit in mine:
+                block = block - spans.find(drawn.blocks[u], unit)[1] * of_unit[unit]
+            total = total - stand_in * block
+        return total
 
     def _stand_ins(self, drawn: _Drawn) -> Iterator[Tensor]:
         """float64 [draws] for each place: by how much more a draw counts for each weight of its block that is left out.
@@ -175,15 +219,17 @@ class Influence:
 
     def _excess(self, mean: float) -> float:
         """What pairs of draws add to the sum of squares."""
-        assert self.some is not None
-        counts = torch.stack([half.known.sum() for half in self.some])
-        if len(self.some[0].f) < LEAST or not bool((counts > 0).all()):
+        most = min(MOST, int(math.sqrt(WORK / len(self.places.places) ** 2)))
+        some = [half.part(slice(0, most)) for half in self.some[0]]
+        counts = torch.stack([half.known.sum() for half in some])
+        if len(some[0].f) < LEAST or not bool((counts > 0).all()):
             return 0.0
-        sums = torch.stack([self._scores(half) for half in self.some])
+        factors = [(half.known.double(), torch.where(half.known, half.f, 0.0)) for half in some]
+        sums = torch.stack([self._scores(half, each) for half, each in zip(some, factors, strict=True)])
         first, second = self._scaled(sums, mean, counts)
         squares = float((first * second).sum()) / (1 - float(self.weights.square().sum()))
-        a, b = ((half.f - mean) * half.known for half in self.some)
-        return float(a @ (self._overlap(*self.some).double() @ b)) / float(counts.prod()) - squares
+        a, b = ((half.f - mean) * half.known for half in some)
+        return float(a @ (self._overlap(*some).double() @ b)) / float(counts.prod()) - squares
 
     def _overlap(self, one: _Drawn, other: _Drawn) -> Tensor:
         """float32 [draws, draws]: 1 - r of every pair of draws."""
@@ -224,6 +270,13 @@ class _Drawn:
     blocks: Tensor
     left: Tensor
 
+    @classmethod
+    def together(cls, parts: Sequence[_Drawn]) -> _Drawn:
+        flat = (torch.cat([getattr(part, name) for part in parts]) for name in ("f", "known"))
+        return cls(
+            *flat, *(torch.cat([getattr(part, name) for part in parts], 1) for name in ("rows", "blocks", "left"))
+        )
+
     def part(self, some: slice | Tensor) -> _Drawn:
         return _Drawn(self.f[some], self.known[some], *(t[:, some] for t in (self.rows, self.blocks, self.left)))
 
@@ -231,13 +284,19 @@ class _Drawn:
 def pool_populations(both: Sequence[Population], draws: Sequence[int]) -> Population:
     """What sets of draws say together, each weighing as it has draws."""
     shares = [n / sum(draws) for n in draws]
-    stacked = [torch.stack([torch.stack(g) for g in each.gradients]) for each in both]  # [3, 2, units] each
-    pooled = sum(share * g for share, g in zip(shares, stacked, strict=True))
-    assert isinstance(pooled, Tensor)
+
+    def pool(sets: Sequence[tuple[tuple[Tensor, Tensor], ...]]) -> tuple[tuple[Tensor, Tensor], ...]:
+        stacked = [torch.stack([torch.stack(g) for g in each]) for each in sets]  # [3, 2, units] each
+        pooled = sum(share * g for share, g in zip(shares, stacked, strict=True))
+        assert isinstance(pooled, Tensor)
+        return tuple((first.clone(), second.clone()) for first, second in pooled)
+
+    bends = [each.bends for each in both if each.bends is not None]
     return replace(
         both[0],
         drawn=_pool([each.drawn for each in both], shares),
-        gradients=tuple((first.clone(), second.clone()) for first, second in pooled),
+        gradients=pool([each.gradients for each in both]),
+        bends=pool(bends) if len(bends) == len(both) else None,
         excess=sum(share * each.excess for share, each in zip(shares, both, strict=True)),
         unknown=sum(share * each.unknown for share, each in zip(shares, both, strict=True)),
     )

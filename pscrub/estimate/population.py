@@ -22,6 +22,7 @@ from torch import Tensor
 from pscrub.data.dataset import Dataset
 from pscrub.estimate.baselines import Baseline, model_loss, randomised_loss
 from pscrub.estimate.estimate import Estimate
+from pscrub.estimate.freedom import Shape, welch
 from pscrub.estimate.jackknife import Population
 from pscrub.estimate.recovered import Scale
 from pscrub.evaluate.compute import MEMORY
@@ -147,14 +148,16 @@ def data_uncertainty(scrubbed: Estimate, model: Baseline, population: Population
     covariance, blur = _covariance(population, drawn is not None)
     warnings += blur
     rows = population.effective
-    middle = torch.stack([torch.stack(g).mean(0) for g in population.gradients]).nan_to_num(0.0, 0.0, 0.0)
+    halves = _finite(population.gradients)
+    bends = None if population.bends is None else _finite(population.bends)
+    shapes = [Shape.of(each, rows, None if i or bends is None else bends[0]) for i, each in enumerate(halves)]
     count = int(population.weights.count_nonzero())
     over = Jackknife.CLUSTERS.say(rows=count, column=column) if column else Jackknife.ROWS.say(rows=count)
     sources: tuple[Estimate | Baseline | None, ...] = (drawn, model, population.randomised)
     found = {}
     for kind, drawing in (("data", False), ("draws and data", True)):
         figures = [
-            None if each is None else _figure(each, float(covariance[i, i]), middle[i], rows, level, over, drawing)
+            None if each is None else _figure(each, float(covariance[i, i]), shapes[i], level, over, drawing)
             for i, each in enumerate(sources)
         ]
         mine, of_model, of_randomised = figures
@@ -171,7 +174,10 @@ def data_uncertainty(scrubbed: Estimate, model: Baseline, population: Population
                 sides = (e.value - e.low for e in (drawn, scrubbed)), (e.high - e.value for e in (drawn, scrubbed))
                 own[0] = max(own[0], *(side / quantile for each in sides for side in each))
             variances = torch.tensor(own, dtype=torch.float64).square()
-            score = _score(torch.tensor(values, dtype=torch.float64), covariance, variances, middle, rows, mine)
+            tilt = _tilt(torch.tensor(values, dtype=torch.float64))
+            # Of what its units do together E_scrubbed alone, which counts once.
+            shape = Shape.of(_along(tilt, halves), rows, None if bends is None else _along(tilt, bends))
+            score = _score(torch.tensor(values, dtype=torch.float64), covariance, variances, shape, mine)
         found[kind] = Figures(mine, replace(of_model, kind=kind), replace(of_randomised, kind=kind), score)
     return DataUncertainty(
         found["data"], found["draws and data"], tuple(covariance.flatten().tolist()), warnings, population
@@ -179,31 +185,30 @@ def data_uncertainty(scrubbed: Estimate, model: Baseline, population: Population
 
 
 def _figure(
-    source: Estimate | Baseline,
-    variance: float,
-    influence: Tensor,
-    rows: float,
-    level: float,
-    over: Said,
-    drawing: bool,
+    source: Estimate | Baseline, variance: float, shape: Shape, level: float, over: Said, drawing: bool
 ) -> Estimate:
     """A figure with the data's uncertainty, and with the draws' too if asked."""
-    variance, freedom = max(variance, 0.0), _freedom(influence, rows)
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(variance)
-    value, kind = source.value, "draws and data" if drawing else "data"
+    value, kind, variance = source.value, "draws and data" if drawing else "data", max(variance, 0.0)
     if not drawing or not source.se:
+        low, high = _sides(shape, shape.freedom, variance, level)
         se = math.sqrt(variance)
-        return Estimate(value, value - half, value + half, level, se, freedom, source.draws, over, kind)
+        return Estimate(value, value - low, value + high, level, se, shape.freedom, source.draws, over, kind)
     df = source.df if isinstance(source, Estimate) else math.inf
-    freedom = _welch((variance, source.se**2), (freedom, df))
-    q = float(stats.t.ppf((1 + level) / 2, freedom))
-    sides = (q * source.se,) * 2
+    freedom = welch((variance, source.se**2), (shape.freedom, df))
+    drawn = (float(stats.t.ppf((1 + level) / 2, freedom)) * source.se,) * 2
     if isinstance(source, Estimate) and source.interval not in ("t", ""):  # an interval with sides of its own
-        sides = value - source.low, source.high - value
-    low, high = (math.hypot(q * math.sqrt(variance), side) for side in sides)
+        drawn = value - source.low, source.high - value
+    low, high = map(math.hypot, _sides(shape, freedom, variance, level), drawn)
     method = Jackknife.AND_DRAWS.say(rows=over, method=source.method)
     se = math.hypot(math.sqrt(variance), source.se)
     return Estimate(value, value - low, value + high, level, se, freedom, source.draws, method, kind)
+
+
+def _sides(shape: Shape, freedom: float, variance: float, level: float) -> tuple[float, float]:
+    """How far down and up an interval for the data reaches."""
+    q, se = float(stats.t.ppf((1 + level) / 2, freedom)), math.sqrt(variance)
+    low, high = ((q + more) * se for more in shape.farther(q, variance))
+    return low, high
 
 
 def _no_narrower(figure: Estimate, drawn: Estimate, variance: float) -> Estimate:
@@ -217,7 +222,7 @@ def _no_narrower(figure: Estimate, drawn: Estimate, variance: float) -> Estimate
 def _covariance(population: Population, known: bool) -> tuple[Tensor, tuple[Said, ...]]:
     """float64 [3, 3], never negative in any direction, and what blurs it."""
     # Where f is not finite neither are figures, which are told of; the others keep their intervals.
-    halves = torch.stack([torch.stack(g) for g in population.gradients]).nan_to_num(0.0, 0.0, 0.0)  # [3, 2, units]
+    halves = _finite(population.gradients)
     if not known:
         halves[0] = 0.0
     rows = population.effective
@@ -281,41 +286,49 @@ def bootstrap(
     return torch.tensor(found, dtype=torch.float64)
 
 
-def _freedom(gradient: Tensor, rows: float) -> float:
-    """The degrees of freedom of a sum of squares, from its first two moments: N for normal terms, fewer for others."""
-    v = gradient.square()
-    total, spread = float(v.sum()), float(v.square().sum() - v.sum() ** 2 / rows)
-    return min(max(2 * total**2 / spread, 1.0), max(rows - 1, 1.0)) if spread > 0 else max(rows - 1, 1.0)
+def _finite(figures: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """float64 [figures, 2, units], zeros where f is not finite."""
+    return torch.stack([torch.stack(each) for each in figures]).nan_to_num(0.0, 0.0, 0.0)
 
 
-def _welch(variances: Sequence[float], freedoms: Sequence[float]) -> float:
-    below = sum(v**2 / df for v, df in zip(variances, freedoms, strict=True))
-    return float(sum(variances) ** 2 / below) if below > 0 else math.inf
+def _tilt(values: Tensor) -> Tensor:
+    """float64 [3]: how loss recovered moves with E_scrubbed, E_model and E_randomised, but for a factor."""
+    bottom = -float(_V @ values)
+    tilt: Tensor = _U + (float(_U @ values) / bottom if bottom else 0.0) * _V
+    return tilt
 
 
-def _score(
-    values: Tensor, covariance: Tensor, own: Tensor, middle: Tensor, rows: float, scrubbed: Estimate
-) -> Estimate | None:
-    """Fieller's interval of the loss recovered: all r with |top - r bottom| within q standard errors of 0."""
+def _along(tilt: Tensor, figures: Tensor) -> Tensor:
+    """float64 [2, units]: figures, [3, 2, units], weighed and added."""
+    return torch.einsum("i,ihn->hn", tilt, figures)
+
+
+def _score(values: Tensor, covariance: Tensor, own: Tensor, shape: Shape, scrubbed: Estimate) -> Estimate | None:
+    """Fieller's interval of the loss recovered: all r with |top - r bottom| within q standard errors of 0.
+
+    Each end has a q of its own (`Shape.farther`); the draws' part of the variance leans to no side.
+    """
     top, bottom = float(_U @ values), -float(_V @ values)
     if not math.isfinite(top / bottom if bottom else math.nan) or abs(bottom) <= 1e-9 * float(values.abs().max()):
         return None
-    ratio = top / bottom
-    tilt = _U + ratio * _V
+    tilt, whole = _tilt(values), covariance + torch.diag(own)
     parts = float((tilt @ covariance @ tilt).clamp(min=0)), float(tilt.square() @ own)
-    freedom = _welch(parts, (_freedom(tilt @ middle, rows), scrubbed.df))
-    q = float(stats.t.ppf((1 + scrubbed.level) / 2, freedom))
-    whole = covariance + torch.diag(own)
-    a = bottom**2 - q**2 * float(_V @ whole @ _V)
-    b = top * bottom + q**2 * float(_U @ whole @ _V)
-    c = top**2 - q**2 * float(_U @ whole @ _U)
-    if a <= 0:
-        return None
-    root = math.sqrt(max(b * b - a * c, 0.0))
+    freedom = welch(parts, (shape.freedom, scrubbed.df))
+    q, ends = float(stats.t.ppf((1 + scrubbed.level) / 2, freedom)), list[float]()
+    share = math.sqrt(parts[0] / sum(parts)) if sum(parts) > 0 else 0.0
+    farther = shape.farther(q, parts[0])
+    for sign, more in zip((-1, 1), farther if bottom > 0 else reversed(farther), strict=True):
+        quantile = q + share * more
+        a = bottom**2 - quantile**2 * float(_V @ whole @ _V)
+        b = top * bottom + quantile**2 * float(_U @ whole @ _V)
+        c = top**2 - quantile**2 * float(_U @ whole @ _U)
+        if a <= 0:
+            return None
+        ends.append(100 * (b + sign * math.sqrt(max(b * b - a * c, 0.0))) / a)
     se = 100 * math.sqrt(sum(parts)) / abs(bottom)
     method = Scale.FIELLER.wrap(scrubbed.method)
-    ends = 100 * (b - root) / a, 100 * (b + root) / a
-    return Estimate(100 * ratio, *ends, scrubbed.level, se, freedom, scrubbed.draws, method, scrubbed.kind)
+    low, high = ends
+    return Estimate(100 * top / bottom, low, high, scrubbed.level, se, freedom, scrubbed.draws, method, scrubbed.kind)
 
 
 def _warn(variance: float, noise: float) -> Iterator[Said]:

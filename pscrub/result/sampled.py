@@ -86,7 +86,10 @@ class Sampled:
         if not self.influence.draws:
             return earlier
         estimate, unknown, gradient, excess = self.influence.found(interval)
-        found = self.gradients.beside(gradient, estimate, unknown, excess)
+        bends = None
+        if estimate is not None:
+            bends = self.influence.bends(self.gradients.all(gradient), estimate.value)
+        found = self.gradients.beside(gradient, estimate, unknown, excess, bends)
         if before is not None and earlier is not None:
             return pool_populations((earlier, found), (len(before.draws.losses), self.influence.draws))
         return found

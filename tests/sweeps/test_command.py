@@ -19,6 +19,7 @@ from pscrub.sweeps.results import read_sweep
 from pscrub.sweeps.status import LINES, find_sweep_status
 from tests.kills import START, STUDY
 from tests.result.test_cut_runs import LOGGED
+from tests.result.test_helpers import POISON
 from tests.sweeps.test_sweeping import read_rounds, tell_sweeps_apart
 
 ONCE = "draw.logs = True\nmaking.draw_round = real if hasattr(real, 'logs') else"
@@ -117,6 +118,46 @@ def test_processes_that_share_a_sweep_draw_each_round_once(how: str, whole: tupl
     lines = [line.split() for line in log.read_text().splitlines()]
     assert len(lines) == 24 and len({line[-1] for line in lines}) == 2  # and both had a part in it
     assert not (tmp_path / "out" / "working").exists()
+
+
+def test_a_worker_that_is_killed_is_replaced(whole: tuple[Path, Path], tmp_path: Path) -> None:
+    file, out, log = tmp_path / "slow.py", tmp_path / "out", tmp_path / "log"
+    flag = write_study(file, log)
+    flag.touch()
+    process = begin(file, out, "--workers", "2")
+    try:
+        wait_for(log, 2, [process], pids=2)
+        (worker,) = {int(line.split()[-1]) for line in log.read_text().splitlines()} - {process.pid}
+        os.kill(worker, signal.SIGKILL)
+        wait_for(log, 3, [process], pids=3)  # the command itself and both workers
+        flag.unlink()
+        _, err = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and f"process {worker}, ended by signal 9; another is started" in err, err
+    assert tell_sweeps_apart(out, whole[1]) == [] and not (out / "working").exists()
+
+
+def test_a_round_that_kills_workers_costs_its_point(tmp_path: Path) -> None:
+    """The command itself leaves it to them, and so lives to say which it was; run again, it draws it."""
+    file, out, flag = tmp_path / "slow.py", tmp_path / "out", tmp_path / "deadly"
+    write_study(file)
+    file.write_text(file.read_text() + POISON.format(flag=str(flag)))
+    flag.write_text("")
+    grid = ("-P", "scale=1")
+    process = begin(file, out, "--workers", "2", grid=grid)
+    try:
+        told, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 1 and flag.read_text() == "xx", err
+    assert 1 <= err.count("ended by signal 9; another is started") <= 2
+    assert "Points: 2 done, 0 running, 1 failed, 0 waiting." in told
+    assert "hypothesis 'sign': workers ended while they were at work on it: process " in told and "; round 0-2" in told
+    flag.unlink()
+    argv = ["sweep", str(file), *grid, *DRAWS, "--out"]
+    assert main([*argv, str(out)]) == 0 and main([*argv, str(tmp_path / "whole")]) == 0
+    assert tell_sweeps_apart(out, tmp_path / "whole") == []
 
 
 def test_what_is_done_running_and_failed_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

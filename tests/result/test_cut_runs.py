@@ -52,11 +52,24 @@ whole, = make_whole(file, folder, (("--draws", "50000", "--draws-only", "--data-
 run_killed(file, folder / "out", whole, 2, 4, random.Random(1), tally)
 assert tally.kills >= 2 and tally.faults + tell_runs_apart(folder / "out", whole.folder) == [], tally
 """
+    run_without_threads(code)
+
+
+def test_runs_that_are_killed_in_the_middle_of_saves_become_whole(tmp_path: Path) -> None:
+    """At a few steps; `make kills` does all."""
+    run_without_threads(f"""
+from pathlib import Path
+from tests.kill_steps import kill_at_steps
+killed, faults = kill_at_steps(Path({str(tmp_path)!r}), every=16)
+assert sum(killed.values()) >= 6 and faults == [], (killed, faults)
+""")
+
+
+def run_without_threads(code: str) -> None:
+    """Run what forks in a process of its own."""
     root = str(Path(kills.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, env=environment, cwd=root
-    )  # which forks, and has no threads
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=root)
 
 
 def test_a_difference_between_runs_is_seen(tmp_path: Path) -> None:

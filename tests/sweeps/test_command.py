@@ -18,7 +18,7 @@ from pscrub.sweeps.folder import SweepFiles
 from pscrub.sweeps.results import read_sweep
 from pscrub.sweeps.status import LINES, find_sweep_status
 from tests.kills import START, STUDY
-from tests.result.test_cut_runs import LOGGED
+from tests.result.test_cut_runs import LOGGED, disk  # noqa: F401 - a fixture
 from tests.result.test_helpers import POISON
 from tests.sweeps.test_sweeping import read_rounds, tell_sweeps_apart
 
@@ -158,6 +158,25 @@ def test_a_round_that_kills_workers_costs_its_point(tmp_path: Path) -> None:
     argv = ["sweep", str(file), *grid, *DRAWS, "--out"]
     assert main([*argv, str(out)]) == 0 and main([*argv, str(tmp_path / "whole")]) == 0
     assert tell_sweeps_apart(out, tmp_path / "whole") == []
+
+
+def test_a_disk_that_is_full_costs_what_has_no_room(
+    whole: tuple[Path, Path],
+    disk: Path,  # noqa: F811 - the fixture
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file, out = tmp_path / "slow.py", disk / "out"
+    write_study(file)
+    assert sweep_here(file, out) in (1, 2)  # 2 if there is no room to say why a point failed
+    assert "No space left on device" in capsys.readouterr().err
+    kept = read_rounds(out)
+    assert 1 <= len(kept) <= 3 and not (out / "working").exists()
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+    assert sweep_here(file, out) == 0
+    after = read_rounds(out)
+    assert all(after[path] == found for path, found in kept.items())
+    assert tell_sweeps_apart(out, whole[1]) == []
 
 
 def test_what_is_done_running_and_failed_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,11 +20,14 @@ from pscrub.result.draws import Bar, Round
 from pscrub.result.keeping import Begun, Fault, Keeper, KeptRound, Offer
 from pscrub.result.making import Maker
 from pscrub.result.result import ScrubResult, StudyResult
+from pscrub.workers import give_back
 
 SHOWN = 8
 """Rounds that a fault names."""
 TICK = 0.5
 """Seconds after which it is looked whether there was an interrupt, if nothing arrives."""
+TIDY = 32
+"""Rounds of which only sums are kept, after which memory that they took is given back."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ class Course:
     def add(self, found: KeptRound) -> None:
         """Take a finished round in."""
         self.made[found.name.index] = replace(found, draws=self.bar.thin(found.draws))
+        if not found.name.kept and len(self.made) % TIDY == 0:
+            give_back()
         self.arrived()
 
     def conclude(self, cut_short: bool = False) -> ScrubResult | None:

@@ -15,6 +15,7 @@ from pscrub import ScrubResult, StudyResult, merge, scrub
 from pscrub.estimate import replicates, stopping
 from pscrub.report import write
 from pscrub.result import draws as records
+from pscrub.result import scheduling
 from pscrub.result.adding import read_result
 from pscrub.result.draws import WORST, Bar, Draws, Extreme
 from pscrub.result.folder import RunFiles
@@ -117,6 +118,16 @@ def test_a_width_is_reached_over_an_earlier_result_of_summed_rounds() -> None:
     before = run(KEPT)
     found = run(KEPT, draws=None, until_width=0.5 * before.results[0].recovered.width, after=before)  # type: ignore[union-attr]
     assert len(found.results[0].draws) > 2 * DRAWS and found.results[0].draws.sums is not None
+
+
+def test_memory_is_given_back_as_rounds_are_summed(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = list[None]()
+    monkeypatch.setattr(scheduling, "TIDY", 2)
+    monkeypatch.setattr(scheduling, "give_back", lambda: given.append(None))
+    run(KEPT)
+    assert len(given) == 2 * 4  # of eleven rounds of each of two hypotheses three are kept: after 4, 6, 8 and 10
+    run(DRAWS)
+    assert len(given) == 8
 
 
 def test_of_the_worst_draws_few_are_held(monkeypatch: pytest.MonkeyPatch) -> None:

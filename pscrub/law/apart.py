@@ -77,8 +77,9 @@ class Spans:
         left, there = self.block_totals[blocks], self.block_units[blocks]
         starts, widths = torch.empty(0, len(blocks), dtype=torch.float64), torch.empty(0, 0)
         if taken:
-            starts, order = torch.stack([self.find(blocks, unit)[0] for unit in taken]).sort(0)
-            widths = torch.stack([self.find(blocks, unit)[1] for unit in taken]).gather(0, order)
+            starts, widths = (torch.stack(each) for each in zip(*(self.find(blocks, u) for u in taken), strict=True))
+            starts, order = starts.sort(0)
+            widths = widths.gather(0, order)
             left, there = left - widths.sum(0), there - (widths > 0).sum(0)
         left = torch.where(there > 0, left, 0.0)
         rows = torch.zeros_like(blocks)

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pscrub.data.partition import number_units
 from pscrub.estimate.baselines import EXACT_PAIRS, Baseline, sample_of
 from pscrub.estimate.estimate import Estimate
 from pscrub.estimate.jackknife import Population
 from pscrub.estimate.pairs import Pairs, Sample
 from pscrub.evaluate.on_data import OnData
-from pscrub.law.apart import number_units
 from pscrub.outcomes import Outcome
 
 

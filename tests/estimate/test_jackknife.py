@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from pscrub import Claim, Dataset, Graph, Hypothesis, unroll
+from pscrub.data.partition import number_units
 from pscrub.estimate.estimate import Interval
 from pscrub.estimate.gradients import exact_gradient, randomised_apart
 from pscrub.estimate.jackknife import Influence, pool_populations
 from pscrub.evaluate.engine import Engine
 from pscrub.evaluate.on_data import OnData
-from pscrub.law.apart import draw_apart, number_units, plan_places
+from pscrub.law.apart import draw_apart, plan_places
 from tests.false_alarm import Z
 
 BLOCKS = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]

@@ -17,8 +17,8 @@ from pscrub.data.partition import number_units
 from pscrub.errors import NothingToTryError
 from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.estimate import Estimate, mean_of_pairs
-from pscrub.estimate.intervals import Family, simultaneous_level
 from pscrub.estimate.recovered import points_recovered
+from pscrub.estimate.simultaneous import Family, simultaneous_level
 from pscrub.estimate.stopping import ROUND
 from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.engine import Engine

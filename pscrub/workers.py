@@ -61,6 +61,15 @@ def side_by_side(
         torch.set_num_threads(threads)  # noqa: TID251
 
 
+def give_back() -> None:
+    """Have the C library give memory that was freed back to the system, where it knows how to (glibc).
+
+    Of itself it does not where little that stays lies between much that went, as after each of many rounds of draws.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @contextmanager
 def threads_set(threads: int) -> Iterator[None]:
     """Within it torch has so many threads here, and in threads that are begun.

@@ -59,7 +59,7 @@ OPTIONS = {
     "list": "",
     "show": "--plan --label --seed -P",
     "verify": "--draws --json --label --seed -P",
-    "adversary": "--no-data --at --steps --per-bit --held-out --rows --hypothesis --draws --level "
+    "adversary": "--no-data --at --clusters --steps --per-bit --held-out --rows --hypothesis --draws --level "
     "--markdown --label --seed -P",
     "frontier": "--out --draws --level --markdown --label --seed -P",
     "resolution": "--claim --bins --by --offsets --out --json --hypothesis --draws --level --markdown --label --seed "

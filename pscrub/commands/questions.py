@@ -52,6 +52,8 @@ def _add_adversary_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-bit", action="store_true", help="prefer claims that forbid little for what they move")
     about = "share of the rows that confirm what holds in the population; 0 where D is all there is (default: 0.5)"
     parser.add_argument("--held-out", type=float, default=0.5, metavar="SHARE", help=about)
+    about = "rows of one value of it are not independent of one another, as of one template or document"
+    parser.add_argument("--clusters", metavar="COLUMN", help=about)
     parser.add_argument("--rows", type=int, default=20, help="lines of the table (default: 20)")
     add_hypothesis_option(parser)
     _add_options(parser)
@@ -152,6 +154,7 @@ def _adversary(study: Study, arguments: argparse.Namespace) -> Iterator[Answer]:
                 seed=arguments.seed,
                 level=arguments.level,
                 held_out=arguments.held_out,
+                clusters=arguments.clusters,
                 labels=study.labels,
             )
         except NothingToTryError as error:

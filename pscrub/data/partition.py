@@ -222,3 +222,8 @@ def _number(values: np.ndarray[Any, Any] | Sequence[int]) -> Labels:
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
     return rank[inverse]
+
+
+def number_units(data: Dataset, clusters: str | None) -> Tensor:
+    """int64 [N]: rows that are independent are numbered apart; by a column's values, or each row by itself."""
+    return torch.arange(data.n) if clusters is None else Partition.of(data[clusters], data, clusters).labels

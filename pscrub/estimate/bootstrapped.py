@@ -18,6 +18,7 @@ from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.intervals import t_ends, tally
 from pscrub.estimate.known import Known
 from pscrub.estimate.picking import pick_interval
+from pscrub.estimate.sample import Sample
 
 Samples = np.ndarray[Any, np.dtype[np.float64]]
 Atoms = tuple[Samples, Samples, tuple[float, float]]
@@ -112,7 +113,7 @@ def atoms_of(f: Tensor, known: Known | None) -> tuple[Atoms | None, list[str]]:
     Raises:
         StudyError: f did not vary, and nothing says what was missed.
     """
-    picked = pick_interval(f, t_ends(f.numpy(), 0.95), 0.95, None, Known() if known is None else known)
+    picked = pick_interval(Sample(f), t_ends(f.numpy(), 0.95), 0.95, None, Known() if known is None else known)
     if picked.name == "none":
         raise StudyError(f"no posterior: {picked.reason}, as `known`")
     if picked.bounds is None or picked.name == "t":

@@ -9,6 +9,7 @@ from torch import Tensor
 from pscrub.estimate.estimate import Estimate, mean_of_pairs
 from pscrub.estimate.known import Known
 from pscrub.estimate.picking import RARE, hidden, is_flat
+from pscrub.estimate.sample import Sample
 from pscrub.outcomes import Outcome, Said
 
 FEW = 30
@@ -44,41 +45,39 @@ class Concern(Outcome):
     )
 
 
-def find_concerns(f: Tensor, estimate: Estimate, known: Known | None = None) -> Iterator[Said]:
+def find_concerns(f: Tensor | Sample, estimate: Estimate, known: Known | None = None) -> Iterator[Said]:
     """What to know about an estimate's draws before believing its interval, each beginning with its name.
 
     The names: "non-finite loss", "no variation", "too few draws", "rare events", "outliers not drawn".
 
     Args:
-        f: float64 [2 P], pair by pair.
+        f: float64 [2 P], pair by pair; of a sample with sums, heavy pairs are looked for among those that are kept.
         estimate: of their mean.
         known: what f was seen to be elsewhere.
     """
-    bad = int((~f.isfinite()).sum())
-    if bad:
-        yield Concern.NOT_FINITE.say(value=estimate.value, bad=bad, draws=len(f))
+    f = Sample.of(f)
+    if f.bad:
+        yield Concern.NOT_FINITE.say(value=estimate.value, bad=f.bad, draws=len(f))
         return
-    v = (f.double().reshape(-1, 2).diff().squeeze(1) / 2).square()
     if is_flat(f, None if known is None else known.bounds):
         yield Concern.NO_VARIATION.say(draws=len(f))
         return
     if estimate.df < FEW:
         yield Concern.TOO_FEW.say(df=estimate.df, draws=len(f))
     if known is not None and _beyond(f, estimate, known):
-        ends = {"least": known.seen.least, "greatest": known.seen.greatest, "low": float(f.min()) + 0.0}
-        yield Concern.NOT_DRAWN.say(**ends, high=float(f.max()), draws=len(f))
-    values, counts = f.unique(return_counts=True)
-    if len(values) <= 5 and len(f) - int(counts.max()) < RARE:
-        others = len(f) - int(counts.max())
-        yield Concern.RARE_VALUES.say(usual=float(values[counts.argmax()]), others=others, draws=len(f))
-    else:
+        ends = {"least": known.seen.least, "greatest": known.seen.greatest, "low": f.least + 0.0}
+        yield Concern.NOT_DRAWN.say(**ends, high=f.greatest, draws=len(f))
+    usual, times = f.most_common if len(f.values) <= 5 else (0.0, 0)
+    if len(f) - times < RARE and len(f.values) <= 5:
+        yield Concern.RARE_VALUES.say(usual=usual, others=len(f) - times, draws=len(f))
+    elif len(v := f.pairs):
         heaviest = v.sort(descending=True).values.cumsum(0)
         half = int((heaviest < heaviest[-1] / 2).sum()) + 1
         if half <= len(v) / 100 or (half <= 2 and len(v) >= 20):
             yield Concern.RARE_PAIRS.say(half=half, pairs=len(v))
 
 
-def _beyond(f: Tensor, estimate: Estimate, known: Known) -> bool:
+def _beyond(f: Sample, estimate: Estimate, known: Known) -> bool:
     """Whether values are known that lie beyond all draws, so far that as many as may go unseen would matter."""
     t = mean_of_pairs(f, estimate.level)
     return hidden(f, t.se, t.width / 2, estimate.level, known)

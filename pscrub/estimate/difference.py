@@ -26,7 +26,10 @@ from pscrub.outcomes import Outcome
 class Held(Outcome):
     """How a difference in the population was estimated."""
 
-    APART = "rows apart", "no row twice in a draw, jackknife over {rows:,} rows and a bound for pairs of rows; draws: t"
+    APART = (
+        "rows apart",
+        "none of {units} twice in a draw, jackknife over {rows:,} {units} and a bound for pairs of them; draws: t",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +72,13 @@ def difference_apart(first: Apart, second: Apart, level: float) -> Difference:
     """
     both = first.drawn.complete & second.drawn.complete
     share = float(both.double().mean())
-    weights = first.law.weights
+    weights, units = first.law.weights, "rows" if len(first.law.weights) == len(first.law.rows) else "clusters"
     rows = float(weights.sum() ** 2 / weights.square().sum())
     count = int(both.sum())
     if count < 4 or rows < 4:
-        nothing = Estimate(math.nan, -math.inf, math.inf, level, math.inf, 1.0, count, Held.APART.say(rows=int(rows)))
+        nothing = Estimate(
+            math.nan, -math.inf, math.inf, level, math.inf, 1.0, count, Held.APART.say(rows=int(rows), units=units)
+        )
         return Difference(nothing, share, (math.inf, math.inf, math.inf))
     change = torch.where(both, second.f - first.f, 0.0)
     value = float(change.sum()) / count
@@ -88,14 +93,14 @@ def difference_apart(first: Apart, second: Apart, level: float) -> Difference:
     se = math.sqrt(single + pairs + draws)
     freedom = min(Shape.of(halves, rows).freedom * (se**2 / single) ** 2 if single > 0 else rows - 1, rows - 1)
     half_width = float(stats.t.ppf((1 + level) / 2, freedom)) * se
-    method = Held.APART.say(rows=int((weights > 0).sum()))
+    method = Held.APART.say(rows=int((weights > 0).sum()), units=units)
     ends = value - half_width, value + half_width
     estimate = Estimate(value, *ends, level, se, freedom, count, method, "draws and data")
     return Difference(estimate, share, (single, pairs, draws))
 
 
 def _gradient(first: Apart, second: Apart, both: Tensor, half: int) -> Tensor:
-    """float64 [N]: d difference / d log w of each row, from the first or the second draws of the pairs."""
+    """float64 [units]: d difference / d log w of each, from the first or the second draws of the pairs."""
     mine = both.clone()
     mine[1 - half :: 2] = False
     count = max(int(mine.sum()), 1)
@@ -109,7 +114,7 @@ def _gradient(first: Apart, second: Apart, both: Tensor, half: int) -> Tensor:
 
 
 def _pairs(first: Apart, second: Apart) -> Tensor:
-    """float64 [draws]: 1 / (rows that a site could have had), the most of the sites that are not given the same."""
+    """float64 [draws]: 1 / (units that a site could have had), the most of the sites that are not given the same."""
     most = torch.zeros(len(first.f), dtype=torch.float64)
     for one, other in ((second, first), (first, second)):
         for path, left in one.drawn.left.items():

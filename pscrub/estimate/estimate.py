@@ -12,6 +12,7 @@ from pscrub.errors import StudyError, close
 from pscrub.estimate import intervals
 from pscrub.estimate.known import Known
 from pscrub.estimate.picking import Pick, is_flat, pick_interval
+from pscrub.estimate.sample import Sample
 from pscrub.estimate.sides import bernstein_stretch, skewed_quantile, t_quantile
 from pscrub.outcomes import Outcome, Said
 
@@ -183,14 +184,14 @@ def exact_estimate(value: float, level: float, method: str) -> Estimate:
     return Estimate(value, value, value, level, 0.0, math.inf, 0, method)
 
 
-def mean_of_pairs(f: Tensor, level: float = 0.95) -> Estimate:
+def mean_of_pairs(f: Tensor | Sample, level: float = 0.95) -> Estimate:
     """The mean of f with a t interval from the differences within pairs.
 
     Draws come two by two from strata of the root's datum (`law.drawing`): the two of a pair independently
     and alike, different pairs from different strata. What the strata's means are does not matter (`intervals.t_ends`).
 
     Args:
-        f: float64 [2 P], pair by pair.
+        f: float64 [2 P], pair by pair; or a sample of such.
         level: nominal coverage.
 
     >>> import torch
@@ -198,11 +199,11 @@ def mean_of_pairs(f: Tensor, level: float = 0.95) -> Estimate:
     >>> round(e.value, 4), round(e.se, 4), e.draws
     (1.8333, 0.5, 6)
     """
-    return _estimate(intervals.t_ends(f.double().numpy(), level), level, len(f), Method.T.say(why=""))
+    return _estimate(intervals.t_of_moments(Sample.of(f).moments, level), level, len(f), Method.T.say(why=""))
 
 
 def choose(
-    f: Tensor,
+    f: Tensor | Sample,
     level: float = 0.95,
     interval: str = "auto",
     bounds: tuple[float, float] | None = None,
@@ -218,7 +219,7 @@ def choose(
     rare values may have been missed.
 
     Args:
-        f: float64 [2 P], pair by pair.
+        f: float64 [2 P], pair by pair; or a sample of such.
         level: nominal coverage.
         interval: "auto", "t", "betting", "bernstein" or "sequence".
         bounds: the least and greatest loss there can be, if known; (0, 1) where f takes these two values and no other.
@@ -238,18 +239,18 @@ def choose(
     ('[-inf, inf]', '[0, 0.003719]')
     """
     _check(interval, bounds)
-    finite = bool(f.isfinite().all())
-    if bounds is not None and not bool(((f >= bounds[0]) & (f <= bounds[1]) | ~f.isfinite()).all()):
+    f = Sample.of(f)
+    if bounds is not None and not f.keeps(bounds):
         raise StudyError(
-            f"losses from {float(f.min()):g} to {float(f.max()):g} were drawn outside the bounds "
+            f"losses from {f.least:g} to {f.greatest:g} were drawn outside the bounds "
             f"{bounds[0]:g} and {bounds[1]:g}; give bounds that f keeps on every input, or none"
         )
-    t = intervals.t_ends(f.double().numpy(), level)
+    t = intervals.t_of_moments(f.moments, level)
     picked = pick_interval(f, t, level, bounds, Known() if known is None else known)
     name, why = interval, Why.ASKED.say()
     if interval == "auto":
         name, why = picked.name, Why.PICKED.say(reason=picked.reason)
-    elif not finite or (is_flat(f) and (interval == "t" or (interval == "sequence" and picked.name == "none"))):
+    elif not f.is_finite or (is_flat(f) and (interval == "t" or (interval == "sequence" and picked.name == "none"))):
         name, why = picked.name, Why.INSTEAD.say(interval=interval, reason=picked.reason)
     if name == "t":
         return _estimate(t, level, len(f), Method.T.say(why=why))
@@ -257,26 +258,22 @@ def choose(
         value = float(t.value)
         return Estimate(value, -math.inf, math.inf, level, 0.0, float(t.df), len(f), Method.NONE.say(why=why))
     if name == "sequence" and picked.name == "t":
-        ends = intervals.sequence_ends(f.double().numpy(), level, best)
+        ends = intervals.sequence_of_moments(f.moments, level, best)
         return _estimate(ends, level, len(f), Method.SEQUENCE.say(best=best, why=why))
     return _bounded(f, level, name, picked, why, best)
 
 
-def _bounded(f: Tensor, level: float, name: str, picked: Pick, why: Said, best: int) -> Estimate:
+def _bounded(f: Sample, level: float, name: str, picked: Pick, why: Said, best: int) -> Estimate:
     """The interval that needs the loss's bounds."""
-    n, known = len(f), picked.bounds
+    known = picked.bounds
     if known is None:
         raise StudyError(f"a {name} interval needs the loss's bounds, and f is not 0/1; give bounds=(least, greatest)")
-    array = f.double().clamp(*known).numpy()  # of rounding: what is farther out has no bounds
+    ends = f.bounded_ends(name, level, known, picked.binary, best)
     if name == "sequence":
-        made = intervals.betting_ends(array, level, known, picked.binary, best)
         why = Why.ASKED_AND.say(reason=picked.reason)
-        return _estimate(made, level, n, Method.BETTING_SEQUENCE.say(best=best, why=why))
-    about = {"least": known[0], "greatest": known[1], "why": why}
-    if name == "betting":
-        made = intervals.betting_ends(array, level, known, picked.binary)
-        return _estimate(made, level, n, Method.BETTING.say(**about))
-    return _estimate(intervals.bernstein_ends(array, level, known), level, n, Method.BERNSTEIN.say(**about))
+        return _estimate(ends, level, len(f), Method.BETTING_SEQUENCE.say(best=best, why=why))
+    method = Method.BETTING if name == "betting" else Method.BERNSTEIN
+    return _estimate(ends, level, len(f), method.say(least=known[0], greatest=known[1], why=why))
 
 
 def widen(estimate: Estimate, half: float, method: str) -> Estimate:

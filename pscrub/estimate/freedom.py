@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -65,6 +65,16 @@ class Shape:
             if total > 0 and spread > 0:
                 freedom = max(min(freedom, 2 * total**2 / spread), 1.0)
         return cls(total, freedom, third + 2 * pairs, third + 3 * pairs)
+
+    def blurred(self, variance: float, noise: float) -> Shape:
+        """With as many degrees of freedom as are left when the variance has a standard error of its own besides.
+
+        >>> Shape(1.0, 20.0).blurred(1.0, 0.1**0.5).freedom
+        10.0
+        """
+        if not (noise > 0 and variance > 0):
+            return self
+        return replace(self, freedom=max(1 / (1 / self.freedom + (noise / variance) ** 2 / 2), 1.0))
 
     def farther(self, quantile: float, variance: float) -> tuple[float, float]:
         """How much farther out than a quantile the lower and the upper end belong, in standard errors.

@@ -17,19 +17,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pscrub.data.partition import number_units
 from pscrub.estimate.baselines import EXACT_PAIRS, Baseline, sample_of
 from pscrub.estimate.estimate import Estimate
 from pscrub.estimate.jackknife import Population
 from pscrub.estimate.pairs import Pairs, Sample
 from pscrub.evaluate.on_data import OnData
-from pscrub.law.apart import number_units
 from pscrub.outcomes import Outcome
 
 
 class OfPairs(Outcome):
     """How E_randomised was come by in the population that D is a sample of."""
 
-    ALL_OTHERS = "all pairs of others", "exact, all pairs of different rows"
+    ALL_OTHERS = "all pairs of others", "exact, all pairs of different {units}"
     SAMPLED_OTHERS = "sampled pairs of others", "{pairs:,} sampled pairs of different {units}"
 
 
@@ -77,13 +77,14 @@ class Gradients:
         scrubbed: Tensor,
         drawn: Estimate | None,
         unknown: float = 0.0,
-        excess: float = 0.0,
+        excess: tuple[float, float] = (0.0, 0.0),
         bends: Tensor | None = None,
     ) -> Population:
-        """All three, with E_scrubbed and its gradient, float64 [2, units], and what `Influence.bends` found."""
+        """All three, with E_scrubbed and what `Influence` found of it: gradient [2, units], unknown, excess, bends."""
         kept = _apart(self.all(scrubbed))
         bent = None if bends is None else _apart(bends)
-        return Population(drawn, self.randomised, kept, self.weights, excess, unknown, self.clusters, bent)
+        more, noise = excess
+        return Population(drawn, self.randomised, kept, self.weights, more, unknown, self.clusters, bent, noise)
 
     def all(self, scrubbed: Tensor) -> Tensor:
         """float64 [3, 2, units]: E_scrubbed's gradient, [2, units], and those of the baselines."""
@@ -120,8 +121,8 @@ def randomised_apart(
     """E_randomised over pairs of different units, and its gradient, float64 [2, units].
 
     The output of one row and the label of another: the U-statistic that D's plug-in value, in which a row meets itself
-    in one pair of N, is off from by that. Exact where `randomised_loss` is and each row is a unit; else from sampled
-    pairs, less those of one unit.
+    in one pair of N, is off from by that. Exact where `randomised_loss` is and units are no larger than that all pairs
+    within them are as few; else from sampled pairs, less those of one unit.
 
     Args:
         on_data: of the graph whose output node is the loss.
@@ -133,17 +134,36 @@ def randomised_apart(
     pairs_of, weights = Pairs.of(on_data, labels), on_data.data.weights
     totals = torch.bincount(units, weights=weights)
     apart = 1 - float(totals.square().sum())
-    if len(totals) < on_data.data.n or not pairs_of.within(pairs):
+    sizes = torch.bincount(units)
+    if not pairs_of.within(pairs) or int(sizes.square().sum()) > max(pairs, on_data.data.n):
         return _sampled_apart(pairs_of, sample_of(pairs, seed), units, totals)
     of_output, of_label = pairs_of.sums()
-    own = on_data.on_data(on_data.graph.output).double().cpu()
-    own = torch.where(weights > 0, weights.square() * own, 0.0)
+    x, y = _pairs_within(units, sizes)
+    alone = len(x) == on_data.data.n
+    own = on_data.on_data(on_data.graph.output).double().cpu()[x] if alone else pairs_of.at(x, y)
+    both = weights[x] * weights[y]
+    own = torch.bincount(units[x], weights=torch.where(both > 0, both * own, 0.0), minlength=len(totals))
     if apart <= 0:
         return _none(totals)
     value = float((weights * of_output).sum() - own.sum()) / apart
-    both = weights * (of_output + of_label[pairs_of.partition.labels]) - 2 * own
-    gradient = (both - 2 * value * weights * (1 - weights)) / apart
-    return Baseline(value, 0.0, 0, OfPairs.ALL_OTHERS.say()), gradient.expand(2, -1)
+    both = torch.bincount(units, weights=weights * (of_output + of_label[pairs_of.partition.labels])) - 2 * own
+    gradient = (both - 2 * value * totals * (1 - totals)) / apart
+    said = OfPairs.ALL_OTHERS.say(units=_name(units, totals))
+    return Baseline(value, 0.0, 0, said), gradient.expand(2, -1)
+
+
+def _pairs_within(units: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """Two int64 [pairs]: all pairs of rows of one unit, each row with itself among them; row by row if each is one."""
+    order = units.argsort(stable=True)
+    times = sizes[units[order]]
+    ends = times.cumsum(0)
+    place = torch.arange(int(ends[-1])) - (ends - times).repeat_interleave(times)
+    x = order.repeat_interleave(times)
+    return x, order[(sizes.cumsum(0) - sizes)[units[x]] + place]
+
+
+def _name(units: Tensor, totals: Tensor) -> str:
+    return "rows" if len(totals) == len(units) else "clusters"
 
 
 def _sampled_apart(pairs: Pairs, sample: Sample, units: Tensor, totals: Tensor) -> tuple[Baseline, Tensor]:
@@ -160,10 +180,12 @@ def _sampled_apart(pairs: Pairs, sample: Sample, units: Tensor, totals: Tensor) 
         for drawn in (x, y):
             halves[half].index_add_(0, drawn[half::2], g)
         halves[half] = halves[half] / len(g) - expected * g.mean()
-    said = OfPairs.SAMPLED_OTHERS.say(pairs=len(f), units="rows" if len(totals) == len(units) else "clusters")
+    said = OfPairs.SAMPLED_OTHERS.say(pairs=len(f), units=_name(units, totals))
     return Baseline(float(f.mean()), float(f.std()) / math.sqrt(len(f)), len(f), said), halves
 
 
 def _none(totals: Tensor) -> tuple[Baseline, Tensor]:
     """Of one unit there are no pairs."""
-    return Baseline(math.nan, 0.0, 0, OfPairs.ALL_OTHERS.say()), torch.zeros(2, len(totals), dtype=torch.float64)
+    return Baseline(math.nan, 0.0, 0, OfPairs.ALL_OTHERS.say(units="units")), torch.zeros(
+        2, len(totals), dtype=torch.float64
+    )

@@ -10,13 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy import optimize, stats
-from torch import Tensor
-
-from pscrub.errors import StudyError
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 FULL = 0.99
@@ -38,6 +35,23 @@ class Ends:
     df: Array
 
 
+@dataclass(frozen=True)
+class Moments:
+    """Means of samples, their standard errors from the differences within pairs, and degrees of freedom, arrays [...].
+
+    Args:
+        value: the means.
+        se: of each.
+        df: of each.
+        draws: of each sample.
+    """
+
+    value: Array
+    se: Array
+    df: Array
+    draws: int
+
+
 def t_ends(f: Array, level: float) -> Ends:
     """The t interval from the differences within pairs.
 
@@ -53,8 +67,12 @@ def t_ends(f: Array, level: float) -> Ends:
     >>> round(float(ends.value), 4), round(float(ends.se), 4), float(ends.df)
     (1.8333, 0.5, 3.0)
     """
-    value, se, df = _moments(f)
-    return _around(value, _t_quantile((1 + level) / 2, df) * se, se, df)
+    return t_of_moments(find_moments(f), level)
+
+
+def t_of_moments(m: Moments, level: float) -> Ends:
+    """The ends of `t_ends`."""
+    return _around(m, _t_quantile((1 + level) / 2, m.df) * m.se)
 
 
 def sequence_ends(f: Array, level: float, best: int) -> Ends:
@@ -72,10 +90,14 @@ def sequence_ends(f: Array, level: float, best: int) -> Ends:
         level: nominal coverage, over the whole run.
         best: the number of draws at which the sequence is made narrowest; must be fixed before drawing.
     """
-    value, se, df = _moments(f)
+    return sequence_of_moments(find_moments(f), level, best)
+
+
+def sequence_of_moments(m: Moments, level: float, best: int) -> Ends:
+    """The ends of `sequence_ends`."""
     q = (1 + level) / 2
-    half = sequence_factor(f.shape[-1], level, best) * se * _t_quantile(q, df) / stats.norm.ppf(q)
-    return _around(value, half, se, df)
+    half = sequence_factor(m.draws, level, best) * m.se * _t_quantile(q, m.df) / stats.norm.ppf(q)
+    return _around(m, half)
 
 
 def sequence_factor(draws: int, level: float, best: int) -> float:
@@ -111,8 +133,8 @@ def bernstein_ends(f: Array, level: float, bounds: tuple[float, float]) -> Ends:
     >>> round(float(ends.low), 4), round(float(ends.high), 4)
     (0.4954, 0.5046)
     """
-    value, se, df = _moments(f)
-    return Ends(value, *bernstein_of_moments(value, se, f.shape[-1], level, bounds), se, df)
+    m = find_moments(f)
+    return Ends(m.value, *bernstein_of_moments(m.value, m.se, m.draws, level, bounds), m.se, m.df)
 
 
 def bernstein_of_moments(
@@ -161,15 +183,22 @@ def betting_ends(
     >>> float(ends.low), round(float(ends.high), 5)
     (0.0, 0.00368)
     """
-    value, se, df = _moments(f)
-    span, n = bounds[1] - bounds[0], f.shape[-1]
-    flat = ((f - bounds[0]) / span).reshape(-1, n)
+    m = find_moments(f)
+    span = bounds[1] - bounds[0]
+    flat = ((f - bounds[0]) / span).reshape(-1, m.draws)
+    ends = np.array([betting_of_tally(tally(x), m.draws, level, binary, best) for x in flat])
+    ends = bounds[0] + span * ends.reshape(*m.value.shape, 2)
+    return Ends(m.value, ends[..., 0], ends[..., 1], m.se, m.df)
+
+
+def betting_of_tally(
+    tallied: tuple[Array, Array | None], n: int, level: float, binary: bool = False, best: int | None = None
+) -> tuple[float, float]:
+    """The ends of `betting_ends` for losses in [0, 1], from what `tally` makes of n of them."""
+    x, counts = tallied
     if binary and best is None:
-        ends = np.array([share_ends(round(float(x.sum())), n, level) for x in flat])
-    else:
-        ends = np.array([_betting(*tally(x), level, best or n) for x in flat])
-    ends = bounds[0] + span * ends.reshape(*value.shape, 2)
-    return Ends(value, ends[..., 0], ends[..., 1], se, df)
+        return share_ends(round(float(x.sum() if counts is None else x @ counts)), n, level)
+    return _betting(x, counts, level, best or n)
 
 
 def betting_of_counts(
@@ -177,26 +206,30 @@ def betting_of_counts(
 ) -> tuple[float, float]:
     """The ends of `betting_ends` from the values that were drawn, float64 [k], and how often each was."""
     span, n = bounds[1] - bounds[0], round(float(counts.sum()))
-    x = (values - bounds[0]) / span
-    low, high = share_ends(round(float(x @ counts)), n, level) if binary else _betting(x, counts, level, n)
+    low, high = betting_of_tally(((values - bounds[0]) / span, counts), n, level, binary)
     return bounds[0] + span * low, bounds[0] + span * high
 
 
-def _moments(f: Array) -> tuple[Array, Array, Array]:
-    """Mean, standard error from the differences within pairs, and its degrees of freedom."""
+def find_moments(f: Array) -> Moments:
+    """Those of float64 [..., 2 P], pair by pair."""
     pairs = f.reshape(*f.shape[:-1], -1, 2)
-    p = pairs.shape[-2]
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         v = (pairs[..., 0] - pairs[..., 1]) ** 2 / 4
-        total, squares = v.sum(-1), (v**2).sum(-1)
-        spread = squares - total**2 / p
-        df = np.where(spread > 0, np.clip(2 * total**2 / spread, 1.0, p), float(p))
-        return np.asarray(f.mean(-1)), np.sqrt(total) / p, df
+        return moments_of_sums(np.asarray(f.mean(-1)), v.sum(-1), (v**2).sum(-1), f.shape[-1])
 
 
-def _around(value: Array, half: Array, se: Array, df: Array) -> Ends:
+def moments_of_sums(value: Array, squares: Array, fourths: Array, draws: int) -> Moments:
+    """From means and the sums of v = (a - b)^2 / 4 and of v^2 over pairs (a, b)."""
+    p = draws // 2
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        spread = fourths - squares**2 / p
+        df = np.where(spread > 0, np.clip(2 * squares**2 / spread, 1.0, p), float(p))
+        return Moments(value, np.sqrt(squares) / p, df, draws)
+
+
+def _around(m: Moments, half: Array) -> Ends:
     with np.errstate(invalid="ignore"):  # of infinite losses
-        return Ends(value, value - half, value + half, se, df)
+        return Ends(m.value, m.value - half, m.value + half, m.se, m.df)
 
 
 def _t_quantile(q: float, df: Array) -> Array:
@@ -283,47 +316,13 @@ def tally(x: Array) -> tuple[Array, Array | None]:
     values, counts = np.unique(x, return_counts=True)
     if len(values) <= 2 * GRID:
         return (values, counts.astype(np.float64)) if len(values) <= len(x) // 2 else (x, None)
-    grid = np.unique(np.quantile(values, np.linspace(0, 1, GRID)))
+    return onto_grid(values, counts.astype(np.float64), GRID)
+
+
+def onto_grid(values: Array, counts: Array, points: int) -> tuple[Array, Array]:
+    """So many points between the ends of values, and how often each is drawn, shared out so that the mean stays."""
+    grid = np.unique(np.quantile(values, np.linspace(0, 1, points)))
     right = np.clip(np.searchsorted(grid, values), 1, len(grid) - 1)
     share = (values - grid[right - 1]) / (grid[right] - grid[right - 1]) * counts
     onto = np.asarray(np.bincount(right, share, len(grid)) + np.bincount(right - 1, counts - share, len(grid)), float)
     return grid, onto
-
-
-Family = Literal["max-t", "bonferroni", "sidak", "none"]
-
-MAXIMA = 40_000
-"""Normal vectors from which the quantile of the largest of correlated errors is read."""
-
-
-def simultaneous_level(correlation: Tensor, level: float, family: Family = "max-t") -> float:
-    """The level of each of several intervals at which all hold together with the level asked for.
-
-    "bonferroni": whatever the errors have to do with one another. "sidak": errors that are independent or positively
-    related in absolute value, as normal ones are. "max-t": the quantile of the largest of normal errors with the
-    correlation that the pairs show, which gains most where hypotheses share their random numbers. "none": the level.
-
-    Args:
-        correlation: [k, k], of the errors.
-        level: of all together.
-        family: which.
-
-    >>> import torch
-    >>> [round(simultaneous_level(torch.eye(10), 0.95, name), 4) for name in ("bonferroni", "sidak")]
-    [0.995, 0.9949]
-    """
-    k = len(correlation)
-    if family == "none" or k <= 1:
-        return level
-    if family == "bonferroni":
-        return 1 - (1 - level) / k
-    if family == "sidak":
-        return float(level ** (1 / k))
-    if family != "max-t":
-        raise StudyError(f"unknown family '{family}'; expected max-t, bonferroni, sidak or none")
-    values, vectors = np.linalg.eigh(correlation.numpy())
-    root = vectors * np.sqrt(np.clip(values, 0, None))
-    normals = np.random.default_rng(0).standard_normal((MAXIMA, k))  # the same losses have the same intervals
-    q = float(np.quantile(np.abs(normals @ root.T).max(1), level))
-    # No narrower than one interval alone, no wider than Sidak's: both hold, so only simulation error can cross them.
-    return float(min(max(2 * stats.norm.cdf(q) - 1, level), level ** (1 / k)))

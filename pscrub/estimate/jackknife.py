@@ -58,6 +58,7 @@ class Population(Equal):
         gradients: of E_scrubbed, E_model and E_randomised, two float64 [units] each, the change with each unit of D.
         weights: float64 [units], D's.
         excess: what pairs of draws add to the sum of squares of E_scrubbed's gradient.
+        noise: its standard error, of draws alone.
         unknown: the share of draws in which some place has no row left.
         clusters: the column whose values tell units apart; "" where each row is one.
         bends: as gradients, of each the sum over units r of its gradient times E_scrubbed's second difference with q
@@ -72,6 +73,7 @@ class Population(Equal):
     unknown: float = 0.0
     clusters: str = ""
     bends: tuple[tuple[Tensor, Tensor], ...] | None = None
+    noise: float = 0.0
 
     @property
     def effective(self) -> float:
@@ -112,7 +114,7 @@ class Influence:
         every = _Drawn(whole, drawn.known, drawn.rows, drawn.blocks, drawn.left)
         for half in (0, 1):
             part = every.part(slice(half, None, 2))
-            self.sums[half] += self._scores(part, (part.known.double(), torch.where(part.known, part.f, 0.0)))
+            self.sums[half] += self._scores(part, part.factors)
         self.f.append(whole)
         self.known.append(drawn.known)
         wanted = min(BENT, int(WORK / len(drawn.rows) ** 2)) - sum(len(one.f) for one, _ in self.some)
@@ -123,12 +125,12 @@ class Influence:
             first, second = (torch.from_numpy(rng.permutation(len(whole) // 2)[:count]) for _ in range(2))
             self.some.append((every.part(2 * first), every.part(2 * second + 1)))
 
-    def found(self, interval: Interval) -> tuple[Estimate | None, float, Tensor, float]:
-        """E_scrubbed with the draws' uncertainty, the share of draws unknown, its gradient [2, units], the excess."""
+    def found(self, interval: Interval) -> tuple[Estimate | None, float, Tensor, tuple[float, float]]:
+        """E_scrubbed for draws, the share of draws unknown, its gradient [2, units], the excess and its noise."""
         f, known = torch.cat(self.f), torch.cat(self.known)
         count = int(known.sum())
         if not count:
-            return None, 1.0, torch.zeros_like(self.sums[0]), 0.0
+            return None, 1.0, torch.zeros_like(self.sums[0]), (0.0, 0.0)
         mean = float(f[known].sum()) / count
         if count == len(f):
             estimate = choose(f, interval.level, interval.kind, interval.bounds, known=interval.known)
@@ -163,73 +165,75 @@ class Influence:
             drawn = _Drawn.together([both[half] for both in self.some])
             f = torch.where(drawn.known, drawn.f - mean, 0.0)
             others = gradients[:, 1 - half]
-            out[:, half] = self._scores(drawn, [f * self._sum_scores(drawn, g) for g in others])
+            out[:, half] = self._scores(drawn, f * self._sum_scores(drawn, others))
             for rows in drawn.rows:  # a unit with itself is no pair
                 out[:, half] -= others * torch.bincount(units[rows], weights=f, minlength=others.shape[1])
             out[:, half] /= drawn.known.sum().clamp(min=1)
         return (1 - float(self.weights.square().sum())) * out
 
-    def _scores(self, drawn: _Drawn, factors: Sequence[Tensor]) -> Tensor:
-        """float64 [factors, units]: sums over draws of the scores times each factor, float64 [draws]."""
+    def _scores(self, drawn: _Drawn, factors: Tensor) -> Tensor:
+        """float64 [factors, units]: sums over draws of the scores times each factor, [factors, draws]."""
         units, out = self.places.units, torch.zeros(len(factors), len(self.weights), dtype=torch.float64)
-        mine = [units[rows] for rows in drawn.rows]
-        stand_in = list(self._stand_ins(drawn))
-        for factor, into in zip(factors, out, strict=True):
-            for u, spans in enumerate(self.places.spans):
-                into += torch.bincount(mine[u], weights=factor, minlength=len(into))
-                each = factor * stand_in[u]
+        for u, (stand_in, owns) in enumerate(self._stand_ins(drawn)):
+            spans = self.places.spans[u]
+            for factor, into in zip(factors, out, strict=True):
+                into += torch.bincount(units[drawn.rows[u]], weights=factor, minlength=len(into))
+                each = factor * stand_in
                 blocks = torch.bincount(drawn.blocks[u], weights=each, minlength=spans.partition.n_blocks)
                 rows = blocks[spans.partition.labels] * spans.weights
                 into -= torch.bincount(units, weights=rows, minlength=len(into))
-                for unit in mine:  # what is drawn has no stand-in
-                    own = spans.find(drawn.blocks[u], unit)[1]
-                    into += torch.bincount(unit, weights=each * own, minlength=len(into))
+                for mine, own in zip(drawn.rows, owns, strict=True):  # what is drawn has no stand-in
+                    into += torch.bincount(units[mine], weights=each * own, minlength=len(into))
         return out
 
-    def _sum_scores(self, drawn: _Drawn, of_unit: Tensor) -> Tensor:
-        """float64 [draws]: of each draw the sum over units of its scores times a number of each unit's."""
+    def _sum_scores(self, drawn: _Drawn, figures: Tensor) -> Tensor:
+        """float64 [figures, draws]: of each draw the sum of its scores times a number of each unit's."""
         units = self.places.units
-        mine = [units[rows] for rows in drawn.rows]
-        total = torch.stack([of_unit[unit] for unit in mine]).sum(0)
-        for u, (spans, stand_in) in enumerate(zip(self.places.spans, self._stand_ins(drawn), strict=True)):
-            partition = spans.partition
-            rows = spans.weights * of_unit[units]
-            block = torch.bincount(partition.labels, weights=rows, minlength=partition.n_blocks)[drawn.blocks[u]]
-            for unit in mine:
-                block = block - spans.find(drawn.blocks[u], unit)[1] * of_unit[unit]
-            total = total - stand_in * block
+        total = figures[:, units[drawn.rows]].sum(1)
+        for u, (stand_in, owns) in enumerate(self._stand_ins(drawn)):
+            spans = self.places.spans[u]
+            block = torch.zeros(len(figures), spans.partition.n_blocks, dtype=torch.float64)
+            block.index_add_(1, spans.partition.labels, spans.weights * figures[:, units])
+            rest = block[:, drawn.blocks[u]]
+            for mine, own in zip(drawn.rows, owns, strict=True):
+                rest -= own * figures[:, units[mine]]
+            total -= stand_in * rest
         return total
 
-    def _stand_ins(self, drawn: _Drawn) -> Iterator[Tensor]:
-        """float64 [draws] for each place: by how much more a draw counts for each weight of its block that is left out.
+    def _stand_ins(self, drawn: _Drawn) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """For each place float64 [draws]: by how much more a draw counts for each weight of its block that is left out.
 
-        Of the product over places the terms in the order of places, each with those before whose block holds it.
+        Of the product over places the terms in the order of places, each with those before whose block holds it. And
+        what the unit that each place drew weighs in this place's block, float64 [draws] each.
         """
         before: list[Tensor] = []
         for u, spans in enumerate(self.places.spans):
-            own = spans.find(drawn.blocks[u], self.places.units[drawn.rows[u]])[1]
-            rest = drawn.left[u] - own
+            owns = [spans.find(drawn.blocks[u], self.places.units[rows])[1] for rows in drawn.rows]
+            rest = drawn.left[u] - owns[u]
             share = torch.where(rest > 1e-12 * drawn.left[u], 1 / rest.clamp(min=1e-300), 0.0)
             product = torch.ones_like(share)
             for v, more in enumerate(before):
                 inside = self.places.spans[v].partition.labels_of(drawn.rows[u]) == drawn.blocks[v]
                 product = product * torch.where(inside, 1 + more, 1.0)
-            before.append(share * own)
-            yield share * product
+            before.append(share * owns[u])
+            yield share * product, owns
 
-    def _excess(self, mean: float) -> float:
-        """What pairs of draws add to the sum of squares."""
+    def _excess(self, mean: float) -> tuple[float, float]:
+        """What pairs of draws add to the sum of squares, and its standard error, of a mean over pairs of two sets."""
         most = min(MOST, int(math.sqrt(WORK / len(self.places.places) ** 2)))
         some = [half.part(slice(0, most)) for half in self.some[0]]
         counts = torch.stack([half.known.sum() for half in some])
         if len(some[0].f) < LEAST or not bool((counts > 0).all()):
-            return 0.0
-        factors = [(half.known.double(), torch.where(half.known, half.f, 0.0)) for half in some]
-        sums = torch.stack([self._scores(half, each) for half, each in zip(some, factors, strict=True)])
+            return 0.0, 0.0
+        sums = torch.stack([self._scores(half, half.factors) for half in some])
         first, second = self._scaled(sums, mean, counts)
         squares = float((first * second).sum()) / (1 - float(self.weights.square().sum()))
         a, b = ((half.f - mean) * half.known for half in some)
-        return float(a @ (self._overlap(*some).double() @ b)) / float(counts.prod()) - squares
+        apart = self._overlap(*some).double()
+        value = float(a @ (apart @ b)) / float(counts.prod())
+        each = a * (apart @ b) / counts[1] - value * some[0].known, b * (a @ apart) / counts[0] - value * some[1].known
+        noise = math.sqrt(sum(float(one.square().sum()) / int(n) ** 2 for one, n in zip(each, counts, strict=True)))
+        return value - squares, noise
 
     def _overlap(self, one: _Drawn, other: _Drawn) -> Tensor:
         """float32 [draws, draws]: 1 - r of every pair of draws."""
@@ -270,6 +274,11 @@ class _Drawn:
     blocks: Tensor
     left: Tensor
 
+    @property
+    def factors(self) -> Tensor:
+        """float64 [2, draws]: whether they are known, and f."""
+        return torch.stack([self.known.double(), torch.where(self.known, self.f, 0.0)])
+
     @classmethod
     def together(cls, parts: Sequence[_Drawn]) -> _Drawn:
         flat = (torch.cat([getattr(part, name) for part in parts]) for name in ("f", "known"))
@@ -298,6 +307,7 @@ def pool_populations(both: Sequence[Population], draws: Sequence[int]) -> Popula
         gradients=pool([each.gradients for each in both]),
         bends=pool(bends) if len(bends) == len(both) else None,
         excess=sum(share * each.excess for share, each in zip(shares, both, strict=True)),
+        noise=math.sqrt(sum((share * each.noise) ** 2 for share, each in zip(shares, both, strict=True))),
         unknown=sum(share * each.unknown for share, each in zip(shares, both, strict=True)),
     )
 

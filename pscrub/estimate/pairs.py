@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -106,12 +106,16 @@ class Pairs:
     def f(self, sample: Sample) -> Tensor:
         """float64 [pairs]: f of a sample of pairs."""
         if sample not in self._samples:
-            if self._table:
-                x, y = self.sample(sample)
-                self._samples[sample] = self._table[0][self._place(y), x]
-            else:
-                self.on_data.kept.keep([], quiet, [self.fold_sample(sample)])
+            self._samples[sample] = self.at(*self.sample(sample))
         return self._samples[sample]
+
+    def at(self, x: Tensor, y: Tensor) -> Tensor:
+        """float64 [pairs]: f of outputs of rows x with labels of rows y, both int64 [pairs]."""
+        if self._table:
+            return self._table[0][self._place(y), x]
+        found: list[Tensor] = []
+        self.on_data.kept.keep([], quiet, [self._fold(x, y, found.append)])
+        return found[0]
 
     @property
     def seen(self) -> Seen:
@@ -172,7 +176,10 @@ class Pairs:
 
     def fold_sample(self, sample: Sample) -> Fold:
         """What `f` makes of values on D."""
-        x, y = self.sample(sample)
+        return self._fold(*self.sample(sample), partial(self._samples.__setitem__, sample))
+
+    def _fold(self, x: Tensor, y: Tensor, tell: Callable[[Tensor], None]) -> Fold:
+        """What `at` makes of values on D; told when D has passed."""
         order = x.argsort(stable=True)
         ends = torch.searchsorted(x[order], torch.arange(self.on_data.data.n + 1))
         found = torch.empty(len(x), dtype=torch.float64)
@@ -186,7 +193,7 @@ class Pairs:
             part, which, f = done
             found[which] = f
             if part.stop == self.on_data.data.n:
-                self._samples[sample] = found
+                tell(found)
 
         return Fold(self._by_row.reads if self._apart else self._whole.reads, work, take)
 

@@ -6,11 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from pscrub.estimate.intervals import Ends
 from pscrub.estimate.known import FEW_VALUES, Known
+from pscrub.estimate.sample import Sample
 from pscrub.outcomes import Outcome, Said
 
 RARE = 100
@@ -76,7 +74,7 @@ class Pick:
     binary: bool = False
 
 
-def pick_interval(f: Tensor, t: Ends, level: float, bounds: tuple[float, float] | None, known: Known) -> Pick:
+def pick_interval(f: Sample, t: Ends, level: float, bounds: tuple[float, float] | None, known: Known) -> Pick:
     """The interval that suits.
 
     Of losses with bounds that were given, or of two values: betting where the normal law is not to be trusted, fewer
@@ -86,21 +84,20 @@ def pick_interval(f: Tensor, t: Ends, level: float, bounds: tuple[float, float] 
     in a few times 1 / n draws would move the mean by more than t allows for, and that would add to the variance.
 
     Args:
-        f: float64 [2 P], pair by pair.
+        f: the losses.
         t: their t interval.
         level: of it.
         bounds: the least and greatest loss there can be, if given.
         known: what else is known of f.
     """
-    if not bool(f.isfinite().all()):
+    if not f.is_finite:
         return Pick("t", Reason.NOT_FINITE.say())
-    drawn = set(f[:64].unique().tolist())
-    drawn = drawn if len(drawn) > FEW_VALUES else set(f.unique().tolist())
+    drawn = f.values
     df, se = float(t.df), float(t.se)
     freedom = Said(Reason.FREEDOM.say(df=df), brief="")  # each row's own, which a summary of rows leaves out
     ends = _two_values(drawn, bounds, known)
     if ends is not None:
-        rarer = int(torch.minimum((f == ends[0]).sum(), (f == ends[1]).sum()))
+        rarer = min(f.count(ends[0]), f.count(ends[1]))
         reason = Reason.ZERO_ONE if ends == (0, 1) else Reason.TWO_VALUES
         said = reason.say(rarer=rarer, draws=len(f))
         return Pick("betting" if rarer < RARE else "t", said, ends, binary=True)
@@ -114,7 +111,7 @@ def pick_interval(f: Tensor, t: Ends, level: float, bounds: tuple[float, float] 
     elif soft is not None:
         if is_flat(f, soft):
             return Pick(_betting(f, se), Reason.DID_NOT_BUT_CAN.say(), soft)
-        usual = int(f.unique(return_counts=True)[1].max()) if len(drawn) <= FEW_VALUES else 0
+        usual = f.most_common[1] if len(drawn) <= FEW_VALUES else 0
         if usual and len(f) - usual < RARE:
             events = Said(Reason.EVENTS.say(others=len(f) - usual, draws=len(f)), brief="")
             return Pick("betting", Reason.FEW_EVENTS.say(events=events), soft)
@@ -130,26 +127,25 @@ def pick_interval(f: Tensor, t: Ends, level: float, bounds: tuple[float, float] 
     return Pick("t", Reason.NO_BOUNDS.say(freedom=freedom))
 
 
-def is_flat(f: Tensor, bounds: tuple[float, float] | None = None) -> bool:
+def is_flat(f: Sample, bounds: tuple[float, float] | None = None) -> bool:
     """Whether f did not vary within pairs, but for rounding: of its range, or of its size where none is known."""
-    span = float(f.abs().max()) if bounds is None else bounds[1] - bounds[0]
-    return float((f[::2] - f[1::2]).abs().max()) <= FLAT * span
+    return f.apart <= FLAT * (f.size if bounds is None else bounds[1] - bounds[0])
 
 
-def _keeps(f: Tensor, bounds: tuple[float, float]) -> bool:
+def _keeps(f: Sample, bounds: tuple[float, float]) -> bool:
     """Whether f lies between the bounds, but for rounding."""
     slack = FLAT * (bounds[1] - bounds[0])
-    return bounds[0] - slack <= float(f.min()) and float(f.max()) <= bounds[1] + slack
+    return bounds[0] - slack <= f.least and f.greatest <= bounds[1] + slack
 
 
-def hidden(f: Tensor, se: float, half: float, level: float, known: Known) -> bool:
+def hidden(f: Sample, se: float, half: float, level: float, known: Known) -> bool:
     """Whether values that f is known to have, and that were not drawn, would change what the draws say of it.
 
     They lie beyond all draws, and so far that log(2 / (1 - level)) of them, as many as may go unseen, move the mean by
     more than a half-width; and as often as they are on D or on pairs they would add HIDDEN to the draws' variance.
     """
     far = half * len(f) / math.log(2 / (1 - level))
-    return known.unseen(float(f.min()), float(f.max()), float(f.mean()), far) > HIDDEN * se**2 * len(f)
+    return known.unseen(f.least, f.greatest, f.mean, far) > HIDDEN * se**2 * len(f)
 
 
 def _two_values(drawn: set[float], bounds: tuple[float, float] | None, known: Known) -> tuple[float, float] | None:
@@ -162,6 +158,6 @@ def _two_values(drawn: set[float], bounds: tuple[float, float] | None, known: Kn
     return zero_one if (seen or known.seen.nothing) and drawn | seen == set(zero_one) else None
 
 
-def _betting(f: Tensor, se: float) -> Literal["betting", "bernstein"]:
+def _betting(f: Sample, se: float) -> Literal["betting", "bernstein"]:
     """The interval from pairs where strata differ much more than the draws of one: betting cannot see strata."""
-    return "bernstein" if float(f.var()) > STRATA * se**2 * len(f) else "betting"
+    return "bernstein" if f.variance > STRATA * se**2 * len(f) else "betting"

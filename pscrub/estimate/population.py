@@ -145,12 +145,13 @@ def data_uncertainty(scrubbed: Estimate, model: Baseline, population: Population
     warnings = tuple(_warn_of_unknown(population))
     if drawn is not None and (population.unknown > UNKNOWN or not math.isfinite(drawn.value)):
         drawn = None
-    covariance, blur = _covariance(population, drawn is not None)
+    covariance, noise, blur = _covariance(population, drawn is not None)
     warnings += blur
     rows = population.effective
     halves = _finite(population.gradients)
     bends = None if population.bends is None else _finite(population.bends)
     shapes = [Shape.of(each, rows, None if i or bends is None else bends[0]) for i, each in enumerate(halves)]
+    shapes[0] = shapes[0].blurred(float(covariance[0, 0]), noise)
     count = int(population.weights.count_nonzero())
     over = Jackknife.CLUSTERS.say(rows=count, column=column) if column else Jackknife.ROWS.say(rows=count)
     sources: tuple[Estimate | Baseline | None, ...] = (drawn, model, population.randomised)
@@ -177,6 +178,7 @@ def data_uncertainty(scrubbed: Estimate, model: Baseline, population: Population
             tilt = _tilt(torch.tensor(values, dtype=torch.float64))
             # Of what its units do together E_scrubbed alone, which counts once.
             shape = Shape.of(_along(tilt, halves), rows, None if bends is None else _along(tilt, bends))
+            shape = shape.blurred(float(tilt @ covariance @ tilt), noise)
             score = _score(torch.tensor(values, dtype=torch.float64), covariance, variances, shape, mine)
         found[kind] = Figures(mine, replace(of_model, kind=kind), replace(of_randomised, kind=kind), score)
     return DataUncertainty(
@@ -219,8 +221,8 @@ def _no_narrower(figure: Estimate, drawn: Estimate, variance: float) -> Estimate
     return replace(figure, low=low, high=high)
 
 
-def _covariance(population: Population, known: bool) -> tuple[Tensor, tuple[Said, ...]]:
-    """float64 [3, 3], never negative in any direction, and what blurs it."""
+def _covariance(population: Population, known: bool) -> tuple[Tensor, float, tuple[Said, ...]]:
+    """float64 [3, 3], never negative in any direction, the draws' noise in E_scrubbed's variance, and what blurs it."""
     # Where f is not finite neither are figures, which are told of; the others keep their intervals.
     halves = _finite(population.gradients)
     if not known:
@@ -237,7 +239,7 @@ def _covariance(population: Population, known: bool) -> tuple[Tensor, tuple[Said
         covariance[0, 0] = covariance[0, 0].clamp(min=0) + 2 * noise
     # What noise is left must not make a variance negative, nor eat up that of the draws.
     spread, axes = torch.linalg.eigh(covariance)
-    return axes @ torch.diag(spread.clamp(min=0)) @ axes.T, warnings
+    return axes @ torch.diag(spread.clamp(min=0)) @ axes.T, math.hypot(noise, population.noise), warnings
 
 
 def _warn_of_unknown(population: Population) -> Iterator[Said]:

@@ -17,8 +17,10 @@ from pscrub.errors import StudyError
 from pscrub.estimate import intervals
 from pscrub.estimate.estimate import Estimate, Interval, Method, Why, widen
 from pscrub.estimate.picking import FLAT, Pick, pick_interval
+from pscrub.estimate.sample import Sample
 from pscrub.estimate.sides import t_quantile
 from pscrub.estimate.stopping import ROUND, estimate_losses
+from pscrub.estimate.sums import Sums
 
 REPLICATES = 64
 """Replicates in a round: their 32 pairs are enough for t, 4 % wider than the normal law, and long replicates deal more
@@ -53,7 +55,13 @@ def sizes_of_replicates(draws: int, size: int | None = None) -> Iterator[tuple[i
         yield here, here // unit if unit else REPLICATES
 
 
-def estimate_replicates(rounds: Sequence[Tensor], replicates: Sequence[int], rule: str, interval: Interval) -> Estimate:
+def estimate_replicates(
+    rounds: Sequence[Tensor],
+    replicates: Sequence[int],
+    rule: str,
+    interval: Interval,
+    sums: Sums | None = None,
+) -> Estimate:
     """E_scrubbed from all rounds of replicates, with an interval from their means.
 
     The value is the mean of all draws. Whether the normal law is to be trusted is seen in the draws, as for independent
@@ -68,14 +76,19 @@ def estimate_replicates(rounds: Sequence[Tensor], replicates: Sequence[int], rul
 
     Args:
         rounds: float64 [draws] each, pair by pair, of each replicate in turn.
-        replicates: of each round.
+        replicates: of each round; then of those that are summed.
         rule: "draws" or "width": how their number was found.
         interval: which is asked for; no sequence.
+        sums: of rounds whose draws are not kept.
     """
-    f = torch.cat(list(rounds))
-    means = [r.double().reshape(-1, k).mean(0) for r, k in zip(rounds, replicates, strict=True)]
-    pairs = intervals.t_ends(f.double().numpy(), interval.level)
-    sizes, most = [len(r) // k for r, k in zip(rounds, replicates, strict=True)], float(pairs.df)
+    f = Sample(torch.cat([*rounds, torch.empty(0, dtype=torch.float64)]), sums)
+    means = [r.double().reshape(-1, k).mean(0) for r, k in zip(rounds, replicates[: len(rounds)], strict=True)]
+    draws = [*map(len, rounds)]
+    if sums is not None:
+        means += sums.means.split([*replicates[len(rounds) :]])
+        draws += map(int, sums.column("draws").tolist())
+    pairs = intervals.t_of_moments(f.moments, interval.level)
+    sizes, most = [n // k for n, k in zip(draws, replicates, strict=True)], float(pairs.df)
     own = _t(means, sizes, interval.level, most)
     picked = pick_interval(f, pairs, interval.level, interval.bounds, interval.known)
     name: str = picked.name
@@ -85,13 +98,13 @@ def estimate_replicates(rounds: Sequence[Tensor], replicates: Sequence[int], rul
     if name in ("betting", "bernstein"):
         return _bounded(own, torch.cat(means), name, picked, why)
     if name == "none" or _few(own, f):
-        as_drawn = estimate_losses(f, rounds[0], rule, interval)
+        as_drawn = estimate_losses(f, f.f[: draws[0]], rule, interval)
         method = Method.AS_INDEPENDENT.wrap(as_drawn.method)
         return replace(as_drawn, low=min(as_drawn.low, own.low), high=max(as_drawn.high, own.high), method=method)
     estimate = replace(own, method=Method.REPLICATES.say(replicates=len(torch.cat(means)), why=why))
     if rule == "width":
         first = _t(means[:1], sizes[:1], interval.level, most)
-        half = first.width / 2 * math.sqrt(len(rounds[0]) / len(f))
+        half = first.width / 2 * math.sqrt(draws[0] / len(f))
         estimate = widen(estimate, half, Method.TWO_STAGE.wrap(estimate.method))
     return estimate
 
@@ -106,9 +119,9 @@ def _t(means: Sequence[Tensor], sizes: Sequence[int], level: float, most: float)
     return Estimate(value, value - half, value + half, level, se, df, n, "t")
 
 
-def _few(own: Estimate, f: Tensor) -> bool:
+def _few(own: Estimate, f: Sample) -> bool:
     """Whether replicates differ by next to nothing, or few of them make up their variance."""
-    return own.se <= FLAT * float(f.max() - f.min()) or own.df < FEWEST
+    return own.se <= FLAT * (f.greatest - f.least) or own.df < FEWEST
 
 
 def _bounded(own: Estimate, means: Tensor, name: str, picked: Pick, why: str) -> Estimate:

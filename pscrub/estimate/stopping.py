@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pscrub.errors import StudyError, close
 from pscrub.estimate.estimate import Estimate, Interval, Method, choose, mean_of_pairs, widen
+from pscrub.estimate.sample import Sample
 from pscrub.outcomes import Outcome
 
 Donors = Literal["independent", "permuted"]
@@ -97,7 +98,7 @@ def sizes_of_rounds(draws: int) -> Iterator[int]:
         yield min(draws - start, ROUND)
 
 
-def estimate_losses(losses: Tensor, pilot: Tensor, rule: str, interval: Interval) -> Estimate:
+def estimate_losses(losses: Tensor | Sample, pilot: Tensor, rule: str, interval: Interval) -> Estimate:
     """E_scrubbed from all rounds, with the interval that suits the losses or was asked for (`choose`).
 
     Where the first round set how many draws to make, a t interval is no narrower than that round allows: the pilot's,
@@ -107,7 +108,7 @@ def estimate_losses(losses: Tensor, pilot: Tensor, rule: str, interval: Interval
     Source: Stein, A two-sample test for a linear hypothesis whose power is independent of the variance (1945).
 
     Args:
-        losses: float64 [draws], of all rounds.
+        losses: float64 [draws], of all rounds; or a sample of such.
         pilot: float64 [draws], of the first.
         rule: "draws" or "width": how their number was found.
         interval: which is asked for.

@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pscrub.data.dataset import Dataset
 from pscrub.data.partition import Partition
 from pscrub.hypothesis.claim import is_exact
 from pscrub.hypothesis.tree import Site, Tree
@@ -66,19 +65,23 @@ class Spans:
         there = self.keys[at] == key
         return torch.where(there, self.starts[at], torch.inf), torch.where(there, self.widths[at], 0.0)
 
-    def pick(self, blocks: Tensor, taken: Sequence[Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """int64 and float64 [draws]: a row of each block, in proportion to weight, and the weight that was left to it.
+    def pick(
+        self, blocks: Tensor, taken: Sequence[Tensor], generator: torch.Generator, uniform: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """[draws] each: a row of each block, in proportion to weight; the weight, and the units, left to it.
 
         Args:
             blocks: int64 [draws].
             taken: int64 [draws] each, units that are left out; a weight of 0 says that no other unit was left.
             generator: the source of randomness.
+            uniform: float64 [draws], numbers to begin with, one a draw, in place of the generator's one after another.
         """
         left, there = self.block_totals[blocks], self.block_units[blocks]
         starts, widths = torch.empty(0, len(blocks), dtype=torch.float64), torch.empty(0, 0)
         if taken:
-            starts, order = torch.stack([self.find(blocks, unit)[0] for unit in taken]).sort(0)
-            widths = torch.stack([self.find(blocks, unit)[1] for unit in taken]).gather(0, order)
+            starts, widths = (torch.stack(each) for each in zip(*(self.find(blocks, u) for u in taken), strict=True))
+            starts, order = starts.sort(0)
+            widths = widths.gather(0, order)
             left, there = left - widths.sum(0), there - (widths > 0).sum(0)
         left = torch.where(there > 0, left, 0.0)
         rows = torch.zeros_like(blocks)
@@ -86,8 +89,11 @@ class Spans:
         for _ in range(AGAIN):
             if not len(wanted):
                 break
-            place = torch.rand(len(wanted), dtype=torch.float64, generator=generator) * left[wanted]
-            place += self.block_starts[blocks[wanted]]
+            if uniform is None:
+                place = torch.rand(len(wanted), dtype=torch.float64, generator=generator)
+            else:
+                place, uniform = uniform[wanted], None
+            place = place * left[wanted] + self.block_starts[blocks[wanted]]
             for start, width in zip(starts, widths, strict=True):  # what was taken is stepped over
                 place = torch.where(place >= start[wanted], place + width[wanted], place)
             found = self.rows[torch.searchsorted(self.ends, place, right=True).clamp(max=len(self.rows) - 1)]
@@ -97,7 +103,7 @@ class Spans:
                 wrong |= self.units[found] == unit[wanted]
             wanted = wanted[wrong]
         left[wanted] = 0.0
-        return rows, left
+        return rows, left, torch.where(left > 0, there, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,11 +162,6 @@ class Apart:
         return {path: rows[i] for i, place in enumerate(self.places.places) for path in place.sites}
 
 
-def number_units(data: Dataset, clusters: str | None) -> Tensor:
-    """int64 [N]: rows that are independent are numbered apart; by a column's values, or each row by itself."""
-    return torch.arange(data.n) if clusters is None else Partition.of(data[clusters], data, clusters).labels
-
-
 def draw_apart(places: Places, draws: int, seed: tuple[int, ...]) -> Apart:
     """Rows for every place, different places' of different units; root data two by two from equally likely strata.
 
@@ -182,7 +183,7 @@ def draw_apart(places: Places, draws: int, seed: tuple[int, ...]) -> Apart:
             continue
         held = rows[place.source or 0]
         blocks.append(place.partition.labels_of(held) * (place.source is not None))
-        found, own = spans.pick(blocks[-1], [places.units[each] for each in rows], generator)
+        found, own, _ = spans.pick(blocks[-1], [places.units[each] for each in rows], generator)
         rows.append(torch.where(own > 0, found, held))
         left.append(own)
     weights = torch.stack(left)
@@ -198,7 +199,7 @@ def plan_places(tree: Tree, units: Tensor) -> Places:
 
     Args:
         tree: the treeified hypothesis.
-        units: int64 [N], see `number_units`.
+        units: int64 [N], see `data.partition.number_units`.
     """
     groups = _tie(tree)
     first = next(group for group in groups if tree.root in group.sites)

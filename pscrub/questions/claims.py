@@ -12,9 +12,9 @@ from pscrub.errors import StudyError
 from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.concerns import find_concerns
 from pscrub.estimate.estimate import Estimate, Method, choose, exact_estimate
-from pscrub.estimate.intervals import Family, simultaneous_level
 from pscrub.estimate.known import Known
 from pscrub.estimate.recovered import loss_recovered, points_recovered
+from pscrub.estimate.simultaneous import Family, simultaneous_level
 from pscrub.estimate.stopping import ROUND
 from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.engine import Engine

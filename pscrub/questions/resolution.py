@@ -13,7 +13,7 @@ import torch
 from pscrub.errors import StudyError
 from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.estimate import Estimate, mean_of_pairs
-from pscrub.estimate.intervals import Family, simultaneous_level
+from pscrub.estimate.simultaneous import Family, simultaneous_level
 from pscrub.estimate.stopping import ROUND
 from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.engine import Engine

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from pscrub.estimate.estimate import Estimate, choose
-from pscrub.estimate.intervals import Family, simultaneous_level
+from pscrub.estimate.simultaneous import Family, simultaneous_level
 from pscrub.estimate.stopping import ROUND
 from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.engine import Engine

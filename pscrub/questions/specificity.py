@@ -11,7 +11,7 @@ import torch
 from pscrub.errors import HypothesisError
 from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.estimate import Estimate, choose
-from pscrub.estimate.intervals import Family
+from pscrub.estimate.simultaneous import Family
 from pscrub.estimate.stopping import ROUND
 from pscrub.evaluate.compute import MEMORY
 from pscrub.hypothesis.hypothesis import Hypothesis

@@ -128,7 +128,7 @@ def enumerate_exactly(hypothesis: Hypothesis, ablation: Ablation) -> float | Non
 
 
 def _drawn(each: ScrubResult, level: float) -> Estimate:
-    return choose(each.draws.losses, level) if each.scrubbed.exact and each.draws.rounds else each.scrubbed
+    return choose(each.draws.sample, level) if each.scrubbed.exact and each.draws.rounds else each.scrubbed
 
 
 def _agreement(

@@ -30,10 +30,9 @@ def convergence_figures(each: ScrubResult, level: float) -> list[Values]:
     have changed (strata are not all there); after it whole rounds are added. These are t intervals; the last is the
     result's own, unless that is exact.
     """
-    if not each.draws.rounds:
+    if not each.draws.kept:
         return []
-    first, *_ = each.draws.by_round
-    points = [*_within(first, level), *_by_rounds(each.draws, level, each.scrubbed)]
+    points = [*_within(each.draws.pilot, level), *_by_rounds(each.draws, level, each.scrubbed)]
     bottom = each.model.value - each.randomised.value
     scale = None if each.recovered is None or bottom == 0 else 100 / bottom
     out = []
@@ -135,9 +134,10 @@ def _within(f: Tensor, level: float) -> list[tuple[int, float, float, float]]:
 
 
 def _by_rounds(draws: Draws, level: float, final: Estimate) -> list[tuple[int, float, float, float]]:
-    ends = np.cumsum([r.size for r in draws.rounds]).tolist()
+    ends = np.cumsum([r.size for r in draws.kept]).tolist()
     kept = ends if len(ends) <= 32 else [ends[i] for i in np.unique(np.linspace(0, len(ends) - 1, 32).astype(int))]
-    estimates = [mean_of_pairs(draws.losses[:end], level) for end in (kept if final.exact else kept[:-1])]
+    own = kept if final.exact or draws.sums is not None else kept[:-1]  # the last is all that was drawn
+    estimates = [mean_of_pairs(draws.losses[:end], level) for end in own]
     estimates += [] if final.exact else [final]
     return [(e.draws, e.value, e.low, e.high) for e in estimates]
 

@@ -1,7 +1,7 @@
 """What a run keeps: draws as records, results with their warnings, tables, and files.
 
-A `ScrubResult` is one hypothesis's, a `StudyResult` a study's. Both are frozen, keep every draw, are saved whole or not
-at all, and can be merged, continued, and handed to pandas, xarray and ArviZ.
+A `ScrubResult` is one hypothesis's, a `StudyResult` a study's. Both are frozen, keep every draw (of very many
+sums), are saved whole or not at all, and can be merged, continued, and handed to pandas, xarray and ArviZ.
 """
 
 from pscrub.result.crews import Workers

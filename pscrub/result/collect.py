@@ -14,6 +14,7 @@ from pscrub.data.dataset import Dataset
 from pscrub.data.partition import Partition
 from pscrub.errors import StudyError
 from pscrub.estimate.baselines import Baseline, Way, what_is_known
+from pscrub.estimate.sums import Sums
 from pscrub.evaluate.on_data import OnData
 from pscrub.hypothesis.claim import is_exact
 from pscrub.hypothesis.tree import Site, Tree
@@ -41,7 +42,7 @@ def collect_round(
     f: Tensor,
     distances: Mapping[str, Tensor],
 ) -> Draws:
-    """One round's draws, with what is kept of its data.
+    """One round's draws, with what is kept of its data; or their sums, where draws are not kept one by one.
 
     Args:
         tree: the treeified hypothesis.
@@ -62,7 +63,18 @@ def collect_round(
     # NaN is worst of all, and topk holds it to be the largest.
     worst = f.topk(min(WORST, n)).indices.tolist()
     extremes = tuple(Extreme(float(f[i]), _inputs(tree, data, i)) for i in worst)
-    return Draws((made,), f, data[tree.root], dict(distances), tuple(served), extremes)
+    if made.kept:
+        return Draws((made,), f, data[tree.root], dict(distances), tuple(served), extremes)
+    nothing = {name: each[:0] for name, each in distances.items()}
+    return Draws(
+        (made,),
+        f[:0].clone(),
+        data[tree.root][:0].clone(),
+        nothing,
+        tuple(served),
+        extremes,
+        Sums.of(f, made.replicates),
+    )
 
 
 def make_reference(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +16,9 @@ from pscrub.errors import StudyError
 from pscrub.estimate.estimate import Estimate, Interval
 from pscrub.estimate.known import Known, Seen
 from pscrub.estimate.replicates import estimate_replicates
+from pscrub.estimate.sample import Sample
 from pscrub.estimate.stopping import estimate_losses
+from pscrub.estimate.sums import Sums
 from pscrub.records import Equal
 
 
@@ -37,12 +39,14 @@ class Round:
         index: of the round within the run, from 0.
         size: its draws.
         replicates: that its draws are made up of, donors being permuted within each; 0 if they are independent.
+        kept: its draws are kept one by one; else only sums of their f are.
     """
 
     seed: int
     index: int
     size: int
     replicates: int = 0
+    kept: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,13 +105,18 @@ class Extreme:
 class Draws(Equal):
     """The draws of one hypothesis.
 
+    Of rounds that come after KEPT draws only sums are kept (`Round.kept`), so that memory does not grow with draws.
+    What lists draws then lists those that are kept; estimates, `sites` and `worst` are of all.
+
     Args:
         rounds: in order of seed and index.
-        losses: float64 [draws], f, pair by pair as `law.draw` stratifies them.
-        rows: int64 [draws], the root's datum.
-        distances: measure -> float64 [draws], between the model's output on the root's datum and the scrubbed output.
+        losses: float64 [kept draws], f, pair by pair as `law.draw` stratifies them.
+        rows: int64 [kept draws], the root's datum.
+        distances: measure -> float64 [kept draws], between the model's output on the root's datum and the scrubbed
+            output.
         sites: one for each site but the root.
         worst: the draws with the largest f, largest first.
+        sums: of the rounds that are not kept, in order; None if all are.
     """
 
     rounds: tuple[Round, ...] = ()
@@ -116,6 +125,20 @@ class Draws(Equal):
     distances: Mapping[str, Tensor] = field(default_factory=dict)
     sites: tuple[SiteDraws, ...] = ()
     worst: tuple[Extreme, ...] = ()
+    sums: Sums | None = None
+
+    def __len__(self) -> int:
+        return sum(each.size for each in self.rounds)
+
+    @property
+    def kept(self) -> tuple[Round, ...]:
+        """The rounds whose draws are kept one by one."""
+        return tuple(each for each in self.rounds if each.kept)
+
+    @property
+    def sample(self) -> Sample:
+        """All losses, as estimates ask about them."""
+        return Sample(self.losses, self.sums)
 
     @property
     def donors(self) -> str:
@@ -130,13 +153,19 @@ class Draws(Equal):
             interval: which is asked for.
         """
         if self.donors == "permuted":
-            return estimate_replicates(self.by_round, [r.replicates for r in self.rounds], rule, interval)
-        return estimate_losses(self.losses, self.by_round[0], rule, interval)
+            dealt = [each.replicates for each in (*self.kept, *(r for r in self.rounds if not r.kept))]
+            return estimate_replicates(self.by_round, dealt, rule, interval, self.sums)
+        return estimate_losses(self.sample, self.pilot, rule, interval)
 
     @property
     def by_round(self) -> tuple[Tensor, ...]:
-        """The losses of each round."""
-        return self.losses.split([r.size for r in self.rounds]) if self.rounds else ()
+        """The losses of each round that is kept."""
+        return self.losses.split([r.size for r in self.kept]) if self.kept else ()
+
+    @property
+    def pilot(self) -> Tensor:
+        """The losses of the first round that is kept."""
+        return next(iter(self.by_round), self.losses)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +212,25 @@ class Reference(Equal):
 
 WORST = 10
 """Draws kept with their inputs."""
+KEPT = 2**22
+"""Draws of a hypothesis after which rounds are no longer kept draw by draw."""
+
+
+class Bar:
+    """How large f has to be for a draw to be among the worst of all rounds, as far as those go that were seen.
+
+    What a round holds of the others is let go of: it would add up over many rounds.
+    """
+
+    def __init__(self) -> None:
+        self._largest: list[float] = []
+
+    def thin(self, draws: Draws) -> Draws:
+        """A round's draws, of the worst those that may be among the worst of all."""
+        found = [math.inf if w.loss != w.loss else w.loss for w in draws.worst]  # NaN is worst of all
+        self._largest = sorted([*self._largest, *found], reverse=True)[:WORST]
+        worst = tuple(w for w, f in zip(draws.worst, found, strict=True) if f >= self._largest[-1])
+        return draws if len(worst) == len(found) else replace(draws, worst=worst)
 
 
 def join_draws(pieces: Iterable[Draws]) -> Draws:
@@ -196,7 +244,7 @@ def join_draws(pieces: Iterable[Draws]) -> Draws:
         raise StudyError(
             "donors are permuted in some of the draws and independent in others; they make no one estimate"
         )
-    rounds = [(each, i, start) for each in pieces for i, start in enumerate(_starts(each))]
+    rounds = [(each, i, place) for each in pieces for i, place in enumerate(_places(each))]
     rounds.sort(key=lambda r: (r[0].rounds[r[1]].seed, r[0].rounds[r[1]].index))
     made = [each.rounds[i] for each, i, _ in rounds]
     twice = sorted(name for name, times in Counter((r.seed, r.index) for r in made).items() if times > 1)
@@ -207,19 +255,31 @@ def join_draws(pieces: Iterable[Draws]) -> Draws:
         return pieces[0]
 
     def column(of: Any) -> Tensor:
-        return torch.cat([of(each)[start : start + each.rounds[i].size] for each, i, start in rounds])
+        kept = [of(each)[start : start + each.rounds[i].size] for each, i, (start, _) in rounds if each.rounds[i].kept]
+        return torch.cat(kept) if kept else of(pieces[0])[:0]
 
     measures = [name for name in pieces[0].distances if all(name in each.distances for each in pieces)]
     distances = {name: column(lambda each, name=name: each.distances[name]) for name in measures}
     served = tuple(_add_up(same) for same in zip(*(each.sites for each in pieces), strict=True))
     worst = sorted((w for each in pieces for w in each.worst), key=lambda w: (w.loss == w.loss, -w.loss))[:WORST]
-    return Draws(
-        tuple(made), column(lambda each: each.losses), column(lambda each: each.rows), distances, served, tuple(worst)
-    )
+    summed = [
+        each.sums.line(each.rounds[i].replicates, *place)
+        for each, i, place in rounds
+        if each.sums is not None and not each.rounds[i].kept
+    ]
+    losses, rows = column(lambda each: each.losses), column(lambda each: each.rows)
+    return Draws(tuple(made), losses, rows, distances, served, tuple(worst), Sums.join(summed))
 
 
-def _starts(draws: Draws) -> list[int]:
-    return [0, *np.cumsum([r.size for r in draws.rounds]).tolist()][: len(draws.rounds)]
+def _places(draws: Draws) -> list[tuple[int, int]]:
+    """Of each round: where its draws begin, and 0; or the line of its sums, and where its replicates' means begin."""
+    found, kept, lines, dealt = list[tuple[int, int]](), 0, 0, 0
+    for each in draws.rounds:
+        found.append((kept, 0) if each.kept else (lines, dealt))
+        kept += each.size * each.kept
+        lines += not each.kept
+        dealt += each.replicates * (not each.kept)
+    return found
 
 
 def _add_up(same: Sequence[SiteDraws]) -> SiteDraws:

@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 from pscrub.errors import DamagedError
 from pscrub.records import read_record
 from pscrub.result import manifest as manifests
+from pscrub.result.draws import Bar
 from pscrub.result.keeping import Begun, KeptRound
 from pscrub.result.manifest import Manifest
 from pscrub.result.result import MAKERS, StudyResult
@@ -41,6 +44,7 @@ class RunFiles:
         self.path = Path(path)
         self._manifest: Manifest | None = None
         self._rounds: dict[Path, KeptRound] = {}
+        self._bars = defaultdict[str, Bar](Bar)
 
     @property
     def is_run(self) -> bool:
@@ -112,7 +116,7 @@ class RunFiles:
         return found
 
     def read_round(self, hypothesis: str, path: Path) -> KeptRound:
-        """A round.
+        """A round; of the worst draws those that may be among the worst of all that were read.
 
         Raises:
             DamagedError: the file is not as it was written, or of another run, hypothesis or round.
@@ -129,6 +133,7 @@ class RunFiles:
                 f"'{path}' is of another place: it holds {name.removesuffix('.nc')} of hypothesis "
                 f"'{found.hypothesis}' of run {found.run or 'none'}, not of run {self.identity}"
             )
+        found = replace(found, draws=self._bars[hypothesis].thin(found.draws))
         self._rounds[path] = found
         return found
 

@@ -95,5 +95,6 @@ def _copy(path: Path, there: Path, into: RunFolder) -> None:
 
 def _check_same(kept: KeptRound, there: KeptRound, path: Path) -> None:
     same = kept.name == there.name and torch.equal(kept.draws.rows, there.draws.rows)
-    if not same or not torch.allclose(kept.draws.losses, there.draws.losses, rtol=1e-4, equal_nan=True):
+    f, others = (each.draws.losses if each.name.kept else each.draws.sample.mean for each in (kept, there))
+    if not same or not torch.allclose(torch.as_tensor(f), torch.as_tensor(others), rtol=1e-4, equal_nan=True):
         raise StudyError(f"'{path}' has other draws than another folder has for the same round of '{kept.hypothesis}'")

@@ -152,7 +152,7 @@ def _merge(one: ScrubResult, other: ScrubResult, study: StudyResult) -> ScrubRes
     population: Population | None = None
     both = [each.data.population for each in (one, other) if each.data and each.data.population]
     if len(both) == 2:
-        population = pool_populations(both, (len(one.draws.losses), len(other.draws.losses)))
+        population = pool_populations(both, (len(one.draws), len(other.draws)))
     found = Found(
         join_draws((one.draws, other.draws)),
         # What either read off the law is exact for both; draws, forced or not, then only add to the picture.

@@ -22,6 +22,7 @@ from pscrub.estimate.jackknife import Population
 from pscrub.estimate.known import Known, Seen
 from pscrub.estimate.limits import Sampled
 from pscrub.estimate.population import DataUncertainty, Figures
+from pscrub.estimate.sums import Sums
 from pscrub.graph.equal import RewriteCheck
 from pscrub.records import Equal
 from pscrub.result import arviz, older
@@ -145,13 +146,13 @@ class ScrubResult(Equal):
         return Table(HEAD, (self.cells,)).html() + _paragraphs(self.warnings)
 
     def to_dataframe(self) -> Any:
-        """A pandas.DataFrame with a row for each draw: seed, round, row of the root's datum, loss, distances."""
+        """A pandas.DataFrame with a row for each kept draw: seed, round, row of the root's datum, loss, distances."""
         import pandas
 
         d = self.draws
         repeated = {
-            "seed": torch.tensor([r.seed for r in d.rounds for _ in range(r.size)]),
-            "round": torch.tensor([r.index for r in d.rounds for _ in range(r.size)]),
+            "seed": torch.tensor([r.seed for r in d.kept for _ in range(r.size)]),
+            "round": torch.tensor([r.index for r in d.kept for _ in range(r.size)]),
         }
         columns = repeated | {"row": d.rows, "loss": d.losses} | dict(d.distances)
         return pandas.DataFrame({name: column.numpy() for name, column in columns.items()})
@@ -334,8 +335,8 @@ def _make_scrub_result(warnings: Sequence[str], **others: Any) -> ScrubResult:
 
 
 MAKERS: Mapping[str, Callable[..., Any]] = {
-    **{each.__name__: each for each in (Round, SiteDraws, Extreme, Draws, Groups, Reference, StudyResult)},
-    **{each.__name__: each for each in (RewriteCheck, Figures, Seen, Sampled, Population)},
+    **{each.__name__: each for each in (Round, SiteDraws, Extreme, Draws, Groups, Reference)},
+    **{each.__name__: each for each in (RewriteCheck, Figures, Seen, Sampled, Sums, Population, StudyResult)},
     "Estimate": older.make_estimate,
     "Baseline": older.make_baseline,
     "DataUncertainty": older.make_data_uncertainty,

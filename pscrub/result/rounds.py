@@ -11,6 +11,7 @@ from pscrub.estimate.recovered import loss_recovered
 from pscrub.estimate.replicates import round_up, sizes_of_replicates
 from pscrub.estimate.stopping import Halt, Stop, more_draws, sizes_of_rounds
 from pscrub.outcomes import Said
+from pscrub.result import draws as records
 from pscrub.result.draws import Draws, Round, join_draws
 from pscrub.result.keeping import KeptRound
 
@@ -80,7 +81,7 @@ class Rounds:
             if upto not in self.made:
                 yield self._name(self._sizes(stopping.ROUND))
             upto += 1
-        pilot = (self.before or self.made[self.first].draws).by_round[0]
+        pilot = (self.made[self.first].draws if self.before is None else self.before).pilot
         against, width = self.against, self.stop.width
         if loss_recovered(mean_of_pairs(pilot, self.interval.level), against) is None:
             self.warnings = (Halt.NO_SCALE.say(draws=stopping.ROUND),)
@@ -106,12 +107,14 @@ class Rounds:
                 yield owed
 
     def _name(self, sizes: Iterable[tuple[int, int]]) -> list[Round]:
-        """Rounds of such sizes, in the places that are free."""
-        index, named = self.first, list[Round]()
+        """Rounds of such sizes, in the places that are free; of those that come after KEPT draws only sums are kept."""
+        index, named, drawn = self.first, list[Round](), 0 if self.before is None else len(self.before)
         for size in sizes:
             while index in self.made:
+                drawn += self.made[index].name.size
                 index += 1
-            named.append(Round(self.seed, index, *size))
+            named.append(Round(self.seed, index, *size, kept=drawn < records.KEPT))
+            drawn += size[0]
             index += 1
         return named
 

@@ -91,7 +91,7 @@ class Sampled:
             bends = self.influence.bends(self.gradients.all(gradient), estimate.value)
         found = self.gradients.beside(gradient, estimate, unknown, excess, bends)
         if before is not None and earlier is not None:
-            return pool_populations((earlier, found), (len(before.draws.losses), self.influence.draws))
+            return pool_populations((earlier, found), (len(before.draws), self.influence.draws))
         return found
 
     def add(self, made: Mapping[int, KeptRound], first: int | None = None) -> None:

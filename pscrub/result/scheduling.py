@@ -11,20 +11,23 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pscrub.errors import GraphError, PscrubError, RoundError, tell
 from pscrub.result.conclude import say_kept
 from pscrub.result.crews import Crew
-from pscrub.result.draws import Round
+from pscrub.result.draws import Bar, Round
 from pscrub.result.keeping import Begun, Fault, Keeper, KeptRound, Offer
 from pscrub.result.making import Maker
 from pscrub.result.result import ScrubResult, StudyResult
+from pscrub.workers import give_back
 
 SHOWN = 8
 """Rounds that a fault names."""
 TICK = 0.5
 """Seconds after which it is looked whether there was an interrupt, if nothing arrives."""
+TIDY = 32
+"""Rounds of which only sums are kept, after which memory that they took is given back."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Course:
     tries: Counter[int] = field(default_factory=Counter)
     is_short: bool = False
     is_open: bool = False
+    bar: Bar = field(default_factory=Bar)
 
     def next(self) -> Round | None:
         """The next round that is to be made here, if there is one for now: those that failed after the others."""
@@ -90,7 +94,9 @@ class Course:
 
     def add(self, found: KeptRound) -> None:
         """Take a finished round in."""
-        self.made[found.name.index] = found
+        self.made[found.name.index] = replace(found, draws=self.bar.thin(found.draws))
+        if not found.name.kept and len(self.made) % TIDY == 0:
+            give_back()
         self.arrived()
 
     def conclude(self, cut_short: bool = False) -> ScrubResult | None:

@@ -114,7 +114,7 @@ def _score(part: Part) -> Estimate | None:
         return loss_recovered(part.begun.exact, part.begun.against)
     if part.is_empty or part.rounds is None:
         return None
-    losses, asked = part.rounds.draws().losses, part.interval
+    losses, asked = part.rounds.draws().sample, part.interval
     return loss_recovered(choose(losses, asked.level, "sequence", asked.bounds, known=asked.known), part.begun.against)
 
 

@@ -64,6 +64,11 @@ class OfNumbers(Outcome):
         "non-finite loss: the scrubbed expected loss is {value}; f is infinite or NaN on some rows",
     )
     MODEL_NOT_FINITE = "non-finite model loss", "non-finite loss: E_model is {value}"
+    SUMMED = (
+        "draws summed",
+        "draws summed: of {draws:,} draws {kept:,} are kept one by one, and sums of the others; estimates and the "
+        "worst draws are of all, distributions, columns, distances and tables of draws of those that are kept",
+    )
     COINCIDE = (
         "baselines coincide",
         "baselines coincide: E_model {model:.6g} and E_randomised {randomised:.6g} cannot be told apart, so loss "
@@ -99,7 +104,8 @@ def warn_of_sites(sites: Sequence[SiteDraws]) -> Iterator[Said]:
 def warn_of_numbers(
     draws: Draws, estimate: Estimate, score: Estimate | None, against: Baselines, known: Known
 ) -> Iterator[Said]:
-    """Warnings that draws and expected losses show: "non-finite loss", "baselines coincide", those of `find_concerns`.
+    """Warnings that draws and expected losses show: "non-finite loss", "baselines coincide", "draws summed" and
+    those of `find_concerns`.
 
     Args:
         draws: all of one hypothesis.
@@ -111,7 +117,9 @@ def warn_of_numbers(
     if estimate.exact and not math.isfinite(estimate.value):
         yield OfNumbers.EXACT_NOT_FINITE.say(value=estimate.value)
     elif not estimate.exact:
-        yield from find_concerns(draws.losses, estimate, known)
+        yield from find_concerns(draws.sample, estimate, known)
+    if draws.sums is not None:
+        yield OfNumbers.SUMMED.say(draws=len(draws), kept=len(draws.losses))
     if not math.isfinite(against.model.value):
         yield OfNumbers.MODEL_NOT_FINITE.say(value=against.model.value)
     if score is None and math.isfinite(estimate.value):

@@ -22,7 +22,7 @@ def differ(rows: int, slope: float, own: float, k: int, draws: int = 1024) -> Di
     joined = refine(tree, ["f/~"], Partition.of(a, data))
     made = []
     for each in (tree, joined):
-        law = ApartLaw(each, data.weights, ["f/v"])
+        law = ApartLaw(each, data.weights, torch.arange(rows), ["f/v"])
         drawn = law.draw(tree.seen, draws, (k,))
         root, other = drawn.data["f"], drawn.data["f/~"]
         made.append(Apart(law, drawn, u[other] * (v[root] + own * u[root])))
@@ -57,7 +57,7 @@ def test_blocks_without_another_row_are_counted() -> None:
     for each in (alone, pairs):
         made = []
         for one in (tree, each):
-            law = ApartLaw(one, data.weights)
+            law = ApartLaw(one, data.weights, torch.arange(40))
             drawn = law.draw(tree.seen, 80, (0,))
             made.append(Apart(law, drawn, torch.zeros(80, dtype=torch.float64)))
         found = difference_apart(made[0], made[1], 0.95)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from pscrub import Claim, Dataset, Graph, Hypothesis, unroll
+from pscrub.data.partition import number_units
 from pscrub.hypothesis.tree import Tree, make_exact
 from pscrub.law import apart
-from pscrub.law.apart import Apart, Places, Spans, draw_apart, number_units, plan_places
+from pscrub.law.apart import Apart, Places, Spans, draw_apart, plan_places
 from tests.false_alarm import counts_alarm
 
 Step = tuple[Sequence[int], int | None]

@@ -12,9 +12,9 @@ from scipy import stats
 from pscrub import EXACT, Baseline, Claim, Dataset, Estimate, Graph, Hypothesis, StudyError, unroll
 from pscrub.estimate.baselines import Baselines
 from pscrub.estimate.estimate import mean_of_pairs
-from pscrub.estimate.intervals import simultaneous_level
 from pscrub.estimate.known import Known
 from pscrub.estimate.recovered import points_recovered
+from pscrub.estimate.simultaneous import simultaneous_level
 from pscrub.hypothesis.tree import make_exact
 from pscrub.law.drawing import draw_alike
 from pscrub.law.of_f import scrubbed_expectation

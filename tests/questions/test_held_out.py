@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from pscrub import Claim, Dataset, Graph, Hypothesis, StudyError, unroll
+from pscrub import Claim, Dataset, DatasetError, Graph, Hypothesis, StudyError, unroll
 from pscrub.evaluate.on_data import OnData
 from pscrub.hypothesis.tree import refine
 from pscrub.questions import InPopulation, adversary, adversary_in_population
@@ -37,7 +37,7 @@ def test_the_search_sees_no_row_that_is_held_out() -> None:
         h, offered, _, _ = parity_noise(random.Random(5), 200, 0.4)
         columns = dict(h.data.columns)
         if turned:  # what the confirmation is about is made another
-            rows = split_rows(h.data.weights, 0.5, 0)[1]
+            rows = split_rows(h.data.weights, torch.arange(h.data.n), 0.5, 0)[1]
             columns["y"] = columns["y"].clone()  # type: ignore[union-attr]
             columns["y"][rows] = columns["y"][rows.flip(0)]  # type: ignore[index]
         h = Hypothesis(h.name, h.graph, Dataset(columns), h.claim)
@@ -59,6 +59,29 @@ def test_the_same_seed_says_the_same_and_zero_weights_count_for_nothing() -> Non
         Hypothesis(h.name, h.graph, data, h.claim), offered, draws=512, from_data=False, seed=4
     )
     assert padded.rows == first.rows and padded.confirmed == first.confirmed
+
+
+def test_rows_of_one_cluster_are_held_out_together_and_confirm_nothing_by_themselves() -> None:
+    """Each row 25 times over: what chance has in 40 is seen again in rows held out, unless they are of other rows."""
+    alone, told = [], []
+    for k in range(6):
+        h, offered, _, _ = pairs_alone(random.Random(k), 40, 0.0)
+        columns = {name: values.repeat(25) for name, values in h.data.columns.items()}  # type: ignore[union-attr]
+        data = Dataset(columns | {"row": torch.arange(40).repeat(25)})
+        many = Hypothesis(h.name, h.graph, data, h.claim)
+        found = [
+            adversary_in_population(many, offered, draws=2048, steps=1, from_data=False, seed=k, clusters=clusters)
+            for clusters in (None, "row")
+        ]
+        alone.append(found[0].finding is Finding.MISSING)
+        told.append(found[1].finding is Finding.MISSING)
+        assert found[0].rows == (500, 500) and found[1].rows == (20, 20)
+        assert "clusters" in found[1].said and "clusters" not in found[0].said
+    assert sum(alone) >= 3 and sum(told) <= 1
+    few = adversary_in_population(one_by_one(60), {"z": "z"}, from_data=False, draws=64, clusters="w")
+    assert few.finding is Finding.FEW_ROWS and "3 clusters" in few.said
+    with pytest.raises(DatasetError, match="nowhere"):
+        adversary_in_population(many, offered, draws=64, clusters="nowhere")
 
 
 def one_by_one(rows: int) -> Hypothesis:

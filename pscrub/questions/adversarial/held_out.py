@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pscrub.data.partition import number_units
 from pscrub.estimate.difference import Apart, Difference, difference_apart
 from pscrub.estimate.estimate import Estimate
 from pscrub.estimate.stopping import ROUND
@@ -43,17 +44,17 @@ class Finding(Outcome):
     MISSING = (
         "missing claim",
         "found a missing claim: {moves}: E_scrubbed {change:+.6g} {ends} in the population that D is a sample of, "
-        "confirmed on {rows:,} rows held out from the search, at level {level:g}",
+        "confirmed on {rows:,} {units} held out from the search, at level {level:g}",
     )
     NOT_FOUND = (
         "no missing claim found",
         "no missing claim found in the population that D is a sample of, at level {level:g}: what looked surest, "
-        "{moves}, moves E_scrubbed by {change:+.4g} {ends} on {rows:,} rows held out from the search",
+        "{moves}, moves E_scrubbed by {change:+.4g} {ends} on {rows:,} {units} held out from the search",
     )
     FEW_ROWS = (
         "too few rows for the population",
-        "whether a claim is missing in the population cannot be told: {rows:,} rows, of which {held:,} would be held "
-        "out; expected {least:,} to search on and {least:,} to confirm on; take more rows",
+        "whether a claim is missing in the population cannot be told: {rows:,} {units}, of which {held:,} would be "
+        "held out; expected {least:,} to search on and {least:,} to confirm on; take more of them",
     )
     SMALL_BLOCKS = (
         "blocks too small for the population",
@@ -81,7 +82,7 @@ class InPopulation:
         chosen: moves joined one after another, on the rows searched.
         confirmed: what they do together to E_scrubbed in the population, by the rows held out; None if not told.
         tried: moves of the first search.
-        rows: searched on, and held out.
+        rows: searched on, and held out; of clusters, how many of these.
     """
 
     finding: Finding
@@ -103,6 +104,7 @@ class HeldOut:
         seed: of the split, the clusters and the draws.
         level: of the confirmation's interval, and of those of a search together.
         per_bit: prefer what moves E_scrubbed most for each bit.
+        clusters: a column whose values tell apart what is independent; each row is by default.
     """
 
     share: float
@@ -111,6 +113,7 @@ class HeldOut:
     seed: int
     level: float
     per_bit: bool = False
+    clusters: str | None = None
 
 
 def adversary_in_population(
@@ -125,6 +128,7 @@ def adversary_in_population(
     seed: int = 0,
     level: float = 0.95,
     held_out: float = 0.5,
+    clusters: str | None = None,
     device: torch.device | str = "cpu",
     memory: int = MEMORY,
     progress: Progress = quiet,
@@ -146,7 +150,7 @@ def adversary_in_population(
     if nodes is not None:
         check_nodes([unroll(hypothesis)], nodes)
     engine = Engine(hypothesis.data, device, memory, progress=progress)
-    how = HeldOut(held_out, draws, steps, seed, level, per_bit)
+    how = HeldOut(held_out, draws, steps, seed, level, per_bit, clusters)
     return find_in_population(hypothesis, Offer(features, from_data, nodes, seed), how, engine)
 
 
@@ -166,13 +170,12 @@ def find_in_population(hypothesis: Hypothesis, offer: Offer, how: HeldOut, engin
     """
     if not how.share:
         return InPopulation(Finding.NOT_ASKED, Finding.NOT_ASKED.say())
-    weights = hypothesis.data.weights
-    searched, held = split_rows(weights, how.share, how.seed)
-    counts = len(searched), len(held)
+    weights, units = hypothesis.data.weights, number_units(hypothesis.data, how.clusters)
+    searched, held = split_rows(weights, units, how.share, how.seed)
+    counts, name = (len(units[searched].unique()), len(units[held].unique())), "clusters" if how.clusters else "rows"
     if min(counts) < LEAST_ROWS:
-        return InPopulation(
-            Finding.FEW_ROWS, Finding.FEW_ROWS.say(rows=sum(counts), held=len(held), least=LEAST_ROWS), rows=counts
-        )
+        said = Finding.FEW_ROWS.say(rows=sum(counts), units=name, held=counts[1], least=LEAST_ROWS)
+        return InPopulation(Finding.FEW_ROWS, said, rows=counts)
     start = tree = unroll(hypothesis)
     on_data = engine.on_data(hypothesis.graph)
     deciding, offered = find_deciding(tree, on_data), offer.read(tree, on_data, searched)
@@ -180,7 +183,7 @@ def find_in_population(hypothesis: Hypothesis, offer: Offer, how: HeldOut, engin
     tried = 0
     for step in range(how.steps):
         offers = offered.options(tree)
-        sample = _Rows(_only(weights, searched), deciding, how.draws, (how.seed, SEARCH, step))
+        sample = _Rows(_only(weights, searched), units, deciding, how.draws, (how.seed, SEARCH, step))
         best = _search(tree, offers, sample, engine, how)
         tried = tried or len(offers)
         if best is None or (step and not best[0].clear):
@@ -190,11 +193,11 @@ def find_in_population(hypothesis: Hypothesis, offer: Offer, how: HeldOut, engin
     if not chosen:
         return InPopulation(Finding.NOTHING_TRIED, Finding.NOTHING_TRIED.say(), tried=tried, rows=counts)
     sides = [move.difference.value for move in chosen]
-    sample = _Rows(_only(weights, held), deciding, CONFIRMING * how.draws, (how.seed, CONFIRM))
+    sample = _Rows(_only(weights, held), units, deciding, CONFIRMING * how.draws, (how.seed, CONFIRM))
     (found,) = measure_apart(start, [tree], sample, engine, how.level)
     e = found.estimate
     words = "; then ".join(f"{move.feature} at {move.where}" for move in chosen)
-    figures = {"moves": words, "change": e.value, "ends": e.ends(), "rows": len(held), "level": how.level}
+    figures = {"moves": words, "change": e.value, "ends": e.ends(), "rows": counts[1], "level": how.level}
     if found.complete < COMPLETE:
         share, most = 100 * (1 - found.complete), 100 * (1 - COMPLETE)
         said = Finding.SMALL_BLOCKS.say(share=share, most=most)
@@ -202,16 +205,24 @@ def find_in_population(hypothesis: Hypothesis, offer: Offer, how: HeldOut, engin
     # The side is part of what the search found: what the other rows say on the other side does not confirm it.
     same = sum(sides) * e.value > 0
     finding = Finding.MISSING if same and not e.low <= 0 <= e.high else Finding.NOT_FOUND
-    return InPopulation(finding, finding.say(**figures), tuple(chosen), e, tried, counts)
+    return InPopulation(finding, finding.say(**figures, units=name), tuple(chosen), e, tried, counts)
 
 
-def split_rows(weights: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows to search on and rows to confirm on, int64 each: D's rows of positive weight, split at random."""
+def split_rows(weights: Tensor, units: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows to search on and rows to confirm on, int64 each: units of rows of positive weight, split at random.
+
+    Args:
+        weights: float64 [N], of D's rows.
+        units: int64 [N], numbered from 0; rows of one stay together.
+        share: of the units that are held out.
+        seed: names the split.
+    """
     rows = (weights > 0).nonzero().flatten()
+    there = units[rows].unique()
     rng = np.random.default_rng(np.random.SeedSequence((seed, SPLIT)))
-    mixed = rows[torch.from_numpy(rng.permutation(len(rows)))]
-    held = round(share * len(rows))
-    return mixed[held:].sort()[0], mixed[:held].sort()[0]
+    mixed = there[torch.from_numpy(rng.permutation(len(there)))]
+    held = torch.isin(units[rows], mixed[: round(share * len(there))])
+    return rows[~held], rows[held]
 
 
 def find_carried(tree: Tree, values: frozenset[str]) -> frozenset[str]:
@@ -269,12 +280,14 @@ class _Rows:
 
     Args:
         weights: float64 [N], 0 for rows that are not.
+        units: int64 [N], what is independent.
         deciding: sites whose block decides the value that they give.
         draws: of each tree.
         seed: names them.
     """
 
     weights: Tensor
+    units: Tensor
     deciding: frozenset[str]
     draws: int
     seed: tuple[int, ...]
@@ -288,7 +301,7 @@ def measure_apart(
     draws = rows.draws + rows.draws % 2
 
     def drawn(tree: Tree) -> Apart:
-        law = ApartLaw(tree, rows.weights, find_carried(tree, rows.deciding))
+        law = ApartLaw(tree, rows.weights, rows.units, find_carried(tree, rows.deciding))
         made = law.draw(strata, draws, rows.seed)
         return Apart(law, made, engine.f(tree, made.data).cpu())
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
+from pscrub.data.partition import number_units
 from pscrub.errors import NothingToTryError
 from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.estimate import Estimate, mean_of_pairs
-from pscrub.estimate.intervals import Family, simultaneous_level
 from pscrub.estimate.recovered import points_recovered
+from pscrub.estimate.simultaneous import Family, simultaneous_level
 from pscrub.estimate.stopping import ROUND
 from pscrub.evaluate.compute import MEMORY
 from pscrub.evaluate.engine import Engine
@@ -143,6 +144,7 @@ def adversary(
     level: float = 0.95,
     family: Family = "max-t",
     held_out: float = 0.5,
+    clusters: str | None = None,
     labels: str | Sequence[str] | None = None,
     device: torch.device | str = "cpu",
     memory: int = MEMORY,
@@ -160,7 +162,7 @@ def adversary(
 
     All that is about D as it stands. Whether a claim is missing in the population that D is a sample of is asked apart:
     some of the rows are searched in the same way, by estimates for the population, and what is chosen there is
-    confirmed on the rows held out. Rows are taken to be independent of one another.
+    confirmed on the rows held out. Rows are taken to be independent of one another, unless `clusters` says otherwise.
 
     Source: appendix 8.
 
@@ -177,6 +179,7 @@ def adversary(
         level: of a search's intervals together, and of the confirmation.
         family: how intervals are made to hold together.
         held_out: share of the rows that confirm what holds in the population; 0 where D is all there is.
+        clusters: a column; rows of one value are not independent of one another, and are held out together or not.
         labels: as in `measures.randomised_loss`.
         device: where the model runs.
         memory: bytes for activations on D.
@@ -185,7 +188,7 @@ def adversary(
 
     Raises:
         HypothesisError: the hypothesis is not well formed.
-        DatasetError: features that cannot be read.
+        DatasetError: features that cannot be read, no such column of clusters.
         StudyError: there is nothing to try, no such node to try it at, or options that make no sense.
 
     >>> from pscrub import Claim, Dataset, Graph
@@ -199,6 +202,8 @@ def adversary(
     """
     check_asked(draws, steps, level, held_out)
     sample, wanted = Sample(draws, seed, labels, Baseline.given(randomised)), _Wanted(level, family, per_bit)
+    number_units(hypothesis.data, clusters)  # a column that is not there is told of before the search
+    how = HeldOut(held_out, draws, steps, seed, level, per_bit, clusters)
     start = tree = unroll(hypothesis)
     if nodes is not None:
         check_nodes([start], nodes)
@@ -231,7 +236,7 @@ def adversary(
         draws=losses.f.shape[1],
         model=losses.model,
         randomised=losses.randomised,
-        population=find_in_population(hypothesis, offer, HeldOut(held_out, draws, steps, seed, level, per_bit), engine),
+        population=find_in_population(hypothesis, offer, how, engine),
     )
 
 

@@ -76,9 +76,9 @@ def test_a_study_gives_the_same_numbers(threads: int) -> None:
 def test_a_worker_keeps_what_it_frees_unless_the_user_says_otherwise(told: dict[str, str], kept: bool) -> None:
     """Told by what the system says that it has, beside a process that is no worker."""
     code = (
-        "import gc, sys, torch; from pscrub.workers import keep_freed_memory; sys.argv[1:] and keep_freed_memory()\n"
+        "import sys, torch; from pscrub.workers import keep_freed_memory; sys.argv[1:] and keep_freed_memory()\n"
         "def pages(): return int(open('/proc/self/statm').read().split()[1])\n"
-        "torch.ones(2**18); before = pages(); some = [torch.ones(2**18) for _ in range(100)]; made = pages(); del some\n"
+        "before = pages(); x = [torch.ones(7_500_000) for _ in range(4)]; made = pages(); del x\n"  # of 29 MiB each
         "print(made - before, pages() - before)"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")} | told

@@ -27,8 +27,8 @@ def read_workers(text: str, gpu: bool = False) -> int | Callable[[], Executor]:
     """What `--workers` names: a number of processes that share a folder, or what makes an executor.
 
     Args:
-        text: "4", "threads:4", "processes:4", "ray" or "ray://HOST:PORT"; of Ray with what part of a GPU each task is to
-            have, if not as `gpu` says: "ray:gpus=0.5".
+        text: "4", "threads:4", "processes:4", "ray" or "ray://HOST:PORT"; of Ray with what part of a GPU each task is
+            to have, if not as `gpu` says: "ray:gpus=0.5".
         gpu: rounds are made on a GPU, of which each of Ray's tasks is to have one.
 
     Raises:
@@ -52,7 +52,9 @@ def _read_gpus(text: str, number: str, gpu: bool) -> float:
     if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
         raise StudyError(f"--workers {text}: expected of GPUs a part, as 0.5, or a whole number")
     if gpu and not gpus:
-        raise StudyError(f"--workers {text}: the device is a GPU, of which tasks without one have none; expected a part")
+        raise StudyError(
+            f"--workers {text}: the device is a GPU, of which tasks without one have none; expected a part"
+        )
     return gpus
 
 

@@ -5,7 +5,8 @@
 # make coverage how often the intervals cover: docs/coverage.md, coverage_2, one_sided, population, fewer_draws; goes on where it was cut short
 # make models   the engine against the slow evaluator: a thousand random hypotheses, shipped ones; 53 kinds of models traced
 # make studies  tests of studies whose models an extra brings, in the environment of make bench
-# make kills    two hundred runs killed at random moments, gone on with, and held against whole ones
+# make kills    two hundred runs killed at random moments, and one at each step it takes on the disk; gone on with, and held
+#               against whole ones
 # make bridges  TransformerLens's bridges traced, and circuits of them, in the environment of make bench
 # make format   formats, and mends what the linter can mend
 #
@@ -56,6 +57,7 @@ models: .venv/.stamp-test
 
 kills: .venv/.stamp-test
 	.venv/bin/python -m tests.kills
+	.venv/bin/python -m tests.kill_steps
 
 bridges: .venv-bench/.stamp-bridges
 	CASES=250 .venv-bench/bin/python -m pytest -k bridge tests/graph/test_zoo.py tests/graph/test_opening.py

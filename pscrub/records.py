@@ -10,6 +10,7 @@ which one bit is not as it was written is refused, whatever the bit means.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import io
 import json
@@ -42,6 +43,8 @@ MARK = b"sha256:"
 DIGITS = 64
 TEMPORARY = ".tmp"
 """What names of files end in that are being written."""
+OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""Errors that tell of a disk by themselves: full, by a quota too, not to be written, or broken."""
 
 
 def write_record(value: Any, path: Path, through: Path | None = None) -> None:
@@ -224,6 +227,23 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any], through: Path | N
             os.unlink(temporary)
         raise
     sync_folder(path.parent)
+
+
+def refuse_disk(error: BaseException | None, folder: Path) -> None:
+    """Nothing, unless an error is of the disk that a folder is on: then it is said so in a line.
+
+    Args:
+        error: whatever work in the folder ended with, if with one.
+        folder: where files are written.
+
+    Raises:
+        StudyError: the disk is full, or cannot be read or written.
+    """
+    if not isinstance(error, OSError):
+        return
+    name = str(error.filename or folder)
+    if error.errno in OF_DISK or name.startswith(f"{folder}{os.sep}"):
+        raise StudyError(f"cannot read or write '{name}': {error.strerror or error}") from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -102,11 +102,19 @@ class Forked:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(self.told.fileno(), 2)
+            self.begin()
             status = main(["run", str(file), *options, "--out", str(out)])
+            self.end()
         except KeyboardInterrupt:  # before the command had begun, or after it had ended
             status = 130
         finally:
             os._exit(status)
+
+    def begin(self) -> None:
+        """Called in the process before its work."""
+
+    def end(self) -> None:
+        """Called in the process after it."""
 
     def poll(self) -> int | None:
         """How it ended, if it has."""

@@ -20,7 +20,7 @@ def add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--fresh", action="store_true", help=about)
     about = (
         "who draws rounds: N processes that share the folder, or threads:N, processes:N, ray, ray://HOST:PORT, which "
-        "this one gives them to (default: 1)"
+        "this one gives them to; ray:gpus=0.5, and ray://HOST:PORT:gpus=0.5, give each half a GPU (default: 1)"
     )
     run.add_argument("--workers", default="1", metavar="N", help=about)
     about = f"how often a round is tried whose worker dies, or in which the model's code raises (default: {TRIES})"

@@ -39,7 +39,7 @@ def run_study(arguments: argparse.Namespace, interrupts: Interrupts) -> int:
     from pscrub.result.pools import read_workers
 
     device, errors, shard = find_device(arguments.device), Console(stderr=True), _read_shard(arguments)
-    read_workers(arguments.workers)
+    read_workers(arguments.workers, device.type == "cuda")
     if arguments.helps is not None:
         return _help(arguments, device, shard, interrupts)
     with _open_folder(arguments, shard) as folder:

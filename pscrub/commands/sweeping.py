@@ -18,6 +18,7 @@ from pscrub.errors import StudyError
 
 if TYPE_CHECKING:
     from pscrub.progress import Interrupts
+    from pscrub.sweeps.folder import SweepFolder
     from pscrub.sweeps.results import SweepResult
 
 TOLD = 100
@@ -28,6 +29,7 @@ def run_sweep(arguments: argparse.Namespace, interrupts: Interrupts) -> int:
     """The exit status of `sweep`: 0; 1 if a point failed; or that of the interrupt which cut it short."""
     from rich.console import Console
 
+    from pscrub.sweeps.folder import SweepFolder
     from pscrub.sweeps.sweeping import sweep
 
     parameters, seeds, shard = read_grid(arguments.parameters), read_seeds(arguments.seeds), read_shard(arguments.shard)
@@ -38,12 +40,14 @@ def run_sweep(arguments: argparse.Namespace, interrupts: Interrupts) -> int:
         interrupts()
         if arguments.helps is not None and os.getppid() != arguments.helps:
             raise KeyboardInterrupt
+        folder.is_helped()  # and those that were killed are replaced
         bar.progress(phase, done, total)
 
-    with redirect_stdout(sys.stderr), Bar(errors, arguments.study) as bar, _helped(arguments, say):
+    folder = SweepFolder(arguments.out, helps=arguments.helps or 0)
+    with redirect_stdout(sys.stderr), Bar(errors, arguments.study) as bar, _helped(arguments, folder, say):
         result = sweep(
             arguments.study,
-            arguments.out,
+            folder,
             parameters=parameters,
             seeds=seeds,
             hypotheses=arguments.hypotheses,
@@ -87,7 +91,7 @@ def show_result(result: SweepResult, out: Path) -> None:
 
 
 @contextmanager
-def _helped(arguments: argparse.Namespace, say: Callable[[str], None]) -> Iterator[None]:
+def _helped(arguments: argparse.Namespace, folder: SweepFolder, say: Callable[[str], None]) -> Iterator[None]:
     """Within it `--workers` processes, this one among them, work on the sweep."""
     from pscrub.workers import Helpers, share_threads
 
@@ -99,7 +103,8 @@ def _helped(arguments: argparse.Namespace, say: Callable[[str], None]) -> Iterat
     with share_threads(arguments.workers) as threads:
         start = "import sys; from pscrub.cli import main; sys.exit(main(sys.argv[1:]))"
         command = [sys.executable, "-c", start, *arguments.argv, "--helps", str(os.getpid())]
-        helpers = Helpers(command, arguments.workers - 1, threads)
+        helpers = Helpers(command, arguments.workers - 1, threads, say)
+        folder.is_helped = helpers.tend
         helpers.start()
         try:
             yield

@@ -10,8 +10,9 @@ from pscrub.estimate.distances import OutputDistances
 from pscrub.estimate.estimate import INTERVALS, Estimate, Interval, choose, exact_estimate, mean_of_pairs
 from pscrub.estimate.gradients import exact_gradient
 from pscrub.estimate.known import Known
-from pscrub.estimate.population import DataUncertainty, bootstrap, data_uncertainty
+from pscrub.estimate.population import DataUncertainty, data_uncertainty
 from pscrub.estimate.recovered import loss_recovered, points_recovered
+from pscrub.estimate.resampled import bootstrap
 from pscrub.estimate.simultaneous import simultaneous_level
 
 __all__ = [

@@ -66,6 +66,17 @@ class Shape:
                 freedom = max(min(freedom, 2 * total**2 / spread), 1.0)
         return cls(total, freedom, third + 2 * pairs, third + 3 * pairs)
 
+    def among(self, blocks: float, share: float) -> Shape:
+        """With no more degrees of freedom than blocks give, where what rows do together is some share of the variance.
+
+        The jackknife of few blocks' sums does not see how uncertain these are where they happen to be small.
+
+        >>> Shape(1.0, 20.0).among(5.0, 1.0).freedom, Shape(1.0, 20.0).among(5.0, 0.1).freedom
+        (5.0, 20.0)
+        """
+        share = min(max(share, 0.0), 1.0)
+        return replace(self, freedom=max(min(self.freedom, blocks / share**2), 1.0)) if share else self
+
     def blurred(self, variance: float, noise: float) -> Shape:
         """With as many degrees of freedom as are left when the variance has a standard error of its own besides.
 

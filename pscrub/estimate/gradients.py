@@ -20,7 +20,7 @@ from torch import Tensor
 from pscrub.data.partition import number_units
 from pscrub.estimate.baselines import EXACT_PAIRS, Baseline, sample_of
 from pscrub.estimate.estimate import Estimate
-from pscrub.estimate.jackknife import Population
+from pscrub.estimate.jackknife import Excess, Population
 from pscrub.estimate.pairs import Pairs, Sample
 from pscrub.evaluate.on_data import OnData
 from pscrub.outcomes import Outcome
@@ -77,14 +77,15 @@ class Gradients:
         scrubbed: Tensor,
         drawn: Estimate | None,
         unknown: float = 0.0,
-        excess: tuple[float, float] = (0.0, 0.0),
+        excess: Excess | None = None,
         bends: Tensor | None = None,
     ) -> Population:
         """All three, with E_scrubbed and what `Influence` found of it: gradient [2, units], unknown, excess, bends."""
         kept = _apart(self.all(scrubbed))
         bent = None if bends is None else _apart(bends)
-        more, noise = excess
-        return Population(drawn, self.randomised, kept, self.weights, more, unknown, self.clusters, bent, noise)
+        more = Excess() if excess is None else excess
+        told = self.weights, more.value, unknown, self.clusters
+        return Population(drawn, self.randomised, kept, *told, bends=bent, noise=more.noise, blocks=more.blocks)
 
     def all(self, scrubbed: Tensor) -> Tensor:
         """float64 [3, 2, units]: E_scrubbed's gradient, [2, units], and those of the baselines."""

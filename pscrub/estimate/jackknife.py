@@ -59,6 +59,7 @@ class Population(Equal):
         weights: float64 [units], D's.
         excess: what pairs of draws add to the sum of squares of E_scrubbed's gradient.
         noise: its standard error, of draws alone.
+        blocks: as many blocks as the joint effects of rows are spread over, were they spread evenly.
         unknown: the share of draws in which some place has no row left.
         clusters: the column whose values tell units apart; "" where each row is one.
         bends: as gradients, of each the sum over units r of its gradient times E_scrubbed's second difference with q
@@ -74,11 +75,21 @@ class Population(Equal):
     clusters: str = ""
     bends: tuple[tuple[Tensor, Tensor], ...] | None = None
     noise: float = 0.0
+    blocks: float = math.inf
 
     @property
     def effective(self) -> float:
         """As many units of equal weight would weigh as these do."""
         return 1 / float(self.weights.square().sum())
+
+
+@dataclass(frozen=True)
+class Excess:
+    """What pairs of draws add to the sum of squares, and what goes with it: see `Population`."""
+
+    value: float = 0.0
+    noise: float = 0.0
+    blocks: float = math.inf
 
 
 class Influence:
@@ -125,12 +136,12 @@ class Influence:
             first, second = (torch.from_numpy(rng.permutation(len(whole) // 2)[:count]) for _ in range(2))
             self.some.append((every.part(2 * first), every.part(2 * second + 1)))
 
-    def found(self, interval: Interval) -> tuple[Estimate | None, float, Tensor, tuple[float, float]]:
-        """E_scrubbed for draws, the share of draws unknown, its gradient [2, units], the excess and its noise."""
+    def found(self, interval: Interval) -> tuple[Estimate | None, float, Tensor, Excess]:
+        """E_scrubbed for draws, the share of draws unknown, its gradient [2, units], the excess."""
         f, known = torch.cat(self.f), torch.cat(self.known)
         count = int(known.sum())
         if not count:
-            return None, 1.0, torch.zeros_like(self.sums[0]), (0.0, 0.0)
+            return None, 1.0, torch.zeros_like(self.sums[0]), Excess()
         mean = float(f[known].sum()) / count
         if count == len(f):
             estimate = choose(f, interval.level, interval.kind, interval.bounds, known=interval.known)
@@ -218,22 +229,34 @@ class Influence:
             before.append(share * owns[u])
             yield share * product, owns
 
-    def _excess(self, mean: float) -> tuple[float, float]:
+    def _excess(self, mean: float) -> Excess:
         """What pairs of draws add to the sum of squares, and its standard error, of a mean over pairs of two sets."""
         most = min(MOST, int(math.sqrt(WORK / len(self.places.places) ** 2)))
         some = [half.part(slice(0, most)) for half in self.some[0]]
         counts = torch.stack([half.known.sum() for half in some])
         if len(some[0].f) < LEAST or not bool((counts > 0).all()):
-            return 0.0, 0.0
+            return Excess()
         sums = torch.stack([self._scores(half, half.factors) for half in some])
         first, second = self._scaled(sums, mean, counts)
         squares = float((first * second).sum()) / (1 - float(self.weights.square().sum()))
         a, b = ((half.f - mean) * half.known for half in some)
         apart = self._overlap(*some).double()
-        value = float(a @ (apart @ b)) / float(counts.prod())
-        each = a * (apart @ b) / counts[1] - value * some[0].known, b * (a @ apart) / counts[0] - value * some[1].known
-        noise = math.sqrt(sum(float(one.square().sum()) / int(n) ** 2 for one, n in zip(each, counts, strict=True)))
-        return value - squares, noise
+        value = float(a @ (apart @ b)) / float(counts.prod()) - squares
+        # Either's draws one by one: what each adds, squares taken off, whose noise is in both and cancels.
+        of_one = a * ((apart @ b) / counts[1] - self._sum_scores(some[0], second[None])[0]) - value * some[0].known
+        of_other = b * ((a @ apart) / counts[0] - self._sum_scores(some[1], first[None])[0]) - value * some[1].known
+        # The larger of the two, as each has all of what a pair adds and its two draws alone do not.
+        sides = [float(each.square().sum()) / int(n) ** 2 for each, n in zip((of_one, of_other), counts, strict=True)]
+        return Excess(value, math.sqrt(max(sides)), self._spread())
+
+    def _spread(self) -> float:
+        """Blocks that joint effects are spread over: two rows of a block do together what falls with its rows."""
+        each = [torch.zeros(1, dtype=torch.float64)]
+        for spans in self.places.spans:
+            if spans.partition.n_blocks > 1:  # of all of D two rows do nothing to speak of
+                each.append(spans.partition.block_weights.square() / spans.block_units.clamp(min=1))
+        total = torch.cat(each)
+        return float(total.sum() ** 2 / total.square().sum()) if bool(total.any()) else math.inf
 
     def _overlap(self, one: _Drawn, other: _Drawn) -> Tensor:
         """float32 [draws, draws]: 1 - r of every pair of draws."""
@@ -288,47 +311,3 @@ class _Drawn:
 
     def part(self, some: slice | Tensor) -> _Drawn:
         return _Drawn(self.f[some], self.known[some], *(t[:, some] for t in (self.rows, self.blocks, self.left)))
-
-
-def pool_populations(both: Sequence[Population], draws: Sequence[int]) -> Population:
-    """What sets of draws say together, each weighing as it has draws."""
-    shares = [n / sum(draws) for n in draws]
-
-    def pool(sets: Sequence[tuple[tuple[Tensor, Tensor], ...]]) -> tuple[tuple[Tensor, Tensor], ...]:
-        stacked = [torch.stack([torch.stack(g) for g in each]) for each in sets]  # [3, 2, units] each
-        pooled = sum(share * g for share, g in zip(shares, stacked, strict=True))
-        assert isinstance(pooled, Tensor)
-        return tuple((first.clone(), second.clone()) for first, second in pooled)
-
-    bends = [each.bends for each in both if each.bends is not None]
-    return replace(
-        both[0],
-        drawn=_pool([each.drawn for each in both], shares),
-        gradients=pool([each.gradients for each in both]),
-        bends=pool(bends) if len(bends) == len(both) else None,
-        excess=sum(share * each.excess for share, each in zip(shares, both, strict=True)),
-        noise=math.sqrt(sum((share * each.noise) ** 2 for share, each in zip(shares, both, strict=True))),
-        unknown=sum(share * each.unknown for share, each in zip(shares, both, strict=True)),
-    )
-
-
-def _pool(estimates: Sequence[Estimate | None], shares: Sequence[float]) -> Estimate | None:
-    """The mean of independent estimates: what lies between each and the ends of its interval adds up by squares."""
-    known = [(share, e) for share, e in zip(shares, estimates, strict=True) if e is not None]
-    if not known:
-        return None
-    total = sum(share for share, _ in known)
-
-    def root(parts: Sequence[float]) -> float:
-        return math.sqrt(sum(part**2 for part in parts)) / total
-
-    value = sum(share * e.value for share, e in known) / total
-    return replace(
-        known[0][1],
-        value=value,
-        low=value - root([share * (e.value - e.low) for share, e in known]),
-        high=value + root([share * (e.high - e.value) for share, e in known]),
-        se=root([share * e.se for share, e in known]),
-        df=min(e.df for _, e in known),
-        draws=sum(e.draws for _, e in known),
-    )

@@ -14,29 +14,20 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
 
-from pscrub.data.dataset import Dataset
-from pscrub.estimate.baselines import Baseline, model_loss, randomised_loss
+from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.estimate import Estimate
 from pscrub.estimate.freedom import Shape, welch
 from pscrub.estimate.jackknife import Population
 from pscrub.estimate.recovered import Scale
-from pscrub.evaluate.compute import MEMORY
-from pscrub.evaluate.on_data import OnData
-from pscrub.evaluate.reference import run_scrubbed
-from pscrub.evaluate.values import Activations
-from pscrub.hypothesis.hypothesis import Hypothesis
-from pscrub.hypothesis.tree import unroll
-from pscrub.law.drawing import draw
 from pscrub.outcomes import Outcome, Said
 from pscrub.records import Equal
 
 BLURRED = 0.25
-"""Share of the data's variance that the draws' noise in it may reach before it is warned of and added."""
+"""Share of the data's variance that the draws' noise in it may reach before it is warned of."""
 UNKNOWN = 0.2
 """Share of the law that D may be too small for before no interval is given for the rest."""
 _U, _V = torch.tensor([[1.0, 0.0, -1.0], [0.0, -1.0, 1.0]], dtype=torch.float64)
@@ -59,7 +50,7 @@ class Blur(Outcome):
     )
     BLURRED = (
         "data uncertainty blurred",
-        "data uncertainty blurred: the draws' noise in its variance is {share:.0f} % of it, and twice that was added; "
+        "data uncertainty blurred: the draws' noise in its variance is {share:.0f} % of it, which widens the interval; "
         "draw more",
     )
 
@@ -132,8 +123,9 @@ def data_uncertainty(scrubbed: Estimate, model: Baseline, population: Population
 
     E_scrubbed, E_model and E_randomised move together from one sample D to another; what they share cancels in loss
     recovered, whose interval is Fieller's for their joint covariance. t quantiles, with the degrees of freedom that
-    match the two moments of the sum of squares (and Welch's for the sum of both variances). Where the draws' noise in
-    the variance is not small against it, which a warning says, twice its standard error is added: too wide, not narrow.
+    match the two moments of the sum of squares (and Welch's for the sum of both variances). The draws' noise in the
+    variance costs degrees of freedom; where it is all that is seen, which a warning says, twice its standard error is
+    put in place: too wide, not narrow.
     To either side the draws' part is never less than that of the interval on D, and the data's comes on top.
 
     Args:
@@ -151,7 +143,7 @@ def data_uncertainty(scrubbed: Estimate, model: Baseline, population: Population
     halves = _finite(population.gradients)
     bends = None if population.bends is None else _finite(population.bends)
     shapes = [Shape.of(each, rows, None if i or bends is None else bends[0]) for i, each in enumerate(halves)]
-    shapes[0] = shapes[0].blurred(float(covariance[0, 0]), noise)
+    shapes[0] = _told(shapes[0], population, float(covariance[0, 0]), noise)
     count = int(population.weights.count_nonzero())
     over = Jackknife.CLUSTERS.say(rows=count, column=column) if column else Jackknife.ROWS.say(rows=count)
     sources: tuple[Estimate | Baseline | None, ...] = (drawn, model, population.randomised)
@@ -178,8 +170,11 @@ def data_uncertainty(scrubbed: Estimate, model: Baseline, population: Population
             tilt = _tilt(torch.tensor(values, dtype=torch.float64))
             # Of what its units do together E_scrubbed alone, which counts once.
             shape = Shape.of(_along(tilt, halves), rows, None if bends is None else _along(tilt, bends))
-            shape = shape.blurred(float(tilt @ covariance @ tilt), noise)
-            score = _score(torch.tensor(values, dtype=torch.float64), covariance, variances, shape, mine)
+            # What pairs of rows do stays, however little single ones seem to: it is the more surely known.
+            own_part = covariance.clone()
+            own_part[0, 0] += max(-population.excess - float(tilt @ covariance @ tilt), 0.0)
+            shape = _told(shape, population, float(tilt @ own_part @ tilt), noise)
+            score = _score(torch.tensor(values, dtype=torch.float64), own_part, variances, shape, mine)
         found[kind] = Figures(mine, replace(of_model, kind=kind), replace(of_randomised, kind=kind), score)
     return DataUncertainty(
         found["data"], found["draws and data"], tuple(covariance.flatten().tolist()), warnings, population
@@ -231,15 +226,18 @@ def _covariance(population: Population, known: bool) -> tuple[Tensor, float, tup
     small = rows / (rows - 1) if rows > 1 else 0.0
     covariance = torch.einsum("in,jn->ij", halves[:, 0], halves[:, 1])
     covariance = small * (covariance + covariance.T) / 2
-    noise = small * float((halves[0, 0] - halves[0, 1]).square().sum()) / 2 / math.sqrt(rows)
     if known:
-        covariance[0, 0] += population.excess
-    warnings = tuple(_warn(float(covariance[0, 0]), noise)) if known else ()
-    if warnings:
-        covariance[0, 0] = covariance[0, 0].clamp(min=0) + 2 * noise
+        covariance[0, 0] = max(float(covariance[0, 0]) + population.excess, -population.excess)
+    variance = float(covariance[0, 0])
+    noise = small * float((halves[0, 0] - halves[0, 1]).square().sum()) / 2 / math.sqrt(rows)
+    noise = math.hypot(noise, population.noise) if known else 0.0
+    warnings = tuple(_warn(variance, noise)) if known else ()
+    if noise and variance <= noise:  # what is put in place is a bound, without noise of its own
+        covariance[0, 0] = max(variance, 0.0) + 2 * noise
+        noise = 0.0
     # What noise is left must not make a variance negative, nor eat up that of the draws.
     spread, axes = torch.linalg.eigh(covariance)
-    return axes @ torch.diag(spread.clamp(min=0)) @ axes.T, math.hypot(noise, population.noise), warnings
+    return axes @ torch.diag(spread.clamp(min=0)) @ axes.T, noise, warnings
 
 
 def _warn_of_unknown(population: Population) -> Iterator[Said]:
@@ -252,40 +250,10 @@ def _warn_of_unknown(population: Population) -> Iterator[Said]:
         yield Unknown.PARTLY.say(share=share, units=units)
 
 
-def bootstrap(
-    hypothesis: Hypothesis,
-    times: int,
-    draws: int,
-    seed: int = 0,
-    labels: Sequence[str] | None = None,
-    memory: int = MEMORY,
-) -> Tensor:
-    """float64 [times, 3]: E_scrubbed, E_model and E_randomised on resamples of D's rows: the slow reference.
-
-    Each resample weighs the rows by how often they were drawn, and is scrubbed anew; features are read again. Its
-    E_scrubbed has the error of its draws on top. All three are plug-in values, in which a row meets itself, and the
-    more often in a resample, which repeats rows: where blocks are small they are nearer to E_model than the
-    population's, and their spread is another than that of draws apart. A reference for large blocks, and only there.
-
-    Args:
-        hypothesis: a well-formed one.
-        times: resamples.
-        draws: of each.
-        seed: of the resamples and the draws.
-        labels: as in `randomised_loss`.
-        memory: bytes for activations on D.
-    """
-    rng = np.random.default_rng(np.random.SeedSequence((seed, 2)))
-    data, found = hypothesis.data, []
-    for time in range(times):
-        counts = rng.multinomial(data.n, np.full(data.n, 1 / data.n))
-        again = Dataset(data.columns, data.weights * torch.from_numpy(counts))
-        tree = unroll(replace(hypothesis, data=again))
-        on_data = OnData(hypothesis.graph, again, memory=memory)
-        f = run_scrubbed(tree, Activations(hypothesis.graph, again, memory=memory), draw(tree, draws, (seed, 3, time)))
-        baselines = (model_loss(on_data).value, randomised_loss(on_data, labels, seed=seed).value)
-        found.append([float(f.mean()), *baselines])
-    return torch.tensor(found, dtype=torch.float64)
+def _told(shape: Shape, population: Population, variance: float, noise: float) -> Shape:
+    """The shape of what has a variance, E_scrubbed's pairs of rows and the draws' noise in it told."""
+    share = -population.excess / variance if variance > 0 else 1.0
+    return shape.among(population.blocks, share).blurred(variance, noise)
 
 
 def _finite(figures: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

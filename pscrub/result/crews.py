@@ -20,7 +20,7 @@ from pscrub.result.keeping import Fault, KeptRound
 from pscrub.result.locks import Owner
 from pscrub.result.making import Maker
 from pscrub.result.travelling import Post, Sent, Ticket, pack, put_in, unpack
-from pscrub.workers import have_one_thread, threads_set
+from pscrub.workers import have_one_thread, keep_freed_memory, threads_set
 
 TRIES = 2
 """How often a round that fails is tried."""
@@ -270,6 +270,8 @@ class Spread:
 def make_round(ticket: Ticket | Sent, each: Round) -> Outcome | bytes:
     """Make a round, in a worker; or say why a node's function failed."""
     have_one_thread()
+    if isinstance(ticket, Sent):
+        keep_freed_memory()
     found: Outcome
     try:
         found = ticket.maker.make(each, ticket.progress, ticket.alone)

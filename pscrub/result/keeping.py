@@ -149,7 +149,7 @@ class Keeper(Protocol):
     def __enter__(self) -> Keeper:
         """Be there for a run."""
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """And for no more."""
 
     def open(self, manifest: Callable[[], Manifest]) -> None:

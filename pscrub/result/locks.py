@@ -30,6 +30,8 @@ TOUCH = 15.0
 """Seconds between touches."""
 SOON = 0.05
 """Seconds between tries to take a lock that is held for a moment only."""
+SURE = 1.0
+"""Seconds for which a process of this host that was found alive is not asked about again."""
 OWNER = ".owner"
 """What names of owners' files end in."""
 
@@ -83,7 +85,8 @@ def name_host() -> str:
 def find_start(pid: int) -> str | None:
     """When a process began, "" if that cannot be told, None if there is none of that number."""
     try:
-        state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        with open(f"/proc/{pid}/stat", errors="replace") as file:
+            state, *others = file.read().rpartition(")")[2].split()
         return None if state in ("Z", "X") else others[18]  # it has ended, and nobody has asked how
     except OSError:
         if Path("/proc/self/stat").exists():
@@ -108,7 +111,8 @@ class Locks:
 
     def __init__(self, folder: Path, helps: int = 0) -> None:
         self.folder, self.helps, self._held = folder, helps, dict[str, int]()
-        self._seen: dict[Path, tuple[int, float]] = {}
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._lived: dict[int, float] = {}  # by the file that an owner's locks are: when it was found alive
         self._own = self._begin()
         self.came_ns = self._own.stat().st_mtime_ns  # by the clock of the file system
         self._over = threading.Event()
@@ -146,8 +150,8 @@ class Locks:
             except FileNotFoundError:  # the last to leave took us for one who was not there
                 self._own = self._begin()
                 continue
-            if number and not self._path(name, number - 1).exists():  # released, and all below it, in between
-                path.unlink(missing_ok=True)
+            if number and not os.path.exists(self._path(name, number - 1)):  # released in between, and all below it
+                remove(path)
                 number = 0
                 continue
             self._held[name] = number
@@ -156,7 +160,7 @@ class Locks:
     def release(self, name: str) -> None:
         """Give a lock back, and what it was taken over from."""
         for number in range(self._held.pop(name) + 1):
-            self._path(name, number).unlink(missing_ok=True)
+            remove(self._path(name, number))
 
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
@@ -178,7 +182,7 @@ class Locks:
 
     def give_back(self, name: str) -> None:
         """Give back a lock that was taken over, to be taken over by another."""
-        self._path(name, self._held.pop(name)).unlink(missing_ok=True)
+        remove(self._path(name, self._held.pop(name)))
 
     def holders(self, name: str) -> list[Owner]:
         """Who has a lock, the last, and whom it was taken over from, as far as that can be read."""
@@ -195,7 +199,7 @@ class Locks:
             for name in os.listdir(folder):
                 if name.endswith(OWNER):
                     with suppress(FileNotFoundError):
-                        found += now - os.stat(folder / name).st_mtime_ns < LEASE * 1e9
+                        found += now - os.stat(f"{folder}{os.sep}{name}").st_mtime_ns < LEASE * 1e9
         return found
 
     def close(self) -> bool:
@@ -203,36 +207,43 @@ class Locks:
         self._over.set()
         for name in list(self._held):
             self.release(name)
-        self._own.unlink(missing_ok=True)
+        remove(self._own)
         left = list(self.folder.glob("*"))  # those who come after this have files that are not among them
         if not any(self._is_there(path) for path in self.folder.glob(f"*{OWNER}")):
             for path in left:
-                path.unlink(missing_ok=True)
+                remove(path)
             with suppress(OSError):  # someone has come
                 self.folder.rmdir()
             return True
         return False
 
-    def _path(self, name: str, number: int) -> Path:
-        return self.folder / f"{name}.{number}"
+    def _path(self, name: str, number: int) -> str:
+        return f"{self.folder}{os.sep}{name}.{number}"
 
     def _is_there(self, path: Path) -> bool:
-        return path.exists() and not self._is_given_up(path)
+        self._lived.clear()  # what one who has ended just now leaves is to be gone as well
+        return path.exists() and not self._is_given_up(str(path))
 
-    def _is_given_up(self, path: Path) -> bool:
-        owner = _read_owner(path)
-        if owner is not None and owner.host == name_host():
-            return owner.is_gone
+    def _is_given_up(self, path: str) -> bool:
         try:
-            touched = path.stat().st_mtime_ns
+            found = os.stat(path)
         except FileNotFoundError:  # released just now: whoever asks again will have it
             return False
-        # By this machine's own clock, as those of two machines may differ.
-        was, since = self._seen.setdefault(path, (touched, time.monotonic()))
-        if touched != was:
-            self._seen[path] = touched, time.monotonic()
+        now = time.monotonic()
+        if now - self._lived.get(found.st_ino, -SURE) < SURE:
             return False
-        return time.monotonic() - since > LEASE
+        owner = _read_owner(path)
+        if owner is not None and owner.host == name_host():
+            if owner.is_gone:
+                return True
+            self._lived[found.st_ino] = now
+            return False
+        # By this machine's own clock, as those of two machines may differ.
+        was, since = self._seen.setdefault(path, (found.st_mtime_ns, now))
+        if found.st_mtime_ns != was:
+            self._seen[path] = found.st_mtime_ns, now
+            return False
+        return now - since > LEASE
 
     def _touch(self) -> None:
         while not self._over.wait(TOUCH):
@@ -246,8 +257,19 @@ def find_owners(folder: Path) -> list[Owner]:
     return [owner for owner in found if owner is not None and not owner.is_gone]
 
 
-def _read_owner(path: Path) -> Owner | None:
+def remove(path: Path | str) -> None:
+    """Remove a file that is done with, if that can be done: on a disk that cannot be written to any more it stays.
+
+    Args:
+        path: of it.
+    """
+    with suppress(OSError):
+        os.unlink(path)
+
+
+def _read_owner(path: Path | str) -> Owner | None:
     try:
-        return Owner(**json.loads(path.read_text()))
+        with open(path) as file:
+            return Owner(**json.load(file))
     except (OSError, ValueError, TypeError):
         return None

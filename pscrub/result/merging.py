@@ -11,7 +11,8 @@ import torch
 from pscrub.errors import StudyError
 from pscrub.estimate.baselines import Baseline, Baselines, Way
 from pscrub.estimate.estimate import Interval
-from pscrub.estimate.jackknife import Population, pool_populations
+from pscrub.estimate.jackknife import Population
+from pscrub.estimate.pooling import pool_populations
 from pscrub.evaluate.on_data import OnData
 from pscrub.outcomes import Said
 from pscrub.progress import add_seconds

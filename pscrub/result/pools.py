@@ -27,8 +27,9 @@ def read_workers(text: str, gpu: bool = False) -> int | Callable[[], Executor]:
     """What `--workers` names: a number of processes that share a folder, or what makes an executor.
 
     Args:
-        text: "4", "threads:4", "processes:4", "ray" or "ray://HOST:PORT".
-        gpu: each of Ray's tasks is to have a GPU.
+        text: "4", "threads:4", "processes:4", "ray" or "ray://HOST:PORT"; of Ray with what part of a GPU each task is
+            to have, if not as `gpu` says: "ray:gpus=0.5".
+        gpu: rounds are made on a GPU, of which each of Ray's tasks is to have one.
 
     Raises:
         StudyError: it names nothing, or Ray is not installed.
@@ -37,11 +38,24 @@ def read_workers(text: str, gpu: bool = False) -> int | Callable[[], Executor]:
     if found and int(found[2]) >= 1:
         kind, count = found[1], int(found[2])
         return count if kind is None else partial(_MAKERS[kind], count)
-    if text == "ray" or text.startswith("ray://"):
+    if found := re.fullmatch(r"ray(://.+?)?(?::gpus=(.*))?", text):
+        gpus = float(gpu) if found[2] is None else _read_gpus(text, found[2], gpu)
         if find_spec("ray") is None:
             raise StudyError(f"--workers {text}: Ray is not installed; pip install 'pscrub[ray]'")
-        return partial(RayExecutor, None if text == "ray" else text, gpu)
+        return partial(RayExecutor, None if found[1] is None else f"ray{found[1]}", gpus)
     raise StudyError(f"--workers {text}: expected N, threads:N, processes:N, ray or ray://HOST:PORT, N 1 or more")
+
+
+def _read_gpus(text: str, number: str, gpu: bool) -> float:
+    """What each of Ray's tasks is to have: a part of a GPU, or so many."""
+    gpus = float(number) if re.fullmatch(r"\d+(\.\d+)?", number) else -1.0
+    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        raise StudyError(f"--workers {text}: expected of GPUs a part, as 0.5, or a whole number")
+    if gpu and not gpus:
+        raise StudyError(
+            f"--workers {text}: the device is a GPU, of which tasks without one have none; expected a part"
+        )
+    return gpus
 
 
 def make_threads(count: int) -> Executor:
@@ -97,20 +111,20 @@ class RayExecutor(Executor):
 
     Args:
         address: of a cluster ("ray://HOST:PORT", or as `ray.init` takes it); None: as RAY_ADDRESS says, else here.
-        gpu: each task has a GPU to itself, and one core.
+        gpus: GPUs that each task has, beside one core: a part of one, which it shares, or a whole number.
         options: of `ray.init`.
 
     Raises:
         StudyError: no such cluster.
     """
 
-    def __init__(self, address: str | None = None, gpu: bool = False, **options: Any) -> None:
+    def __init__(self, address: str | None = None, gpus: float = 0.0, **options: Any) -> None:
         self.ray = importlib.import_module("ray")
-        self.gpu, self._own, self._asked, self._size = gpu, not self.ray.is_initialized(), -ASKED, 1
+        self.gpus, self._own, self._asked, self._size = gpus, not self.ray.is_initialized(), -ASKED, 1
         if self._own:
             self._begin(address, options)
         # A task that fails is ours to try again; a worker with a GPU is kept, and with it what it has fetched.
-        told = {"num_cpus": 1, "num_gpus": int(gpu), "max_retries": 0, "max_calls": 0}
+        told = {"num_cpus": 1, "num_gpus": int(gpus) if gpus == int(gpus) else gpus, "max_retries": 0, "max_calls": 0}
         self._call = self.ray.remote(**told)(_call)
 
     def _begin(self, address: str | None, options: dict[str, Any]) -> None:
@@ -119,14 +133,19 @@ class RayExecutor(Executor):
         try:
             self.ray.init(address, **quiet, **({} if joins else {"include_dashboard": False}), **options)
         except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
-            first = str(error).strip().partition("\n")[0]
-            raise StudyError(f"Ray at '{address or os.environ.get('RAY_ADDRESS', 'here')}': {first}") from error
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            said = lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
+            asks = "; does the cluster ask for a token (RAY_AUTH_MODE)?" if "connection timeout" in said else ""
+            raise StudyError(f"Ray at '{address or os.environ.get('RAY_ADDRESS', 'here')}': {said}{asks}") from error
 
     @property
     def _max_workers(self) -> int:
         if time.monotonic() - self._asked > ASKED:
-            found = self.ray.cluster_resources().get("GPU" if self.gpu else "CPU", 1)
-            self._size, self._asked = max(1, int(found)), time.monotonic()
+            there = self.ray.cluster_resources()
+            fit = there.get("CPU", 1)
+            if self.gpus:
+                fit = min(fit, there.get("GPU", 0) / self.gpus)
+            self._size, self._asked = max(1, int(fit)), time.monotonic()
         return self._size
 
     def put(self, content: bytes) -> Stored:

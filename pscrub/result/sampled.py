@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pscrub.estimate.estimate import Interval, Method, exact_estimate
 from pscrub.estimate.gradients import Gradients, add_by_unit, exact_gradient
-from pscrub.estimate.jackknife import Influence, Population, pool_populations
+from pscrub.estimate.jackknife import Influence, Population
+from pscrub.estimate.pooling import pool_populations
 from pscrub.evaluate.compiled import Compiled
 from pscrub.evaluate.engine import Engine
 from pscrub.hypothesis.tree import Tree

@@ -17,13 +17,13 @@ import torch
 
 from pscrub.errors import DamagedError, StudyError
 from pscrub.progress import Progress, quiet
-from pscrub.records import TEMPORARY, write_record
+from pscrub.records import TEMPORARY, refuse_disk, write_record
 from pscrub.result import manifest as manifests
 from pscrub.result.adding import read_result
 from pscrub.result.draws import Round
 from pscrub.result.folder import BEGUN, DAMAGED, EARLIER, ROUNDS, STUDY, WORKING, RunFiles
 from pscrub.result.keeping import Begun, KeptRound, Offer, Tell
-from pscrub.result.locks import Locks
+from pscrub.result.locks import Locks, remove
 from pscrub.result.manifest import Manifest
 from pscrub.result.merging import TOLERANCE, tell_baselines_apart
 from pscrub.result.offering import Place, Shared, name_lock
@@ -83,14 +83,15 @@ class RunFolder(RunFiles):
         self._inside += 1
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._inside -= 1
         if not self._inside:
             left = list(self.path.glob(f".*{TEMPORARY}"))  # of results that a killed process was writing
             if self.locks.close():
                 for path in left:
-                    path.unlink(missing_ok=True)
+                    remove(path)
             self._locks = None
+            refuse_disk(error, self.path)
 
     @property
     def locks(self) -> Locks:

@@ -162,6 +162,7 @@ class Sweeper:
                 continue
             number = self.dice.choice(sorted(numbers))
             if self._is_crowded(at, number):
+                self.folder.is_helped()  # and those that were killed are replaced
                 time.sleep(pause)
                 pause = min(LONG, 1.5 * pause)
             else:
@@ -185,11 +186,14 @@ class Sweeper:
         if self._failed_lately(place, point.number):
             return
         path = place.folder_of(point)
+        self.folder.is_helped()
         self.tell(f"{_describe(place)}{point.hypotheses[0]}, seed {point.seed}")
         try:
             study, known = self._make(place)
             some = replace(study, hypotheses=tuple(known[name] for name in point.hypotheses), expected=())
-            result = self.scrub(some, point.seed, RunFolder(path, set_aside=self.set_aside))
+            into = RunFolder(path, set_aside=self.set_aside, helps=self.folder.helps)
+            into.is_helped = self.folder.is_helped
+            result = self.scrub(some, point.seed, into)
         except Exception as error:
             self._fail(place, point.number, error)
             return

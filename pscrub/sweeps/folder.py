@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pscrub.errors import DamagedError, StudyError
-from pscrub.records import as_tuples, read_sealed, write_sealed
+from pscrub.records import as_tuples, read_sealed, refuse_disk, write_sealed
 from pscrub.result.locks import Locks
 from pscrub.sweeps.making import Made
 from pscrub.sweeps.plan import NAME, Plan, Point, Points, Value, name_parameters
@@ -163,26 +163,40 @@ class SweepFolder(SweepFiles):
 
     Args:
         path: of the folder; it is made where it is not there.
-
-    Raises:
-        StudyError: it cannot be written to, or holds other things.
+        helps: the process that started this one to help it, 0 if none did.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, helps: int = 0) -> None:
         super().__init__(path)
+        self.helps = helps
+        self.is_helped: Callable[[], bool] = lambda: False
+        self._locks: Locks | None = None
+
+    def __enter__(self) -> SweepFolder:
+        """Be at work in it.
+
+        Raises:
+            StudyError: it cannot be written to, or holds other things.
+        """
         if self.path.is_dir() and not self.is_sweep and set(os.listdir(self.path)) - {WORKING}:
             raise StudyError(f"'{self.path}' holds other things than a sweep; name another folder")
         try:
-            self.locks = Locks(self.path / WORKING)
+            self._locks = Locks(self.path / WORKING, self.helps)
         except OSError as error:
             fault = f"cannot write to output folder '{self.path}': {error.strerror or error}"
             raise StudyError(fault) from error
-
-    def __enter__(self) -> SweepFolder:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.locks.close()
+        self._locks = None
+        refuse_disk(error, self.path)
+
+    @property
+    def locks(self) -> Locks:
+        """Of the folder, while it is entered."""
+        assert self._locks is not None, "the folder of a sweep is entered before it is worked in"
+        return self._locks
 
     def open(self, plan: Plan) -> Plan:
         """Begin a sweep there, or go on with the one that is there: what it is over now.

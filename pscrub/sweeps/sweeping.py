@@ -28,7 +28,7 @@ from pscrub.sweeps.results import SweepResult, drop_damaged, read_sweep
 
 def sweep(
     study: Source,
-    out: Path | str,
+    out: SweepFolder | Path | str,
     *,
     parameters: Mapping[str, Sequence[Value]] | None = None,
     seeds: Sequence[int] = (0,),
@@ -124,11 +124,11 @@ def sweep(
             out=folder,
         )
 
-    with SweepFolder(out) as folder:
+    with out if isinstance(out, SweepFolder) else SweepFolder(out) as folder:
         plan = folder.open(plan)
         with suppress(KeyboardInterrupt):  # what is there is told, and what is not
             if set_aside:
                 drop_damaged(folder)
             with hashes_kept():
                 Sweeper(folder, plan, maker, scrub_point, shard, set_aside, tell).run()
-    return read_sweep(SweepFiles(out))
+    return read_sweep(SweepFiles(folder.path))

@@ -24,6 +24,7 @@ from tests.benchmarks import (
     runs,
     rust,
     scheduler,
+    spread,
     startup,
 )
 from tests.benchmarks.timing import machine, unusable
@@ -42,6 +43,7 @@ PARTS = (
     "rows",
     "memory",
     "runs",
+    "spread",
     "scheduler",
     "planning",
 )
@@ -98,6 +100,8 @@ def _report(name: str, arguments: argparse.Namespace) -> Iterator[str]:
             yield from memory.report(chosen, arguments.quick, arguments.device)
         case "runs":
             yield from runs.report(chosen, arguments.quick)
+        case "spread":
+            yield from spread.report(chosen, arguments.quick)
         case "scheduler":
             yield from scheduler.report(arguments.quick)
         case "planning":

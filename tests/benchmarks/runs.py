@@ -22,7 +22,6 @@ from pscrub.result.keeping import KeptRound
 from pscrub.result.locks import Locks
 from pscrub.result.sharing import RunFolder
 from pscrub.studies import load
-from tests.benchmarks import spread
 from tests.benchmarks.brackets import Which
 from tests.benchmarks.timing import alternate, short, table
 
@@ -70,7 +69,6 @@ def report(chosen: Which, quick: bool = False) -> Iterator[str]:
             cells += [short(seconds), growth]
         lines.append(cells)
     yield table(["rounds", *(cell for name in made[sizes[0]] for cell in (f"{name}, s", "growth"))], lines)
-    yield from spread.report(chosen, quick)
 
 
 def _beside(name: str, study: Study, draws: int, repeats: int) -> list[str]:

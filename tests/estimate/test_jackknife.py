@@ -12,7 +12,8 @@ from pscrub import Claim, Dataset, Graph, Hypothesis, unroll
 from pscrub.data.partition import number_units
 from pscrub.estimate.estimate import Interval
 from pscrub.estimate.gradients import exact_gradient, randomised_apart
-from pscrub.estimate.jackknife import Influence, pool_populations
+from pscrub.estimate.jackknife import Influence
+from pscrub.estimate.pooling import pool_populations
 from pscrub.evaluate.engine import Engine
 from pscrub.evaluate.on_data import OnData
 from pscrub.law.apart import draw_apart, plan_places
@@ -89,17 +90,17 @@ def variance_by_pairs(blocks: list[int]) -> float:
 def test_the_variance_is_that_of_pairs_of_draws() -> None:
     expected, found, told = variance_by_pairs(BLOCKS), [], []
     for seed in range(20):
-        _, _, gradient, (excess, noise) = influence(toy(), 2000, seed).found(Interval())
-        found.append(12 / 11 * float((gradient[0] * gradient[1]).sum()) + excess)
-        told.append((excess, noise))
+        _, _, gradient, excess = influence(toy(), 2000, seed).found(Interval())
+        found.append(12 / 11 * float((gradient[0] * gradient[1]).sum()) + excess.value)
+        told.append((excess.value, excess.noise))
     spread = float(np.std(found)) / math.sqrt(20)
     assert abs(float(np.mean(found)) - expected) <= 1.5 * Z * spread
     excesses, noise = np.array(told).T
     assert 0.7 < float(np.sqrt(np.mean(noise**2))) / float(excesses.std()) < 2.5
     # The squares alone, each pair's effect counted for both of its rows, would be caught.
-    _, _, gradient, (excess, _) = influence(toy(), 40_000, 99).found(Interval())
+    _, _, gradient, excess = influence(toy(), 40_000, 99).found(Interval())
     alone = 12 / 11 * float((gradient[0] * gradient[1]).sum())
-    assert alone > expected + 1.5 * Z * spread and excess < 0
+    assert alone > expected + 1.5 * Z * spread and excess.value < 0 and excess.blocks == pytest.approx(3)
 
 
 def test_the_randomised_loss_is_over_pairs_of_different_rows() -> None:

@@ -14,8 +14,9 @@ from pscrub.estimate.estimate import Estimate, choose, exact_estimate, mean_of_p
 from pscrub.estimate.gradients import exact_gradient
 from pscrub.estimate.jackknife import Population
 from pscrub.estimate.known import Known
-from pscrub.estimate.population import DataUncertainty, bootstrap, data_uncertainty
+from pscrub.estimate.population import DataUncertainty, data_uncertainty
 from pscrub.estimate.recovered import loss_recovered
+from pscrub.estimate.resampled import bootstrap
 from pscrub.outcomes import Said
 from pscrub.result.merging import merge
 from tests.false_alarm import Z
@@ -112,7 +113,9 @@ def test_noise_that_hides_the_data_is_warned_of_by_name() -> None:
     signs = 0.8 * (-1.0) ** torch.arange(100, dtype=torch.float64)
     blurred = data_uncertainty(value, model, given(torch.stack([1 + signs, 1 - signs]), value, chance))
     assert blurred.warnings[0].startswith("data uncertainty blurred")
-    assert float(blurred.covariance[0, 0]) > 100 * 0.36 * 100 / 99  # what the product of the halves gives
+    # The variance is what the product of the halves gives, and the noise in it leaves fewer degrees of freedom.
+    assert float(blurred.covariance[0, 0]) == pytest.approx(100 * 0.36 * 100 / 99)
+    assert blurred.data.scrubbed is not None and blurred.data.scrubbed.df < 30
 
 
 def test_where_the_population_cannot_be_known_no_interval_is_given() -> None:
@@ -216,3 +219,22 @@ def test_draws_and_data_are_never_narrower_than_draws(ones: int) -> None:
                 assert found.scrubbed.value - found.scrubbed.low >= drawn.value - drawn.low - 1e-12
                 assert found.scrubbed.high - found.scrubbed.value >= drawn.high - drawn.value - 1e-12
             assert found.recovered.width >= plain.width - 1e-9
+
+
+def test_what_pairs_of_rows_do_stays_however_little_single_rows_seem_to_do() -> None:
+    model, chance = Baseline(0.0, 0.0, 0, "exact"), Baseline(1.0, 0.0, 0, "exact")
+    value = exact_estimate(0.5, 0.95, "exact")
+    small = given(torch.full((2, 100), 1e-3, dtype=torch.float64), value, chance)
+    signs = (-1.0) ** torch.arange(100, dtype=torch.float64)
+    large = given(torch.stack([0.1 * signs, 0.1 * signs]), value, chance)
+    # Squares of which next to nothing is left when pairs are taken off: as much as these is put in place.
+    found = data_uncertainty(value, model, replace(small, excess=-0.25, blocks=4.0))
+    assert float(found.covariance[0, 0]) == pytest.approx(0.25)
+    assert found.data.scrubbed is not None and found.data.scrubbed.df == pytest.approx(4)
+    assert found.data.recovered is not None and found.data.recovered.se >= 100 * 0.5
+    # A tenth of the variance in few blocks: nothing to speak of.
+    most = data_uncertainty(value, model, replace(large, excess=-0.1, blocks=4.0))
+    assert float(most.covariance[0, 0]) == pytest.approx(100 / 99 - 0.1)
+    assert most.data.scrubbed is not None and most.data.scrubbed.df > 50
+    every = data_uncertainty(value, model, replace(large, excess=-0.1))
+    assert every.data.scrubbed is not None and every.data.scrubbed.df == pytest.approx(most.data.scrubbed.df)

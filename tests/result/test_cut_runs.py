@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +52,24 @@ whole, = make_whole(file, folder, (("--draws", "50000", "--draws-only", "--data-
 run_killed(file, folder / "out", whole, 2, 4, random.Random(1), tally)
 assert tally.kills >= 2 and tally.faults + tell_runs_apart(folder / "out", whole.folder) == [], tally
 """
+    run_without_threads(code)
+
+
+def test_runs_that_are_killed_in_the_middle_of_saves_become_whole(tmp_path: Path) -> None:
+    """At a few steps; `make kills` does all."""
+    run_without_threads(f"""
+from pathlib import Path
+from tests.kill_steps import kill_at_steps
+killed, faults = kill_at_steps(Path({str(tmp_path)!r}), every=16)
+assert sum(killed.values()) >= 6 and faults == [], (killed, faults)
+""")
+
+
+def run_without_threads(code: str) -> None:
+    """Run what forks in a process of its own."""
     root = str(Path(kills.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, env=environment, cwd=root
-    )  # which forks, and has no threads
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=root)
 
 
 def test_a_difference_between_runs_is_seen(tmp_path: Path) -> None:
@@ -173,6 +188,63 @@ def test_a_disk_that_is_full_costs_the_round_in_flight(
     assert [path.name for path in out.rglob("0-*.nc")] == ["0-0.nc"] and not (out / "working").exists()
     assert main([*argv, str(out)]) == 0 and main([*argv, str(tmp_path / "whole")]) == 0
     assert tell_runs_apart(out, tmp_path / "whole") == []
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [(None, "size=16m", "No space left on device"), ("ro", "rw,size=16m", "Read-only file system")],
+)
+def test_a_real_disk_that_is_full_or_cannot_be_written_any_more(
+    before: str | None, after: str, words: str, count: int, disk: Path, tmp_path: Path
+) -> None:
+    """What was finished is there, and once there is room again the rest is drawn; two rounds and no more have room."""
+    file, out = tmp_path / "slow.py", disk / "out"
+    file.write_text(STUDY)
+    options = ("--draws", str(4 * ROUND), "--draws-only")
+    processes = [start(file, out, options) for _ in range(count)]
+    if before is not None:
+        wait_for_rounds(out, 1)
+        subprocess.run(["mount", "-o", f"remount,{before}", str(disk)], check=True)
+    for process in processes:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 2 and words in err.splitlines()[-1] and "Traceback" not in err, err
+    kept = kills.read_finished(out)
+    assert 1 <= len(kept) <= 4
+    subprocess.run(["mount", "-o", f"remount,{after}", str(disk)], check=True)
+    argv = ["run", str(file), *options, "--out"]
+    assert main([*argv, str(out)]) == 0 and main([*argv, str(tmp_path / "whole")]) == 0
+    assert kept.items() <= kills.read_finished(out).items()
+    assert tell_runs_apart(out, tmp_path / "whole") == []
+
+
+def test_a_run_into_a_disk_that_cannot_be_written_is_refused_before_the_work(
+    disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "slow.py").write_text("raise RuntimeError('work was begun')")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    assert main(["run", str(tmp_path / "slow.py"), "--draws", "10", "--out", str(disk / "out")]) == 2
+    assert re_line(capsys.readouterr().err, f"cannot write to output folder '{disk / 'out'}': Read-only file system")
+
+
+def wait_for_rounds(out: Path, count: int) -> None:
+    """Return when so many rounds are there."""
+    end = time.monotonic() + 60
+    while len(list(out.rglob("rounds/*/0-*.nc"))) < count:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def re_line(err: str, *words: str) -> bool:

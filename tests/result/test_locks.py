@@ -77,6 +77,34 @@ def test_a_process_that_has_ended_and_was_not_asked_how_is_gone() -> None:
     process.communicate()
 
 
+def test_who_was_found_alive_is_asked_about_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    leave(tmp_path / "w", replace(Owner.here(), pid=process.pid, started=find_start(process.pid) or ""), "a.0", "b.0")
+    locks, asked = Locks(tmp_path / "w"), list[int]()
+    monkeypatch.setattr(module, "find_start", lambda pid: asked.append(pid) or find_start(pid))
+    now = module.time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    assert not any(locks.take(name) for name in "abab") and asked == [process.pid]  # one file: an owner and its locks
+    process.kill()
+    process.communicate()
+    assert not locks.take("a")
+    now += module.SURE
+    assert locks.take("a")
+    locks.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_one_leaves_who_was_just_found_alive_is_gone_in_the_end(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    leave(tmp_path / "w", replace(Owner.here(), pid=process.pid, started=find_start(process.pid) or ""), "a.0")
+    locks = Locks(tmp_path / "w")
+    assert not locks.take("a")
+    process.kill()
+    process.communicate()
+    locks.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_another_host_is_given_up_when_it_has_not_been_heard_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,8 @@ from pscrub.sweeps.folder import SweepFiles
 from pscrub.sweeps.results import read_sweep
 from pscrub.sweeps.status import LINES, find_sweep_status
 from tests.kills import START, STUDY
-from tests.result.test_cut_runs import LOGGED
+from tests.result.test_cut_runs import LOGGED, disk  # noqa: F401 - a fixture
+from tests.result.test_helpers import POISON
 from tests.sweeps.test_sweeping import read_rounds, tell_sweeps_apart
 
 ONCE = "draw.logs = True\nmaking.draw_round = real if hasattr(real, 'logs') else"
@@ -117,6 +118,65 @@ def test_processes_that_share_a_sweep_draw_each_round_once(how: str, whole: tupl
     lines = [line.split() for line in log.read_text().splitlines()]
     assert len(lines) == 24 and len({line[-1] for line in lines}) == 2  # and both had a part in it
     assert not (tmp_path / "out" / "working").exists()
+
+
+def test_a_worker_that_is_killed_is_replaced(whole: tuple[Path, Path], tmp_path: Path) -> None:
+    file, out, log = tmp_path / "slow.py", tmp_path / "out", tmp_path / "log"
+    flag = write_study(file, log)
+    flag.touch()
+    process = begin(file, out, "--workers", "2")
+    try:
+        wait_for(log, 2, [process], pids=2)
+        (worker,) = {int(line.split()[-1]) for line in log.read_text().splitlines()} - {process.pid}
+        os.kill(worker, signal.SIGKILL)
+        wait_for(log, 3, [process], pids=3)  # the command itself and both workers
+        flag.unlink()
+        _, err = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and f"process {worker}, ended by signal 9; another is started" in err, err
+    assert tell_sweeps_apart(out, whole[1]) == [] and not (out / "working").exists()
+
+
+def test_a_round_that_kills_workers_costs_its_point(tmp_path: Path) -> None:
+    """The command itself leaves it to them, and so lives to say which it was; run again, it draws it."""
+    file, out, flag = tmp_path / "slow.py", tmp_path / "out", tmp_path / "deadly"
+    write_study(file)
+    file.write_text(file.read_text() + POISON.format(flag=str(flag)))
+    flag.write_text("")
+    grid = ("-P", "scale=1")
+    process = begin(file, out, "--workers", "2", grid=grid)
+    try:
+        told, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 1 and flag.read_text() == "xx", err
+    assert 1 <= err.count("ended by signal 9; another is started") <= 2
+    assert "Points: 2 done, 0 running, 1 failed, 0 waiting." in told
+    assert "hypothesis 'sign': workers ended while they were at work on it: process " in told and "; round 0-2" in told
+    flag.unlink()
+    argv = ["sweep", str(file), *grid, *DRAWS, "--out"]
+    assert main([*argv, str(out)]) == 0 and main([*argv, str(tmp_path / "whole")]) == 0
+    assert tell_sweeps_apart(out, tmp_path / "whole") == []
+
+
+def test_a_disk_that_is_full_costs_what_has_no_room(
+    whole: tuple[Path, Path],
+    disk: Path,  # noqa: F811 - the fixture
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file, out = tmp_path / "slow.py", disk / "out"
+    write_study(file)
+    assert sweep_here(file, out) in (1, 2)  # 2 if there is no room to say why a point failed
+    assert "No space left on device" in capsys.readouterr().err
+    kept = read_rounds(out)
+    assert 1 <= len(kept) <= 3 and not (out / "working").exists()
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+    assert sweep_here(file, out) == 0
+    after = read_rounds(out)
+    assert all(after[path] == found for path, found in kept.items())
+    assert tell_sweeps_apart(out, whole[1]) == []
 
 
 def test_what_is_done_running_and_failed_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

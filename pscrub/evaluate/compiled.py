@@ -14,6 +14,7 @@ from pscrub.evaluate.code import Instruction
 from pscrub.evaluate.compute import Kept
 from pscrub.evaluate.joined import Gather
 from pscrub.evaluate.plan import Kind
+from pscrub.evaluate.quicker import settle
 from pscrub.graph.graph import Node, call_of
 from pscrub.progress import Progress, quiet
 from pscrub.workers import side_by_side
@@ -31,7 +32,7 @@ class Compiled:
         own: the same on the root's datum.
         read: number of a value that is read -> its values [N, ...] on D, and the path of its datum.
         gathers: number of what is put together of many such -> how it is read.
-        fixed: number of a parameter, or of the device -> it itself.
+        fixed: number of a parameter, of the device or of what is made of these alone -> it itself.
         nodes: number -> the node whose function makes it, where it is a node's own.
         root: the root's path.
         size: draws that are evaluated at a time.
@@ -76,6 +77,7 @@ class Compiled:
                     gathers[n] = kept.joined.gather(n)
         nodes = {each.number: owners[id(each.fn)] for each in code if id(each.fn) in owners}
         name, root = names
+        code, fixed = settle(code, fixed, asked.roots)
         return cls(name, code, asked.f, asked.made, asked.own, read, gathers, fixed, nodes, root, size, kept.device)
 
     def evaluate(self, data: Mapping[str, Tensor], watch: Any = None, progress: Progress = quiet) -> Tensor:

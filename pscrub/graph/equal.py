@@ -13,7 +13,7 @@ from torch import Tensor
 from pscrub.data.dataset import Dataset
 from pscrub.errors import GraphError
 from pscrub.graph.graph import Graph
-from pscrub.graph.ops import Numbers
+from pscrub.graph.numbered import Numbers
 from pscrub.graph.running import Running
 from pscrub.workers import side_by_side
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.fx.node import map_aggregate
 
 from pscrub.errors import GraphError
-from pscrub.graph.graph import Function, Graph
+from pscrub.graph.graph import Function
 
 _aten = torch.ops.aten
 
@@ -99,10 +99,25 @@ class Whole(Moves):
 
     def __call__(self, *values: Tensor) -> Tensor:
         """The value, indices in their order."""
-        order = [i for part in self.parts for i in part]
+        runs, back = self._order
+        if runs is not None:
+            return torch.cat([values[i].narrow(self.axis, start, size) for i, start, size in runs], self.axis)
         joined = torch.cat(values, self.axis)
-        back = torch.tensor(order, device=joined.device).argsort()
-        return joined if order == sorted(order) else joined.index_select(self.axis, back)
+        return joined.index_select(self.axis, torch.tensor(back, device=joined.device))
+
+    @cached_property
+    def _order(self) -> tuple[list[list[int]] | None, list[int]]:
+        """Runs that follow one another in one slice (which, where, how long), if they are few; where each index is."""
+        where = {index: (i, k) for i, part in enumerate(self.parts) for k, index in enumerate(part)}
+        runs = list[list[int]]()
+        for i, k in (where[index] for index in sorted(where)):
+            if runs and runs[-1][0] == i and sum(runs[-1][1:]) == k:
+                runs[-1][2] += 1
+            else:
+                runs.append([i, k, 1])
+        order = [index for part in self.parts for index in part]
+        few = len(runs) <= 2 * len(self.parts) and len(where) == len(order)
+        return (runs if few else None), sorted(range(len(order)), key=order.__getitem__)
 
 
 @dataclass(frozen=True)
@@ -199,8 +214,22 @@ class Operation:
 
     def __call__(self, *values: Any) -> Any:
         """The call on these values, in the order of its places."""
-        args, kwargs = self.filled(values)
-        return self.target(*args, **kwargs)
+        if self._plain is None:
+            args, kwargs = self.filled(values)
+            return self.target(*args, **kwargs)
+        args, places = list(self._plain[0]), self._plain[1]
+        for slot, at in places:
+            args[slot] = values[at]
+        return self.target(*args, **self.arguments[1])
+
+    @cached_property
+    def _plain(self) -> tuple[list[Any], list[tuple[int, int]]] | None:
+        """Arguments, and where values go among them; None if some go into lists or keywords."""
+        args, kwargs = self.arguments
+        slots = [(slot, each.at) for slot, each in enumerate(args) if isinstance(each, _Place)]
+        found = list[Any]()
+        map_aggregate((args, kwargs), lambda each: found.append(each) if isinstance(each, _Place) else None)
+        return (list(args), slots) if len(found) == len(slots) else None
 
     def filled(self, values: Sequence[Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Arguments and keywords, with something in its places."""
@@ -273,62 +302,6 @@ class Reader:
     @cached_property
     def _made_of(self) -> dict[Hashable, tuple[Sequence[Any], dict[int, Any]]]:
         return {}
-
-
-class Numbers(Reader):
-    """Numbers of values on one and the same inputs: equal numbers, equal values, in whatever graph they stand."""
-
-    def __init__(self) -> None:
-        self._opened: dict[tuple[int, ...], tuple[int, Function]] = {}
-        self.known: list[tuple[Any, tuple[int, ...]]] = []
-        self._numbers: dict[Hashable, int] = {}
-
-    def constant(self, tensor: Any) -> int:
-        """The number of a parameter: one and the same object, one number."""
-        return self._number(("constant", id(tensor)), tensor, ())
-
-    def batch(self) -> int:
-        """The number of the number of rows."""
-        return self._number(("batch",), None, ())
-
-    def device(self) -> int:
-        """The number of the device."""
-        return self._number(("device",), None, ())
-
-    def apply(self, fn: Callable[..., Any], values: Sequence[int]) -> int:
-        """The number of an operation's value; of slices that are put together as they were cut, that of the whole."""
-        args = tuple(values)
-        if isinstance(fn, Sized):
-            return args[0]  # the value itself
-        if isinstance(fn, Whole):
-            cut = [self.known[each] for each in args]
-            pairs = zip(cut, fn.parts, strict=True)
-            if len({of for _, of in cut}) == 1 and all(each == Slice(fn.axis, part) for (each, _), part in pairs):
-                return cut[0][1][0]
-        if isinstance(fn, Moves):
-            fn, args = fn.seen_through(args, lambda each: (*self.known[each], (each, None)), lambda source: source[0])
-        return args[0] if fn is None else self._number((key_of(fn), args), fn, args)
-
-    def through(self, fn: Function, values: Sequence[int]) -> int:
-        """The number of a function's value, opened once for the same values."""
-        key = id(fn), *values
-        if key not in self._opened:
-            self._opened[key] = super().through(fn, values), fn
-        return self._opened[key][0]
-
-    def f_of(self, graph: Graph) -> int:
-        """The number of a graph's output."""
-        given = {name: self._number(("column", name), None, ()) for name in graph.inputs}
-        for name in graph.order([graph.output], given):
-            node = graph.nodes[name]
-            given[name] = self.through(node.fn, [given[each] for each in node.inputs])
-        return given[graph.output]
-
-    def _number(self, key: Hashable, fn: Any, args: tuple[int, ...]) -> int:
-        if key not in self._numbers:
-            self._numbers[key] = len(self.known)
-            self.known.append((fn, args))
-        return self._numbers[key]
 
 
 def key_of(fn: Callable[..., Any]) -> Hashable:

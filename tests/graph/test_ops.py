@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pscrub import Graph, Node, inline, own_copy, split
-from pscrub.graph.ops import Numbers, Operation, Slice, Whole, _freeze
+from pscrub.graph.numbered import Numbers
+from pscrub.graph.ops import Operation, Slice, Whole, _freeze
 
 
 def model() -> Graph:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from pscrub.hypothesis import EXACT, Claim, Hypothesis, Study, Tree, circuit, unroll
     from pscrub.law import Datum, program
+    from pscrub.progress import shown
     from pscrub.result import ScrubResult, StudyResult, Workers, merge
     from pscrub.scrub import scrub
     from pscrub.sweeps import SweepResult, sweep
@@ -77,6 +78,7 @@ _HOMES = {
     ),
     "hypothesis": ("EXACT", "Claim", "Hypothesis", "Study", "Tree", "circuit", "unroll"),
     "law": ("Datum", "program"),
+    "progress": ("shown",),
     "questions": (),
     "report": (),
     "result": ("ScrubResult", "StudyResult", "Workers", "merge"),
@@ -122,6 +124,7 @@ __all__ = [
     "program",
     "replace",
     "scrub",
+    "shown",
     "split",
     "sweep",
     "trace",

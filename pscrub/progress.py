@@ -7,13 +7,65 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 Progress = Callable[[str, int, int], None]
 """Told the phase, how much of it is done, and how much there is."""
 
 
+UPDATED, WRITTEN = 0.2, 10.0
+"""Seconds between two texts of a line that is updated, and between two lines that stay."""
+
+
 def quiet(phase: str, done: int, total: int) -> None:
     """The Progress that tells nobody."""
+
+
+@contextmanager
+def shown() -> Iterator[Progress]:
+    """Within it, what is told of progress is shown: give it as `progress` to whatever takes long.
+
+    In a notebook and on a terminal that is one line, which is updated from the first moment and gone in the end.
+    Elsewhere, as in a log, lines are written on standard error now and then, and stay.
+
+    >>> with shown() as progress:
+    ...     progress("evaluation", 1, 2)
+    """
+    write, end, pause = _find_line()
+    begun = told = time.monotonic()
+    write("begun")
+
+    def progress(phase: str, done: int, total: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= pause:
+            told = now
+            write(f"{phase} {done:,}/{total:,}, {now - begun:.0f} s")
+
+    try:
+        yield progress
+    finally:
+        end()
+
+
+def _find_line() -> tuple[Callable[[str], object], Callable[[], object], float]:
+    """What writes a line, what ends that, and how many seconds there are to be between two lines."""
+    ipython: Any = sys.modules.get("IPython")  # a notebook has loaded it
+    shell = None if ipython is None else ipython.get_ipython()
+    if getattr(shell, "kernel", None) is not None:
+        handle = ipython.display.display({"text/plain": ""}, raw=True, display_id=True)
+
+        def update(text: str) -> None:
+            handle.update({"text/plain": text}, raw=True)
+
+        return update, lambda: update(""), UPDATED
+    out = sys.stderr
+
+    def write(text: str) -> None:
+        out.write(f"\r\033[K{text}" if out.isatty() else f"{text}\n")
+        out.flush()
+
+    return write, (lambda: write("")) if out.isatty() else lambda: None, UPDATED if out.isatty() else WRITTEN
 
 
 class Clock:

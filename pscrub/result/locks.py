@@ -162,6 +162,14 @@ class Locks:
         for number in range(self._held.pop(name) + 1):
             remove(self._path(name, number))
 
+    def taken(self) -> set[str]:
+        """The names of all locks that someone has, living or not."""
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:  # the last to leave took us for one who was not there
+            return set()
+        return {name.removesuffix(".0") for name in names if name.endswith(".0")}
+
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
         """Within it the lock is ours, once those who have it gave it back.

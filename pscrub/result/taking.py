@@ -22,6 +22,8 @@ PAUSE = 0.2
 """Seconds between looks at what others are at work on."""
 SETTLED = 2.0
 """Seconds for which a folder has to be as it was before a listing of it counts: times of files are no finer on some."""
+MANY = 16
+"""Pieces from which on it is listed who has which, once a lock is another's, and not each lock tried."""
 TRIED = 8
 """Locks of others that are tried at each look while there is nothing else to do."""
 
@@ -70,6 +72,8 @@ class Sharing:
         dice: picks where to go on.
         allow: asked about a piece of which those who were at work on it ended: whether it is to be made here; None if
             it is left to others, False if it is given up.
+        passes: pieces of which there is a lock are passed over unasked once another is met, be its owner alive or not:
+            they are among those that others are at work on, for whoever comes back to these.
     """
 
     locks: Locks
@@ -79,6 +83,7 @@ class Sharing:
     take: Callable[[str], None]
     dice: random.Random = field(default_factory=random.Random)
     allow: Callable[[str], bool | None] = lambda _: True
+    passes: bool = True
 
     def work(self, names: Sequence[str]) -> list[str]:
         """Make all pieces that are missing and that nobody is at work on; those that others are at work on.
@@ -123,6 +128,8 @@ class Sharing:
             match self._claim(name):
                 case None:
                     met.append(name)
+                    if self.passes and len(left) >= MANY:
+                        left = self._pass_over(left, met)
                     if left:
                         left.rotate(-self.dice.randrange(len(left)))
                 case True:
@@ -132,6 +139,13 @@ class Sharing:
                     del missing[name]
                     missing = self._take_new(missing)
         held += [name for name in met if name in missing]
+
+    def _pass_over(self, left: deque[str], met: list[str]) -> deque[str]:
+        """Those of which there is no lock; the others are added to `met`."""
+        taken, free = self.locks.taken(), deque[str]()
+        for name in left:
+            (met if self.lock(name) in taken else free).append(name)
+        return free
 
     def claim_again(self, missing: dict[str, None]) -> Iterator[str]:
         """A few of the pieces that others were at work on, if these gave up, each locked; what is made is taken.

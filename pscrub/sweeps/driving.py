@@ -25,7 +25,7 @@ from pscrub.result.folder import WORKING
 from pscrub.result.result import ScrubResult, StudyResult
 from pscrub.result.sharing import RunFolder
 from pscrub.result.taking import PAUSE, Listing, Sharing
-from pscrub.sweeps.folder import BLOCK, Found, Place, SweepFolder, read_names
+from pscrub.sweeps.folder import BLOCK, Found, Place, SweepFolder, number_of, read_names
 from pscrub.sweeps.making import Made, Maker
 from pscrub.sweeps.plan import Plan, Point, Points
 
@@ -119,16 +119,17 @@ class Sweeper:
             if place.whole_of(block).exists():  # by now
                 return
             mine = [n for n in range(block * BLOCK, min((block + 1) * BLOCK, len(points))) if self._is_mine(at, n)]
-            names = {place.name_of(number): points[number] for number in mine}
             sharing = Sharing(
                 self.folder.locks,
                 Listing(place.path / str(block)),
-                lambda name: f"{place.name}-point-{names[name].number}",
-                lambda name: self._do(place, names[name]),
+                lambda name: f"{place.name}-point-{number_of(name)}",
+                lambda name: self._do(place, points[number_of(name)]),
                 lambda name: None,
                 self.dice,
+                passes=self.shard is None,  # else nobody comes back to what one who has ended left
             )
-            self._held.update(dict.fromkeys((at, names[name].number) for name in sharing.work(list(names))))
+            held = sharing.work([place.name_of(number) for number in mine])
+            self._held.update(dict.fromkeys((at, number_of(name)) for name in held))
             self._close(place, block)
 
         self._spread(blocks, lambda block: f"{place.name}-block-{block}-claim", work)

@@ -249,6 +249,11 @@ class SweepFolder(SweepFiles):
         self.write(reason, place.failure_of(number), OF_FAILURE)
 
 
+def number_of(name: str) -> int:
+    """The number of a point, of the name of the file that says what it came to."""
+    return int(name.partition("-")[0])
+
+
 def read_names(names: list[str], tag: str) -> tuple[set[int], set[int], set[int]]:
     """The numbers of points that are done, that failed, and that were begun, as names in the folder of a block say.
 

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class Plan:
         if faults:
             raise StudyError(faults)
 
-    @property
+    @cached_property
     def tag(self) -> str:
         """Names what is asked of each point."""
         return hashlib.sha256(repr(self.asked).encode()).hexdigest()[:8]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ import pytest
 from pscrub import scrub
 from pscrub.estimate import stopping
 from pscrub.result import taking
-from pscrub.result.locks import Locks
+from pscrub.result.locks import Locks, Owner
 from pscrub.result.sharing import RunFolder
 from pscrub.result.taking import Listing, Sharing
 from tests.kills import strip_times
@@ -150,6 +154,38 @@ def test_workers_that_come_together_ask_as_often_as_there_are_pieces(
     for worker in every:
         assert set(worker.taken) <= set(pieces)
         worker.locks.close()
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_who_meets_another_is_told_by_a_listing_who_has_which(
+    passes: bool, tmp_path: Path, pieces: list[str], calls: Counter[str]
+) -> None:
+    """Others have three in four, some of them ended: these pieces are come back to, or else made at once."""
+    others = [Worker(tmp_path, [], seed) for seed in range(10)]
+    for i, name in enumerate(pieces):
+        if i % 4:
+            assert others[i % 10].locks.take(f"lock-{name}")
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    ended = pieces[2::100]
+    for name in ended:  # of one who ended
+        (tmp_path / "working" / f"lock-{name}.0").unlink()
+        (tmp_path / "working" / f"lock-{name}.0").write_text(json.dumps(asdict(replace(Owner.here(), pid=process.pid))))
+    worker = Worker(tmp_path, [])
+    object.__setattr__(worker.sharing, "passes", passes)
+    calls.clear()
+    held = worker.sharing.work(pieces)
+    free = pieces[::4]
+    assert sorted(worker.made) == sorted(free if passes else [*free, *ended])
+    assert set(held) | set(worker.made) == set(pieces) and not set(held) & set(worker.made)
+    assert (calls["link"] < len(free) + 10) is passes
+    missing = dict.fromkeys(ended)
+    for _ in range(3):  # a few at each look
+        for name in worker.sharing.claim_again(missing):
+            worker.sharing._make(name)
+    assert sorted(worker.made) == sorted([*free, *ended])
+    for each in (worker, *others):
+        each.locks.close()
 
 
 def test_one_who_waits_looks_at_what_is_new_alone(

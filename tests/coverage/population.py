@@ -185,13 +185,14 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         so many repetitions a share of 95 has a standard error of 218 over the root of their number, in points:
         2.2 for 100.""",
         """*Unknown* is the mean share of D's weight in blocks with too few rows for a draw of different ones,
-        *refused* the share of data sets that were given no interval for E_scrubbed for it. *On D* is the
-        interval that holds D fixed, seen as if it spoke of the population. *Bias* is the mean error and *se*
-        the root mean square of the standard errors reported, both over the standard deviation of the
-        estimates.""",
-        """Loss recovered is near 0 in blocks of one level: there it rests on how the blocks' means of two
-        quantities move together, of which few blocks (100 rows in blocks of 20 or 10) say little, and not what
-        the normal law says.""",
+        *refused* the share of data sets that were given no interval for E_scrubbed for it, and *none* that of the
+        others that were given none for loss recovered, whose denominator could not be told from 0. *On D* is the
+        interval that holds D fixed, seen as if it spoke of the population (of width zero where it is exact). *Bias* is the mean error and *se* the
+        root mean square of the standard errors reported, both over the standard deviation of the estimates.""",
+        """Intervals err to the wide side where little is known of their own width: where D has few blocks (100 rows
+        in blocks of 20 or 10), above all of loss recovered, which is near 0 in blocks of one level and rests on how
+        the blocks' means of two quantities move together; and where the draws' noise in the variance is large (two
+        levels, 4,000 draws).""",
     ]
     head = (
         "| \\|D\\| | rows a block | repetitions | E_scrubbed | recovered | E_model | E_randomised | on D | bias | se "
@@ -199,7 +200,7 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     for name, situation in SITUATIONS.items():
         rows = [row for row in _rows(found, name)]
         if rows:
-            head_lines = [head + "| unknown | refused |", "| " + " | ".join(["---:"] * 12) + " |"]
+            head_lines = [head + "| unknown | refused | none |", "| " + " | ".join(["---:"] * 13) + " |"]
             parts += [f"## {name[0].upper()}{name[1:]}: {situation.words}", "\n".join([*head_lines, *rows])]
     return "\n\n".join(p if p.startswith(("|", "#")) else textwrap.fill(" ".join(p.split()), 118) for p in parts) + "\n"
 
@@ -226,7 +227,8 @@ def _rows(found: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> Iterat
             spread = float(np.std([r["error"] for r in given]))
             error, se = np.mean([r["error"] for r in given]), math.sqrt(np.mean([r["se"] ** 2 for r in given]))
             figures += [f"{error / spread:.2f}", f"{se / spread:.2f}"]
-        figures += [f"{100 * np.mean([r['unknown'] for r in runs]):.1f}", f"{100 * refused:.1f}"]
+        none = "–" if not given else f"{100 * np.mean([r['recovered'] is None for r in given]):.1f}"
+        figures += [f"{100 * np.mean([r['unknown'] for r in runs]):.1f}", f"{100 * refused:.1f}", none]
         yield "| " + " | ".join(figures) + " |"
 
 

@@ -187,8 +187,9 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         """*Unknown* is the mean share of D's weight in blocks with too few rows for a draw of different ones,
         *refused* the share of data sets that were given no interval for E_scrubbed for it, and *none* that of the
         others that were given none for loss recovered, whose denominator could not be told from 0. *On D* is the
-        interval that holds D fixed, seen as if it spoke of the population (of width zero where it is exact). *Bias* is the mean error and *se* the
-        root mean square of the standard errors reported, both over the standard deviation of the estimates.""",
+        interval that holds D fixed, seen as if it spoke of the population (of width zero where it is exact).
+        *Bias* is the mean error and *se* the root mean square of the standard errors reported, both over the standard
+        deviation of the estimates.""",
         """Intervals err to the wide side where little is known of their own width: where D has few blocks (100 rows
         in blocks of 20 or 10), above all of loss recovered, which is near 0 in blocks of one level and rests on how
         the blocks' means of two quantities move together; and where the draws' noise in the variance is large (two

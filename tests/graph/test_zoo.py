@@ -21,6 +21,8 @@ ALL = specimens()
 TRIED = list(ALL) if int(os.environ.get("CASES", "15")) > 15 else ["recurrent", "length first", "odd"]
 
 
+# Said once a process, of the module as it is called plainly to compare with.
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
 @pytest.mark.parametrize("name", TRIED)
 def test_a_model_is_traced_and_scrubbed(name: str) -> None:
     """Traced within 1e-5, with its cuts or cut later; the engine within rounding of the slow one, a claim amid."""

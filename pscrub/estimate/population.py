@@ -21,6 +21,7 @@ from torch import Tensor
 from pscrub.estimate.baselines import Baseline
 from pscrub.estimate.estimate import Estimate
 from pscrub.estimate.freedom import Shape, welch
+from pscrub.estimate.gradients import OfPairs
 from pscrub.estimate.jackknife import Population
 from pscrub.estimate.recovered import Scale
 from pscrub.outcomes import Outcome, Said
@@ -30,6 +31,10 @@ BLURRED = 0.25
 """Share of the data's variance that the draws' noise in it may reach before it is warned of."""
 UNKNOWN = 0.2
 """Share of the law that D may be too small for before no interval is given for the rest."""
+FEWEST = {"model": 2, "randomised": 3, "scrubbed": 3}
+"""Units below which leaving one out says nothing: a mean of rows needs two, one of pairs three."""
+OF_PAIRS = {each.value for each in OfPairs}
+"""How E_randomised is come by where it is not given, and so not held fixed."""
 _U, _V = torch.tensor([[1.0, 0.0, -1.0], [0.0, -1.0, 1.0]], dtype=torch.float64)
 
 
@@ -69,6 +74,11 @@ class Unknown(Outcome):
         "population partly known: {share:.2g} % of D's weight is in blocks with too few {units} for a draw of "
         "different ones; the interval for the population is of the rest, and of all of it only if those blocks are "
         "like the rest",
+    )
+    FEW = (
+        "too few for the population",
+        "population not known: D has {count:,} {units} that are independent of one another, and with one left out "
+        "nothing is left to compare; expected 3 or more",
     )
     NOT_FINITE = (
         "population not finite",
@@ -135,6 +145,9 @@ def data_uncertainty(scrubbed: Estimate, model: Baseline, population: Population
     """
     drawn, level, column = population.drawn, scrubbed.level, population.clusters
     warnings = tuple(_warn_of_unknown(population))
+    count = int(population.weights.count_nonzero())
+    if count < FEWEST["scrubbed"]:
+        drawn = None
     if drawn is not None and (population.unknown > UNKNOWN or not math.isfinite(drawn.value)):
         drawn = None
     covariance, noise, blur = _covariance(population, drawn is not None)
@@ -144,7 +157,6 @@ def data_uncertainty(scrubbed: Estimate, model: Baseline, population: Population
     bends = None if population.bends is None else _finite(population.bends)
     shapes = [Shape.of(each, rows, None if i or bends is None else bends[0]) for i, each in enumerate(halves)]
     shapes[0] = _told(shapes[0], population, float(covariance[0, 0]), noise)
-    count = int(population.weights.count_nonzero())
     over = Jackknife.CLUSTERS.say(rows=count, column=column) if column else Jackknife.ROWS.say(rows=count)
     sources: tuple[Estimate | Baseline | None, ...] = (drawn, model, population.randomised)
     found = {}
@@ -155,6 +167,10 @@ def data_uncertainty(scrubbed: Estimate, model: Baseline, population: Population
         ]
         mine, of_model, of_randomised = figures
         assert of_model is not None and of_randomised is not None
+        if count < FEWEST["model"]:
+            of_model = replace(of_model, low=-math.inf, high=math.inf)
+        if count < FEWEST["randomised"] and Said.of(population.randomised.method).kind in OF_PAIRS:
+            of_randomised = replace(of_randomised, low=-math.inf, high=math.inf)
         score = None
         if mine is not None:
             if drawing:
@@ -242,7 +258,10 @@ def _covariance(population: Population, known: bool) -> tuple[Tensor, float, tup
 
 def _warn_of_unknown(population: Population) -> Iterator[Said]:
     share, units = 100 * population.unknown, "clusters" if population.clusters else "rows"
-    if population.unknown > UNKNOWN:
+    count = int(population.weights.count_nonzero())
+    if count < FEWEST["scrubbed"]:
+        yield Unknown.FEW.say(count=count, units=units)
+    elif population.unknown > UNKNOWN:
         yield Unknown.UNKNOWN.say(share=share, units=units)
     elif population.drawn is not None and not math.isfinite(population.drawn.value):
         yield Unknown.NOT_FINITE.say()

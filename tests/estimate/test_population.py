@@ -238,3 +238,26 @@ def test_what_pairs_of_rows_do_stays_however_little_single_rows_seem_to_do() -> 
     assert most.data.scrubbed is not None and most.data.scrubbed.df > 50
     every = data_uncertainty(value, model, replace(large, excess=-0.1))
     assert every.data.scrubbed is not None and every.data.scrubbed.df == pytest.approx(most.data.scrubbed.df)
+
+
+def test_of_two_rows_nothing_is_told_of_the_population() -> None:
+    graph = Graph.of({"out": lambda u: 1.0 * u, "f": lambda out, y: (out - y) ** 2}, ["u", "y"], "f")
+
+    def figures(rows: int, clusters: str | None = None, **more: float) -> DataUncertainty:
+        columns = {"u": torch.randn(rows).double(), "y": torch.randn(rows).double()}
+        data = Dataset(columns | {"b": torch.zeros(rows), "k": torch.arange(rows) % 2})
+        claim = Claim("f", reads=[Claim("out", "b"), Claim("y", "exact")])
+        found = scrub(
+            Hypothesis("few", graph, data, claim), draws=400, clusters=clusters, data_uncertainty=True, **more
+        )
+        assert found.results[0].data is not None
+        return found.results[0].data
+
+    for two in (figures(2), figures(40, "k")):
+        assert two.both.scrubbed is None and "2 " in two.warnings[0] and "expected 3 or more" in two.warnings[0]
+        assert math.isinf(two.both.randomised.width) and math.isfinite(two.both.model.width)
+    assert figures(2, randomised=3.0).both.randomised.width == 0  # given, and held fixed
+    three = figures(3)
+    assert three.both.scrubbed is not None and 0 < three.both.scrubbed.width < math.inf
+    assert 0 < three.both.randomised.width < math.inf
+    assert math.isinf(figures(1).both.model.width)

@@ -128,7 +128,7 @@ class Influence:
             self.sums[half] += self._scores(part, part.factors)
         self.f.append(whole)
         self.known.append(drawn.known)
-        wanted = min(BENT, int(WORK / len(drawn.rows) ** 2)) - sum(len(one.f) for one, _ in self.some)
+        wanted = min(BENT, max(int(WORK / len(drawn.rows) ** 2), 1)) - sum(len(one.f) for one, _ in self.some)
         if (count := min(wanted, len(whole) // 2)) > 0:
             # Random parts, as draws come sorted by the row of their root; chosen apart, as the two of a pair are of one
             # stratum, which must be met no more often than among all draws.

@@ -188,3 +188,11 @@ def test_what_a_sum_of_squares_owes_to_each_row_is_its_change_without_it() -> No
     # Of a block of four a second row's stand-in is known to first order: a third of it and more.
     assert float(np.corrcoef(found, expected)[0, 1]) > 0.95
     assert 0.5 < float((found @ expected) / (expected @ expected)) < 1.2
+
+
+def test_of_very_many_places_one_pair_of_draws_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pscrub.estimate.jackknife.WORK", 0.1)
+    run = influence(toy(), 400, 0)
+    estimate, _, gradient, excess = run.found(Interval())
+    assert estimate is not None and excess.value == 0 and len(run.some[0][0].f) == 1
+    assert bool(run.bends(gradient[None], estimate.value).isfinite().all())

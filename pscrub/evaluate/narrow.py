@@ -10,7 +10,8 @@ datum on its side of a seam (`evaluate.seams`) is computed on D.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from pscrub.graph.ops import Operation, Sized, Slice, Whole
 from pscrub.graph.places import Pick, Put, narrow_put
 
 LEAST = 0.5
-"""Share of entries on one side of a seam from which it is worth two operations in place of one."""
+"""Share of what is read that is of one datum, from which a seam is worth two operations in place of one."""
 
 
 class Narrowing:
@@ -44,7 +45,7 @@ class Narrowing:
         held: Callable[[int], bool] = lambda _: False,
         told: Callable[[int], Tensor | None] = lambda _: None,
     ) -> None:
-        self._told = told
+        self._told = cache(told)
         self.values, self.kind, self._shape_on_data, self._held = values, kind, shape, held
         self._alike: dict[int, int] = {}
         self._kept: dict[int, set[Cut]] = {}
@@ -60,13 +61,13 @@ class Narrowing:
             for n in order:
                 args = [self._alike.get(arg, self._on_data(arg)) for arg in values[n].args]
                 self._alike[n] = values.apply(values[n].of, args)
-            seams = find_seams(values, order, self.shape, self.step, self._told, LEAST)
+            seams = find_seams(values, order, self.shape, self.step, self._told)
         asked: dict[int, set[Cut]] = {n: set() for n in order}
         for root in roots:
             asked.setdefault(root, set()).add(())
         for n in reversed(order):
-            if any(map(has_none, asked[n])):
-                seams.pop(n, None)
+            if n in seams and (any(map(has_none, asked[n])) or self._pure(n, asked[n], seams[n]) < LEAST):
+                del seams[n]
             mixed = asked[n] if n not in seams else {part for cut in asked[n] for part in self._mixed(n, cut, seams[n])}
             steps = {cut: self.step(n, cut) for cut in mixed}
             shares = sum(self._share(n, cut) for cut in steps)
@@ -110,7 +111,7 @@ class Narrowing:
         elif isinstance(fn, Pick) and cut:  # one position, the axis kept
             return fn, [(args[0], tuple(each for each in cut if each[0] != 1)), (args[1], ())]
         elif isinstance(fn, Operation) and fn.has_rows and out is not None:
-            found = Rule(self.values, self.shape, fn, args, out).step(cut)
+            found = Rule(self.values, self.shape, fn, args, out, self._told).step(cut)
             if found is not None:
                 return found
         return None if cut else (fn, [(arg, ()) for arg in args])
@@ -133,6 +134,11 @@ class Narrowing:
             part = cut if whole else ordered({**dict(cut), seam.axis: tuple(wanted[i] for i in places)})
             found.append((datum, places, part))
         return found
+
+    def _pure(self, n: int, cuts: Iterable[Cut], seam: Seam) -> float:
+        """The share of what is asked for that is of one datum."""
+        pieces = [(datum, len(places)) for cut in cuts for datum, places, _ in self._pieces(n, cut, seam)]
+        return sum(size for datum, size in pieces if datum is not None) / max(sum(size for _, size in pieces), 1)
 
     def _mixed(self, n: int, cut: Cut, seam: Seam) -> list[Cut]:
         return [part for datum, _, part in self._pieces(n, cut, seam) if datum is None]

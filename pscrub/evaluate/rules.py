@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from pscrub.evaluate.attending import attend_causally, is_causal
 from pscrub.evaluate.parts import Asked, Cut, Shape, Step, match_axes, move_part, ordered, within
 from pscrub.evaluate.plan import ROWLESS, Kind, Values
 from pscrub.graph.ops import Operation
@@ -44,10 +44,19 @@ class Rule:
         fn: the operation.
         args: numbers of what it reads.
         out: shape of its value.
+        told: a value that is the same for all rows; None of one that is not, or cannot be read.
     """
 
-    def __init__(self, values: Values, shape: Shape, fn: Operation, args: Sequence[int], out: Sequence[int]) -> None:
-        self.values, self.shape, self.fn, self.args, self.out = values, shape, fn, args, out
+    def __init__(
+        self,
+        values: Values,
+        shape: Shape,
+        fn: Operation,
+        args: Sequence[int],
+        out: Sequence[int],
+        told: Callable[[int], Tensor | None] = lambda _: None,
+    ) -> None:
+        self.values, self.shape, self.fn, self.args, self.out, self.told = values, shape, fn, args, out, told
         self.given, self.keywords = fn.filled(list(args))
 
     def step(self, cut: Cut) -> Step | None:
@@ -183,8 +192,8 @@ class Rule:
     def _attention(self, cut: Cut) -> Step | None:
         """Queries of some positions, with their rows of the mask; columns of values; of all what stands before.
 
-        Keys and values are read at all positions. Which of them a query sees, where attention is causal, depends on
-        where it stands: a part of the queries is told that.
+        Keys and values are read at all positions, or where attention is causal at those up to the last query. Which of
+        them a query sees depends on where it stands: a part of the queries is told that.
         """
         names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
         told = dict(zip(names, self.given, strict=False)) | dict(self.keywords)
@@ -195,21 +204,29 @@ class Rule:
         if told.get("enable_gqa") and any(axis < last - 1 for axis, _ in cut):
             return None
         kept = tuple((axis, part) for axis, part in cut if axis != last - 1)
-        factors = ((operands[0], cut, -1), (operands[1], kept, -1), (operands[2], kept, -2))
-        asked = [self._part_of(*each) for each in factors]
+        factors = [(operands[0], cut, -1), (operands[1], kept, -1), (operands[2], kept, -2)]
         if mask is not None:
             shape = self.shape(mask)
             if shape is None or len(shape) < 2:
                 return None
-            rows = tuple((axis, part) for axis, part in cut if axis != last - 1 or shape[-2] != 1)
-            asked.append(self._part_of(mask, rows, -1))
+            factors.append((mask, tuple((axis, p) for axis, p in cut if axis != last - 1 or shape[-2] != 1), -1))
+        asked = [self._part_of(*each) for each in factors]
         if None in asked:
             return None
-        fn, queries = self.fn, dict(cut).get(last - 1)
+        fn, queries, found = self.fn, dict(cut).get(last - 1), [each for each in asked if each is not None]
+        if queries is not None and is_causal(self.fn, self.args, self.told):
+            seen = tuple(range(max(queries) + 1))  # what comes later is seen by none
+            found[1:] = [self._up_to(seen, *each, -1 if each[0] == mask else -2) for each in found[1:]]
         if causal and queries is not None:
             more = queries, told.get("scale"), bool(told.get("enable_gqa"))
             fn = Operation.call(attend_causally, *more, values=3, has_rows=True)
-        return fn, [each for each in asked if each is not None]
+        return fn, found
+
+    def _up_to(self, seen: tuple[int, ...], arg: int, cut: Cut, axis: int) -> tuple[int, Cut]:
+        """What is read of keys, values and columns of a mask if the first ones are."""
+        shape = self.shape(arg)
+        assert shape is not None
+        return (arg, cut) if len(seen) == shape[axis] else (arg, ordered({**dict(cut), len(shape) + axis: seen}))
 
     def _embedded(self, cut: Cut) -> Step | None:
         """Rows of a table: columns of it, rows at some places."""
@@ -326,23 +343,3 @@ _OF_SEVERAL: Mapping[Any, Callable[[Rule, Cut], Step | None]] = {
     _aten.einsum.default: Rule._summed,
     _aten.embedding.default: Rule._embedded,
 }
-
-
-def attend_causally(
-    q: Tensor, k: Tensor, v: Tensor, queries: Sequence[int], scale: float | None, grouped: bool
-) -> Tensor:
-    """Causal attention [..., queries, width] of queries that stand at some positions, not at the first ones.
-
-    Args:
-        q: [..., queries, width].
-        k: [..., positions, width].
-        v: [..., positions, width].
-        queries: where they stand.
-        scale: of scores.
-        grouped: several heads of queries have one of keys.
-    """
-    last = max(queries) + 1  # what comes later is seen by none
-    where = torch.tensor(queries, device=q.device)
-    mask = torch.arange(last, device=q.device) <= where[:, None]
-    k, v = k[..., :last, :], v[..., :last, :]
-    return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)

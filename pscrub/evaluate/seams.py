@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor
 
+from pscrub.evaluate.attending import is_causal
 from pscrub.evaluate.parts import Cut, Shape, Step
 from pscrub.evaluate.plan import ROWLESS, Kind, Values
-from pscrub.graph.ops import Operation, Whole
+from pscrub.graph.ops import Whole
 from pscrub.graph.places import Put
 
 
@@ -51,9 +50,8 @@ def find_seams(
     shape: Shape,
     step: Callable[[int, Cut], Step | None],
     told: Callable[[int], Tensor | None],
-    least: float,
 ) -> dict[int, Seam]:
-    """Number -> the seam of a mixed value, of those that have one and are of some datum at a share of entries.
+    """Number -> the seam of a mixed value, of those that are of some datum at some entries.
 
     Args:
         values: the numbers.
@@ -61,7 +59,6 @@ def find_seams(
         shape: of a value, by its number.
         step: how a part of a value is computed; None if that is not known.
         told: a value that is the same for all rows; None of one that is not, or cannot be read.
-        least: the share.
     """
     found: dict[int, Seam] = {}
     for n in order:
@@ -75,7 +72,7 @@ def find_seams(
             seams = [Seam(axis, tuple(data[i] for i in sorted(data)))]
         elif isinstance(fn, Put) and len(out) == 3 and not any(place.is_told for place in fn.places):
             seams = [_put_together(values, fn, args, out[1], found)]
-        elif any(arg in found for arg in args) and _is_causal(fn, args, told):
+        elif any(arg in found for arg in args) and is_causal(fn, args, told):
             seams = [_attended(values, args[:3], len(out) - 2, out[-2], found)]
         elif any(arg in found for arg in args):
             lengths = {len(found[arg].data) for arg in args if arg in found}
@@ -85,7 +82,7 @@ def find_seams(
         else:
             continue
         best = max(seams, key=lambda seam: seam.pure, default=None)
-        if best is not None and best.pure >= least:
+        if best is not None and best.pure:
             found[n] = best
     return found
 
@@ -101,22 +98,6 @@ def _put_together(values: Values, put: Put, args: Sequence[int], size: int, foun
         for position in range(size) if place.positions is None else place.positions:
             there[position] = {datum} if place.entries is None else there[position] | {datum}
     return Seam(1, tuple(next(iter(each)) if len(each) == 1 else None for each in there))
-
-
-def _is_causal(fn: Any, args: Sequence[int], told: Callable[[int], Tensor | None]) -> bool:
-    """Whether a value is causal attention, by itself or by its mask: at each position of nothing that comes later."""
-    if not isinstance(fn, Operation) or fn.target is not torch.ops.aten.scaled_dot_product_attention.default:
-        return False
-    given, keywords = fn.filled(list(args))
-    said = dict(zip(("attn_mask", "dropout_p", "is_causal"), given[3:], strict=False)) | dict(keywords)
-    if said.get("is_causal") or said.get("attn_mask") is None:
-        return bool(said.get("is_causal")) and list(given[:3]) == list(args)
-    mask = told(said["attn_mask"]) if list(args) == [*given[:3], said["attn_mask"]] else None
-    if mask is None or mask.ndim < 2 or mask.shape[-1] != mask.shape[-2]:
-        return False
-    # What is hidden by less than everything is seen, if little.
-    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-    return not bool(seen.triu(1).any()) and bool(seen.diagonal(dim1=-2, dim2=-1).all())
 
 
 def _attended(values: Values, args: Sequence[int], axis: int, size: int, found: Mapping[int, Seam]) -> Seam:

@@ -49,8 +49,13 @@ folder, tally = Path({str(tmp_path)!r}), Tally()
 file = folder / "slow.py"
 file.write_text(STUDY)
 whole, = make_whole(file, folder, (("--draws", "50000", "--draws-only", "--data-uncertainty"),))
-run_killed(file, folder / "out", whole, 2, 4, random.Random(1), tally)
-assert tally.kills >= 2 and tally.faults + tell_runs_apart(folder / "out", whole.folder) == [], tally
+faults, rng = [], random.Random(1)
+for again in range(9):  # a run may be whole before it is killed twice
+    run_killed(file, folder / f"out-{{again}}", whole, 2, 4, rng, tally)
+    faults += tell_runs_apart(folder / f"out-{{again}}", whole.folder)
+    if tally.kills >= 2:
+        break
+assert tally.kills >= 2 and tally.faults + faults == [], (tally, faults)
 """
     run_without_threads(code)
 

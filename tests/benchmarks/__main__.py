@@ -14,7 +14,6 @@ from tests.benchmarks import (
     circuits,
     draws,
     engine,
-    ioi,
     language,
     large,
     memory,
@@ -24,6 +23,7 @@ from tests.benchmarks import (
     runs,
     rust,
     scheduler,
+    smollm2,
     spread,
     startup,
 )
@@ -36,7 +36,7 @@ PARTS = (
     "brackets",
     "engine",
     "language",
-    "ioi",
+    "smollm2",
     "circuits",
     "patching",
     "large",
@@ -84,8 +84,8 @@ def _report(name: str, arguments: argparse.Namespace) -> Iterator[str]:
             yield from engine.report(chosen, arguments.quick)
         case "language":
             yield from language.report(arguments.quick)
-        case "ioi":
-            yield from ioi.report(arguments.quick)
+        case "smollm2":
+            yield from smollm2.report(arguments.quick)
         case "circuits":
             yield from circuits.report(arguments.quick)
         case "patching":

@@ -175,7 +175,7 @@ def test_sites_agree_as_the_program_says() -> None:
 
 def test_replicates_are_independent() -> None:
     """Of an unimportant datum, the row at one place of the first replicate and at one of the second."""
-    two = [draw_permuted(tree(), 4, (5, k), 2)["f/~"] for k in range(4000)]
+    two = [draw_permuted(tree(), 4, (5, k), 2)["f/~"] for k in range(1500)]
     weights = DATA.weights.tolist()
     joint = {(a, b): weights[a] * weights[b] for a in range(6) for b in range(6) if weights[a] * weights[b]}
     assert not counts_alarm(Counter((int(t[0]), int(t[1])) for t in two), joint)

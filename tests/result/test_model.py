@@ -104,7 +104,7 @@ def test_cycles_end() -> None:
 
 def test_processes_agree() -> None:
     code = "from pscrub.studies import load; from pscrub.result.model import ModelHash; "
-    code += "print([ModelHash.of(h.graph) for n in ('specificity', 'brackets') for h in load(n, {}).hypotheses[:2]])"
+    code += "print([ModelHash.of(h.graph) for n in ('specificity', 'max_of_k') for h in load(n, {}).hypotheses[:2]])"
     told = {
         subprocess.run(
             [sys.executable, "-c", code],

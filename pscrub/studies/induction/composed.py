@@ -127,7 +127,7 @@ def build_composed(subject: nn.Module, data: Dataset, found: Composing, seed: in
         f"{_listed(found.induction)}; random ones {_listed(random)}, and at the end {_listed(ends)}.",
     )
     rows = compose(subject, data, found, seed)
-    return Study("induction_smollm2", rows, __doc__.split("\n")[0], labels=("target",), notes=notes, draws=DRAWS)
+    return Study("induction_smollm2", rows, __doc__.split("\n")[0], ("target",), notes, by=("target",), draws=DRAWS)
 
 
 def compose(subject: nn.Module, data: Dataset, found: Composing, seed: int) -> list[Hypothesis]:

@@ -37,7 +37,7 @@ bench: .venv-bench/.stamp
 	.venv-bench/bin/python -m tests.benchmarks
 
 # Those that need an extra are run where it is installed: make notebooks NOTEBOOKS=notebooks/ioi
-NOTEBOOKS ?= $(filter-out notebooks/ioi notebooks/curves,$(basename $(wildcard notebooks/*.py)))
+NOTEBOOKS ?= $(filter-out notebooks/ioi notebooks/induction_smollm2 notebooks/curves,$(basename $(wildcard notebooks/*.py)))
 notebooks: .venv/.stamp-test
 	.venv/bin/jupytext --quiet --to ipynb $(addsuffix .py,$(NOTEBOOKS))
 	PYTHONWARNINGS=ignore:IProgress .venv/bin/jupyter nbconvert --log-level=ERROR --to notebook --inplace --execute \

@@ -77,7 +77,7 @@ print(write_circuit(rows["4a"]))
 
 # %%
 asked = ("0a", "0c", "0d", "1a", "1b", "1c", "1d", "4a", "4c")
-some = Study("induction_smollm2", [rows[name] for name in asked], labels=study.labels)
+some = Study("induction_smollm2", [rows[name] for name in asked], labels=study.labels, by=study.by)
 result = scrub(some, draws=256)
 measures(some, result)
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from pscrub import StudyError, unroll
+from pscrub import Study, StudyError, scrub, unroll
 from pscrub.evaluate.engine import Engine
+from pscrub.law import draw
 from pscrub.studies import smollm2
 from pscrub.studies.induction.composed import Composing, build_composed, find_composing, make_rows, study
 from pscrub.studies.induction.rows import LENGTH, MATCH, PERIOD
-from tests.studies.ioi.small_llama import random_llama
+from tests.studies.ioi.small_llama import WIDTH, random_llama
 
 FOUND = Composing(((0, 1),), ((2, 3), (2, 2), (1, 0)), others=((0, 2), (0, 3), (1, 1), (1, 2), (2, 0), (2, 1)))
 
@@ -85,6 +86,83 @@ def test_each_claim_is_well_formed_and_on_own_data_the_model() -> None:
     swapped = {path: rows.flip(0) if path.endswith("0.1@match") else rows for path in keys.sites}
     assert (engine.f(keys, swapped) - own).abs().max() > 1e-4  # the path is there, and is all that is swapped
     assert len(swapped) - sum(torch.equal(each, rows) for each in swapped.values()) == 3
+
+
+class Hooked:
+    """A Llama run with what heads write, or keys, given by hand; what was computed is seen."""
+
+    def __init__(self, model: Any, ids: Tensor) -> None:
+        self.model, self.ids, self.seen = model, ids, dict[tuple[str, int], Tensor]()
+
+    def run(self, rows: Tensor, given: dict[tuple[str, int, int, int], Tensor]) -> Tensor:
+        """Logits at the end; (part, layer, head, position) -> [rows, 8], with "z" or "k" for the part."""
+
+        def put(part: str, layer: int, value: Tensor) -> Tensor:
+            heads = value.clone().view(*value.shape[:2], -1, WIDTH)
+            for (each, at, head, position), new in given.items():
+                if (each, at) == (part, layer):
+                    heads[:, position, head] = new
+            self.seen[part, layer] = heads
+            return heads.flatten(2)
+
+        hooks = []
+        for layer, block in enumerate(self.model.model.layers):
+            attention = block.self_attn
+            hooks += [
+                attention.o_proj.register_forward_pre_hook(lambda _, a, at=layer: (put("z", at, a[0]),)),
+                attention.k_proj.register_forward_hook(lambda _, a, out, at=layer: put("k", at, out)),
+            ]
+        try:
+            with torch.no_grad():
+                logits: Tensor = self.model(input_ids=self.ids[rows]).logits[:, -1]
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return logits
+
+    def take(self, part: str, layer: int, head: int, position: int) -> Tensor:
+        """What was computed in the last run, [rows, 8]."""
+        return self.seen[part, layer][:, position, head]
+
+
+@pytest.mark.parametrize("row", ["0c", "1a", "1d"])
+def test_resampled_heads_and_keys_are_what_hooks_say(row: str) -> None:
+    model, data = random_llama(3), make_rows("scoring", 24, smollm2.VOCABULARY)
+    h = next(h for h in build_composed(model, data, FOUND).hypotheses if h.name.startswith(row))
+    tree = unroll(h)
+    drawn = draw(tree, 12, (0,))
+    own, end = drawn[tree.root], LENGTH - 1
+    hooked, written = Hooked(model, data["input_ids"]), dict[tuple[str, int, int, int], Tensor]()
+    for layer, head in FOUND.induction:
+        site, group = f"loss/logits@END/{layer}.{head}@END", head // 2
+        keys = f"{site}/{layer}.g{group}.k@match"
+        if row == "0c":
+            hooked.run(drawn[site], {})
+        else:
+            swapped = own
+            given = dict[tuple[str, int, int, int], Tensor]()
+            if row == "1a":
+                swapped = drawn[keys]
+            else:
+                hooked.run(drawn[f"{keys}/0.1@match"], {})
+                given = {("z", 0, 1, MATCH): hooked.take("z", 0, 1, MATCH)}
+            hooked.run(swapped, given)
+            hooked.run(own, {("k", layer, group, MATCH): hooked.take("k", layer, group, MATCH)})
+        written["z", layer, head, end] = hooked.take("z", layer, head, end)
+    expected = cross_entropy(hooked.run(own, written), data["target"][own], reduction="none")
+    plain = cross_entropy(hooked.run(own, {}), data["target"][own], reduction="none")
+    found = Engine(data).f(tree, drawn)
+    torch.testing.assert_close(found, expected.double(), rtol=1e-4, atol=1e-4)
+    assert (found - plain).abs().max() > 1e-2  # something was swapped
+
+
+@pytest.mark.skipif(not smollm2.is_smollm2_there(), reason=smollm2.INSTALL)
+def test_keys_of_the_model_itself_read_previous_token_heads() -> None:
+    made = study()
+    rows = [h for h in made.hypotheses if h.name[:2] in ("0e", "1b", "1c", "4a", "4c")]
+    kept = {r.hypothesis[:2]: r.recovered.value for r in scrub(Study("some", rows, labels=made.labels), draws=256)}
+    assert kept["1b"] < 60 and kept["1c"] > 92 and kept["0e"] > 75
+    assert kept["4a"] > 90 > 85 > kept["4c"]
 
 
 @pytest.mark.parametrize(

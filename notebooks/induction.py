@@ -52,7 +52,7 @@ _, pieces = load_text()
 for token_ids in text_rows("scoring", 4):
     told = "".join(pieces[token] for token in token_ids.tolist())
     print(repr(told), "->", repr(pieces[token_ids[MATCH]]))
-print("".join(tell_query_losses(model)))
+print("".join(tell_query_losses(model, 1024)))
 
 # %% [markdown]
 # ## Heads, found on other rows
@@ -111,12 +111,12 @@ scrub(Study("by hand", rows, labels=("target",), by=("once",)), draws=1024).tabl
 # - **5** and **6**: what the key, the value and the query *know*. Swapped are rows that agree on that token.
 
 # %%
-study = load("induction", {"rows": "2048"})
+study = load("induction", {"rows": "1024"})
 wanted = ("0c", "0e", "0f", "1a", "1b", "2a", "2b", "3a", "3b", "3c", "4a", "4d", "4f", "5a", "5b", "5c", "6a", "6c")
 some = Study(
     "some rows", [each for each in study.hypotheses if each.name.split()[0] in wanted], labels=("target",), by=("once",)
 )
-result = scrub(some, draws=1024)
+result = scrub(some, draws=512)
 measures(some, result)
 
 # %%

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from pscrub.studies.induction.heads import attention_shares, find_heads
 from pscrub.studies.induction.model import Induction
-from pscrub.studies.induction.rows import HALVES, as_dataset
+from pscrub.studies.induction.rows import HALVES, ROWS, as_dataset
 from pscrub.studies.induction.study import REPEATED, SELECTED, SHIPPED, choose_model
 from pscrub.studies.induction.train import tell_mean_losses
 
@@ -32,12 +32,17 @@ def tell_heads(model: Induction) -> Iterator[str]:
 
 
 @torch.no_grad()
-def tell_query_losses(model: Induction) -> Iterator[str]:
-    """Returns lines of the model's loss and accuracy at the query, by half and by how often the query stands there."""
+def tell_query_losses(model: Induction, count: int = ROWS) -> Iterator[str]:
+    """Returns lines of the model's loss and accuracy at the query, by half and by how often the query stands there.
+
+    Args:
+        model: whose.
+        count: rows of each half.
+    """
     yield f"{'repeated':10}{'half':11}{'query stands':14}{'rows':>6}{'loss':>8}{'accuracy':>10}\n"
     for name, rows_of in REPEATED.items():
         for half in HALVES:
-            data = as_dataset(rows_of(half))
+            data = as_dataset(rows_of(half, count))
             logits = torch.cat([model(rows)[:, -1] for rows in data["tokens"].split(256)]).double()
             losses = functional.cross_entropy(logits, data["target"], reduction="none")
             right = (logits.argmax(1) == data["target"]).double()

@@ -91,6 +91,9 @@ def find_gap(found: Tensor, expected: Tensor) -> tuple[float, float]:
     if found.shape != expected.shape or not expected.numel():
         return (0.0 if found.shape == expected.shape else math.inf), 0.0
     a, b = (each.to(torch.promote_types(each.dtype, torch.float64)) for each in (found, expected))
+    largest = (a - b).abs().max()
+    if largest.isfinite():  # no infinities and no NaN in either
+        return largest.item(), b.abs().max().item()
     gap = (a - b).abs().nan_to_num(nan=math.inf).masked_fill((a == b) | (a.isnan() & b.isnan()), 0.0)
     return gap.max().item(), b.abs().nan_to_num(nan=0.0, posinf=0.0).max().item()
 

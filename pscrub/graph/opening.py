@@ -23,7 +23,6 @@ from pscrub.graph.names import Names
 from pscrub.graph.nested import pick
 from pscrub.graph.once import Traced, trace_all
 from pscrub.graph.points import Point, Sizes, name_points
-from pscrub.graph.tracing import Rows
 
 TAKEN = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 """Columns that go to forward of themselves where it has a parameter of that name; labels do not."""
@@ -89,7 +88,7 @@ def open_decoder(
     cuts = {cut: shape for cut, shape in cuts.items() if cut.path}
     points = name_points(table, sizes, cuts)
     read_streams(traced, [within_wrapper(each.cut) for each in points.values() if each.kind in STREAM])
-    gap, shape = _compare(traced, data, check_rows)
+    gap, shape = _compare(traced)
     points[LOGITS] = Point(LOGITS, LOGITS, None, LOGITS, Cut("", "output"), shape)
     known = MappingProxyType(points)
     decoder = Decoder(model, data, table, sizes, known, gap, tokens, title, traced, Names(known, sizes, cuts))
@@ -199,11 +198,10 @@ def _heads(model: nn.Module, table: Family) -> tuple[int, int]:
     return heads, table.key_heads or (of_config if table.heads is None else heads)
 
 
-def _compare(traced: Traced, data: Dataset, rows: int) -> tuple[float, tuple[int, ...]]:
+def _compare(traced: Traced) -> tuple[float, tuple[int, ...]]:
     """How far the graph's logits are from the module's, relative to the largest, on a few rows; and their shape."""
-    given = Rows(data, traced.subject.columns, traced.rows.device).of(rows)
+    given, own = traced.rows.of(traced.check_rows), traced.results[traced.check_rows]
     with torch.no_grad():
-        own = traced.subject(given)
         found = traced.graph({}, output=LOGITS).run([LOGITS], given)[LOGITS]
     gap, scale = find_gap(found, own)
     return float(gap / scale) if scale else float(gap), tuple(own.shape[1:])

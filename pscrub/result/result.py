@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -122,15 +122,12 @@ class ScrubResult(Equal):
         return {
             "hypothesis": self.hypothesis,
             "scrubbed": self.scrubbed.value,
-            "scrubbed_low": self.scrubbed.low,
-            "scrubbed_high": self.scrubbed.high,
-            "scrubbed_se": self.scrubbed.se,
+            **{f"scrubbed_{name}": getattr(self.scrubbed, name) for name in ("low", "high", "se")},
             "model": self.model.value,
             "randomised": self.randomised.value,
             "randomised_method": self.randomised.method,
             "recovered": None if score is None else score.value,
-            "low": None if score is None else score.low,
-            "high": None if score is None else score.high,
+            **{end: None if score is None else getattr(score, end) for end in ("low", "high")},
             "draws": self.scrubbed.draws,
             "method": self.scrubbed.method,
             "cut_short": self.cut_short,
@@ -251,6 +248,10 @@ class StudyResult(Equal):
         if hypothesis not in found:
             raise KeyError(f"no result for '{hypothesis}'; there is {', '.join(found)}")
         return found[hypothesis]
+
+    def __iter__(self) -> Iterator[ScrubResult]:
+        """The results, in the study's order."""
+        return iter(self.results)
 
     def __repr__(self) -> str:
         name = f"{self.study}, {100 * self.level:g} % intervals" + (", cut short" if self.cut_short else "")

@@ -76,6 +76,7 @@ def test_the_draws_are_those_of_the_estimate(result: StudyResult) -> None:
         assert d.worst[0].loss == float(d.losses.max()) and len(d.worst) == 10
         assert d.worst[0].data["f"][0] == int(d.rows[d.losses.argmax()])
     assert result["exact"].draws.losses.numel() == 0
+    assert [*result] == [*result.results]
 
 
 def test_sites_say_what_could_be_drawn_and_what_was(result: StudyResult) -> None:

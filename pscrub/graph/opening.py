@@ -93,9 +93,8 @@ def open_decoder(
     known = MappingProxyType(points)
     decoder = Decoder(model, data, table, sizes, known, gap, tokens, title, traced, Names(known, sizes, cuts))
     if tell is not None:
-        tell(
-            f"{decoder.heading}: logits equal the model's to {gap:.1e} of the largest, measured on {traced.check_rows} rows"
-        )
+        same = f"logits equal the model's to {gap:.1e} of the largest"
+        tell(f"{decoder.heading}: {same}, measured on {traced.check_rows} rows")
     return decoder
 
 

@@ -44,6 +44,7 @@ class Trial:
         watch: Callable[[Mapping[str, Tensor], See], object] = lambda columns, see: None,
         constant: Collection[str] = (),
         names: Iterable[str] | None = None,
+        keep: See = lambda name, value: None,
     ) -> None:
         """Compares nodes with what the module gives, and rows alone with rows together.
 
@@ -52,6 +53,7 @@ class Trial:
             watch: calls its second argument with the name and the value of each node that the module has.
             constant: nodes that have one value for all rows, which the module does not repeat.
             names: the nodes to be tried; by default all.
+            keep: is told the name and the graph's value of each node that the module has too.
 
         Raises:
             TraceError: the first node that fails, has another shape than it should, differs or mixes rows.
@@ -62,6 +64,7 @@ class Trial:
             values = _Values(self, graph, size, constant)
 
             def see(name: str, expected: Tensor, values: _Values = values) -> None:
+                keep(name, values.of(name))
                 self._compare(name, values.of(name), expected, name in constant, values)
                 self._compare_alone(name, values, alone)
 

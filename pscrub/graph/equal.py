@@ -90,6 +90,12 @@ def find_gap(found: Tensor, expected: Tensor) -> tuple[float, float]:
     """
     if found.shape != expected.shape or not expected.numel():
         return (0.0 if found.shape == expected.shape else math.inf), 0.0
+    if found.dtype == expected.dtype and not found.is_complex() and torch.equal(found, expected):
+        # The rule, seen in a tenth of the time: there is no NaN, and nothing to be computed as float64.
+        low, high = expected.aminmax()
+        scale = max(-float(low), float(high))
+        if math.isfinite(scale):
+            return 0.0, scale
     a, b = (each.to(torch.promote_types(each.dtype, torch.float64)) for each in (found, expected))
     largest = (a - b).abs().max()
     if largest.isfinite():  # no infinities and no NaN in either

@@ -102,16 +102,15 @@ def trace_all(
         traced.alive |= graph.ancestors(RESULT)
 
         def watch(some: Mapping[str, Tensor], see: Callable[[str, Tensor], object]) -> None:
-            def pass_on(name: str, value: Tensor) -> None:
-                if name in names:
-                    see(name, value)
-                if name == RESULT and len(value) in (1, traced.check_rows):
-                    traced.results[len(value)] = value.clone()
+            surveyed.watch(some, lambda name, value: see(name, value) if name in names else None)
 
-            surveyed.watch(some, pass_on)
+        def keep(name: str, value: Tensor) -> None:
+            if name == RESULT and len(value) in (1, traced.check_rows):
+                traced.results[len(value)] = value
 
         with causes_told(surveyed, some, tolerance, exported=True):
-            Trial(rows.of(traced.check_rows), tolerance, subject.advice, holds=False).check(graph, watch, constant)
+            trial = Trial(rows.of(traced.check_rows), tolerance, subject.advice, holds=False)
+            trial.check(graph, watch, constant, keep=keep)
     return traced
 
 
@@ -133,7 +132,8 @@ class Traced:
         self.check_rows, self.tolerance = check_rows, tolerance
         self.places = {key: list(calls) for key, calls in subject.places.items()}
         self.exported = rows.for_export(check_rows)
-        self.results: dict[int, Tensor] = {}  # the module's, on one row, on those of the export and of the check
+        self.results: dict[int, Tensor] = {}
+        """By number of rows: on those of the export the module's, on one and on those of the check the graph's."""
         self.alive: set[str] = set()
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._opened: Known = []

@@ -20,9 +20,12 @@ from pscrub.graph.running import run_on_data
 from pscrub.hypothesis.claim import EXACT, Claim
 from pscrub.hypothesis.faults import find_edge_faults, find_naming_faults, find_sharing_faults, find_value_faults
 from pscrub.hypothesis.reading import Reading, read_inputs
+from pscrub.workers import give_back
 
 Sharing = Literal["reader", "all", "each"] | Mapping[str, Sequence[str]]
 """Which unimportant inputs share a draw, as `Hypothesis` explains."""
+READ = 256
+"""Features that are read before the memory that they took is given back."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +154,9 @@ class Hypothesis:
         known: dict[Partition, Partition] = {}  # equal features share one: of thousands of claims few differ
         faults: list[str] = []
         # What is read comes first: a feature left out is made of the features below it.
-        for claim in reversed(self.claims):
+        for count, claim in enumerate(reversed(self.claims), 1):
+            if count % READ == 0:  # see `law.drawing.program`: else several times as much is held
+                give_back()
             try:
                 partition = self._partition(claim, partitions)
                 partitions[claim] = known.setdefault(partition, partition)

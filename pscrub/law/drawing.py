@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -18,12 +19,15 @@ from pscrub.data.blocks import BlockTable, gather
 from pscrub.data.partition import Partition
 from pscrub.errors import StudyError
 from pscrub.hypothesis.tree import Site, Tree
+from pscrub.workers import give_back
 
 Model = Callable[..., dict[str, Tensor]]
 FEW = 20
 """Sites that are enumerated each in a tensor dimension of its own; torch has 64 of them, 25 on CUDA."""
 TABLES = 2**30
 """Bytes of tables that a program holds. Those past it are made each time one is drawn from."""
+MADE = 256
+"""Tables that are made before the memory that this took is given back."""
 
 
 class Datum(TorchDistribution):
@@ -132,15 +136,26 @@ def program(
     """
     tables: dict[int, BlockTable] = {}
     labels: dict[int, Tensor] = {}
+    made = itertools.count(1)
+
+    def tidy() -> None:
+        """After a table was made: glibc before 2.38 hardly uses again what aligned memory leaves when it is freed."""
+        if next(made) % MADE == 0:
+            give_back()
+
     whole, held = tree.whole, 0
     for partition in {id(p): p for p in (whole, *(site.partition for site in tree.sites.values()))}.values():
         labels[id(partition)] = partition.stored.to(device)
         if held < TABLES:
             tables[id(partition)] = partition.table.to(device)
             held += partition.table.bytes
+            tidy()
 
     def table(partition: Partition) -> BlockTable:
-        return tables.get(id(partition)) or BlockTable.of(partition.stored, partition.weights).to(device)
+        if id(partition) in tables:
+            return tables[id(partition)]
+        tidy()
+        return BlockTable.of(partition.stored, partition.weights).to(device)
 
     def law(site: Site, parent: Tensor | None) -> Datum:
         source = generator(site.path) if callable(generator) else generator

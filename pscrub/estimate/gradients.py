@@ -85,7 +85,8 @@ class Gradients:
         bent = None if bends is None else _apart(bends)
         more = Excess() if excess is None else excess
         told = self.weights, more.value, unknown, self.clusters
-        return Population(drawn, self.randomised, kept, *told, bends=bent, noise=more.noise, blocks=more.blocks)
+        pairs = more.noise, more.blocks, more.overcount
+        return Population(drawn, self.randomised, kept, *told, bent, *pairs)
 
     def all(self, scrubbed: Tensor) -> Tensor:
         """float64 [3, 2, units]: E_scrubbed's gradient, [2, units], and those of the baselines."""

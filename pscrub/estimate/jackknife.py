@@ -38,7 +38,7 @@ from pscrub.estimate.estimate import Estimate, Interval, choose, mean_of_pairs
 from pscrub.law.apart import Apart, Places
 from pscrub.records import Equal
 
-MOST = 512
+MOST = 1024
 """Draws of each half, all pairs of which are looked at."""
 WORK = 1e8
 """Comparisons that this may take; with more places fewer draws are looked at."""
@@ -60,6 +60,8 @@ class Population(Equal):
         excess: what pairs of draws add to the sum of squares of E_scrubbed's gradient.
         noise: its standard error, of draws alone.
         blocks: as many blocks as the joint effects of rows are spread over, were they spread evenly.
+        overcount: how often the sum of squares has joint effects of two rows too much, on average over blocks: once in
+            large ones, (n + 2) / (n - 2) times in blocks of n > 2.
         unknown: the share of draws in which some place has no row left.
         clusters: the column whose values tell units apart; "" where each row is one.
         bends: as gradients, of each the sum over units r of its gradient times E_scrubbed's second difference with q
@@ -76,6 +78,12 @@ class Population(Equal):
     bends: tuple[tuple[Tensor, Tensor], ...] | None = None
     noise: float = 0.0
     blocks: float = math.inf
+    overcount: float = 1.0
+
+    @property
+    def joint(self) -> float:
+        """What rows do together, of E_scrubbed's variance: no more than all of it, but for the draws' noise."""
+        return -self.excess / self.overcount
 
     @property
     def effective(self) -> float:
@@ -90,6 +98,7 @@ class Excess:
     value: float = 0.0
     noise: float = 0.0
     blocks: float = math.inf
+    overcount: float = 1.0
 
 
 class Influence:
@@ -247,16 +256,26 @@ class Influence:
         of_other = b * ((a @ apart) / counts[0] - self._sum_scores(some[1], first[None])[0]) - value * some[1].known
         # The larger of the two, as each has all of what a pair adds and its two draws alone do not.
         sides = [float(each.square().sum()) / int(n) ** 2 for each, n in zip((of_one, of_other), counts, strict=True)]
-        return Excess(value, math.sqrt(max(sides)), self._spread())
+        return Excess(value, math.sqrt(max(sides)), *self._spread())
 
-    def _spread(self) -> float:
-        """Blocks that joint effects are spread over: two rows of a block do together what falls with its rows."""
-        each = [torch.zeros(1, dtype=torch.float64)]
-        for spans in self.places.spans:
-            if spans.partition.n_blocks > 1:  # of all of D two rows do nothing to speak of
-                each.append(spans.partition.block_weights.square() / spans.block_units.clamp(min=1))
-        total = torch.cat(each)
-        return float(total.sum() ** 2 / total.square().sum()) if bool(total.any()) else math.inf
+    def _spread(self) -> tuple[float, float]:
+        """Blocks that joint effects are spread over, and how often the sum of squares has them too much.
+
+        Two rows of a block do together what falls with its rows. A mean over pairs of n has 2 / n (n - 1) of the
+        variance of one; with a row left out 2 / (n - 1) (n - 2), and n squares of what that changes are 2 n / (n - 2)
+        times the variance. Of two rows neither can be left out, and each square is all that there is.
+        """
+        # Of all of D two rows do nothing to speak of.
+        some = [spans for spans in self.places.spans if spans.partition.n_blocks > 1]
+        if not some:
+            return math.inf, 1.0
+        weights = torch.cat([spans.partition.block_weights for spans in some]).square()
+        n = torch.cat([spans.block_units for spans in some]).double()
+        each = weights / n.clamp(min=1)
+        pairs = each / (n - 1).clamp(min=1) * (n > 1)
+        more = torch.where(n > 2, (n + 2) / (n - 2).clamp(min=1), 1.0)
+        overcount = float((pairs * more).sum() / pairs.sum()) if bool(pairs.any()) else 1.0
+        return float(each.sum() ** 2 / each.square().sum()) if bool(each.any()) else math.inf, overcount
 
     def _overlap(self, one: _Drawn, other: _Drawn) -> Tensor:
         """float32 [draws, draws]: 1 - r of every pair of draws."""

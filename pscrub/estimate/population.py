@@ -188,7 +188,7 @@ def data_uncertainty(scrubbed: Estimate, model: Baseline, population: Population
             shape = Shape.of(_along(tilt, halves), rows, None if bends is None else _along(tilt, bends))
             # What pairs of rows do stays, however little single ones seem to: it is the more surely known.
             own_part = covariance.clone()
-            own_part[0, 0] += max(-population.excess - float(tilt @ covariance @ tilt), 0.0)
+            own_part[0, 0] += max(population.joint - float(tilt @ covariance @ tilt), 0.0)
             shape = _told(shape, population, float(tilt @ own_part @ tilt), noise)
             score = _score(torch.tensor(values, dtype=torch.float64), own_part, variances, shape, mine)
         found[kind] = Figures(mine, replace(of_model, kind=kind), replace(of_randomised, kind=kind), score)
@@ -243,7 +243,7 @@ def _covariance(population: Population, known: bool) -> tuple[Tensor, float, tup
     covariance = torch.einsum("in,jn->ij", halves[:, 0], halves[:, 1])
     covariance = small * (covariance + covariance.T) / 2
     if known:
-        covariance[0, 0] = max(float(covariance[0, 0]) + population.excess, -population.excess)
+        covariance[0, 0] = max(float(covariance[0, 0]) + population.excess, population.joint)
     variance = float(covariance[0, 0])
     noise = small * float((halves[0, 0] - halves[0, 1]).square().sum()) / 2 / math.sqrt(rows)
     noise = math.hypot(noise, population.noise) if known else 0.0
@@ -271,7 +271,7 @@ def _warn_of_unknown(population: Population) -> Iterator[Said]:
 
 def _told(shape: Shape, population: Population, variance: float, noise: float) -> Shape:
     """The shape of what has a variance, E_scrubbed's pairs of rows and the draws' noise in it told."""
-    share = -population.excess / variance if variance > 0 else 1.0
+    share = population.joint / variance if variance > 0 else 1.0
     return shape.among(population.blocks, share).blurred(variance, noise)
 
 

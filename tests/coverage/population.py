@@ -27,6 +27,8 @@ from pscrub import Claim, Dataset, Graph, Hypothesis, scrub
 
 DRAWS, TIMES, EACH = 4000, 1000, 25
 """Draws of a data set; repetitions in all, and of each cell before the next."""
+FEW = 20
+"""Intervals below which nothing is said of how often they hold."""
 SIZES = (100, 20, 10, 5, 3, 2, 1)
 """Rows that a block has on average."""
 ROWS = (100, 500, 2000)
@@ -190,10 +192,11 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         interval that holds D fixed, seen as if it spoke of the population (of width zero where it is exact).
         *Bias* is the mean error and *se* the root mean square of the standard errors reported, both over the standard
         deviation of the estimates.""",
-        """Intervals err to the wide side where little is known of their own width: where D has few blocks (100 rows
+        f"""Intervals err to the wide side where little is known of their own width: where D has few blocks (100 rows
         in blocks of 20 or 10), above all of loss recovered, which is near 0 in blocks of one level and rests on how
         the blocks' means of two quantities move together; and where the draws' noise in the variance is large (two
-        levels, 4,000 draws).""",
+        levels, {DRAWS:,} draws): a variance that drowns in it is replaced by a bound, and a warning says so.""",
+        _summary(found),
     ]
     head = (
         "| \\|D\\| | rows a block | repetitions | E_scrubbed | recovered | E_model | E_randomised | on D | bias | se "
@@ -206,6 +209,22 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return "\n\n".join(p if p.startswith(("|", "#")) else textwrap.fill(" ".join(p.split()), 118) for p in parts) + "\n"
 
 
+def _summary(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Over all cells, how often intervals for E_scrubbed and loss recovered hold."""
+    told = []
+    for each, words in (("scrubbed", "E_scrubbed"), ("recovered", "loss recovered")):
+        runs = [[r[each] for r in cell if not r["refused"] and r[each] is not None] for cell in found.values()]
+        shares = 100 * np.array([np.mean(held) for held in runs if len(held) >= FEW])
+        if len(shares):
+            low, middle, high = (f"{q:.1f}" for q in (shares.min(), np.median(shares), shares.max()))
+            few, many = int((shares < 93).sum()), int((shares > 97).sum())
+            told.append(
+                f"{words} in {len(shares)} cells, {low} to {high} per cent, {middle} in the middle, in {few} cells "
+                f"under 93 and in {many} above 97"
+            )
+    return f"Of cells with intervals, these hold: {'; '.join(told)}." if told else ""
+
+
 def _rows(found: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> Iterator[str]:
     for _, rows, size in (cell for cell in cells() if cell[0] == name):
         runs = found.get(f"{name}/{rows}/{size}", ())
@@ -214,7 +233,7 @@ def _rows(found: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> Iterat
         refused = float(np.mean([r["refused"] for r in runs]))
         given = [r for r in runs if not r["refused"]]
         figures = [f"{rows:,}", f"{size}", f"{len(runs):,}"]
-        few = len(given) < 20
+        few = len(given) < FEW
         for each in ("scrubbed", "recovered", "model", "randomised", "plug-in"):
             held = [r[each] for r in (runs if each in ("model", "randomised", "plug-in") else given)]
             held = [h for h in held if h is not None]

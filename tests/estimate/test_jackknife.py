@@ -103,6 +103,24 @@ def test_the_variance_is_that_of_pairs_of_draws() -> None:
     assert alone > expected + 1.5 * Z * spread and excess.value < 0 and excess.blocks == pytest.approx(3)
 
 
+@pytest.mark.parametrize("size", [2, 3, 4, 6, 40])
+def test_squares_have_joint_effects_too_often_in_small_blocks(size: int) -> None:
+    """A mean over pairs of a block whose values are independent, each row left out in turn, by a quadratic form."""
+    n = 3 * size
+    blocks = torch.arange(n) // size
+    data = Dataset({"u": torch.arange(n) % 5 * 1.0, "y": torch.arange(n) % 3 * 1.0, "b": blocks})
+    h = Hypothesis("pairs", GRAPH, data, Claim("f", reads=[Claim("out", "b"), Claim("y", "exact")]))
+    found = influence(h, 1024, 0).found(Interval())[3]
+    pairs = size * (size - 1) // 2
+    own = 1 / pairs  # the variance of a mean over as many independent values
+    if size > 2:
+        fewer = (size - 1) * (size - 2) // 2  # without a row: each of these weighs more, the others nothing
+        moved = fewer * (1 / fewer - 1 / pairs) ** 2 + (pairs - fewer) / pairs**2
+    else:  # nothing is left: the change is taken to be all that there is
+        moved = own
+    assert found.overcount == pytest.approx(size * moved / own - 1)
+
+
 def test_the_randomised_loss_is_over_pairs_of_different_rows() -> None:
     weights = [1.0, 2, 1, 1, 3, 1, 1, 2, 1, 1, 1, 0]
 

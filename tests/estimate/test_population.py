@@ -232,6 +232,9 @@ def test_what_pairs_of_rows_do_stays_however_little_single_rows_seem_to_do() -> 
     assert float(found.covariance[0, 0]) == pytest.approx(0.25)
     assert found.data.scrubbed is not None and found.data.scrubbed.df == pytest.approx(4)
     assert found.data.recovered is not None and found.data.recovered.se >= 100 * 0.5
+    # Squares that have it five times too often, as in blocks of three rows: a fifth of that is all that pairs do.
+    often = data_uncertainty(value, model, replace(small, excess=-0.25, blocks=4.0, overcount=5.0))
+    assert float(often.covariance[0, 0]) == pytest.approx(0.05)
     # A tenth of the variance in few blocks: nothing to speak of.
     most = data_uncertainty(value, model, replace(large, excess=-0.1, blocks=4.0))
     assert float(most.covariance[0, 0]) == pytest.approx(100 / 99 - 0.1)

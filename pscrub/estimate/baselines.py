@@ -23,6 +23,8 @@ SAMPLED = 20
 """How many times fewer pairs are sampled where all would be more than that."""
 SHOWN = 4096
 """Pairs by which a report shows how the randomised loss is spread."""
+ROUNDING = 2.0**-48
+"""Of the largest magnitude of f, what is left of terms that add up to nothing: 0, not a loss of 1e-19."""
 
 
 class Way(Outcome):
@@ -120,6 +122,9 @@ def randomised_loss(
         se = float(f.std()) / math.sqrt(len(f))
         return Baseline(float(f.mean()), se, len(f), method, Sampled.of(f, own.join(Seen.of(f, len(f)))))
     total = float((data.weights * pairs_of.sums(progress)[0]).sum())
+    seen = pairs_of.seen
+    if not seen.nothing and abs(total) <= ROUNDING * max(-seen.least, seen.greatest):  # as of differences that cancel
+        total = 0.0
     return Baseline(total, 0.0, 0, Way.ALL_PAIRS.say(rows=data.n, labels=len(pairs_of.distinct[0])))
 
 

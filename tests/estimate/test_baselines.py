@@ -67,6 +67,18 @@ def test_the_randomised_loss_is_exact_over_all_pairs(weights: Any, memory: int) 
     assert found.value != pytest.approx(model_loss(a).value, rel=1e-3)
 
 
+def test_what_adds_up_to_nothing_is_nothing() -> None:
+    """A difference whose sign is the label's, as often + as -: not the rounding of its sum; infinity is no rounding."""
+    graph = Graph.of({"out": lambda x: 1.0 * x, "f": lambda out, sign: out * sign}, ["x", "sign"], "f")
+    x, sign = torch.linspace(0.1, 0.7, 9).repeat(2), torch.tensor([1.0, -1.0]).repeat_interleave(9)
+    columns = {"x": x.double() / 3, "sign": sign.double()}
+    assert randomised_loss(OnData(graph, Dataset(columns)), labels="sign").value == 0.0
+    shifted = {**columns, "sign": columns["sign"] + 1e-9}
+    assert randomised_loss(OnData(graph, Dataset(shifted)), labels="sign").value == pytest.approx(4e-10 / 3, rel=1e-3)
+    infinite = {**columns, "x": torch.full((18,), math.inf, dtype=torch.float64)}
+    assert math.isnan(randomised_loss(OnData(graph, Dataset(infinite)), labels="sign").value)
+
+
 def test_only_the_labels_named_are_broken_off() -> None:
     a = activations(WEIGHTS[1])
     both, one = randomised_loss(a, BOTH), randomised_loss(a, labels=["label"])
